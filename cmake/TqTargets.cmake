@@ -1,0 +1,68 @@
+# One helper per kind of target, with named arguments. Build targets carry the
+# folder names: src/codec is the target tq_codec.
+
+add_library(tq_options INTERFACE)
+target_include_directories(tq_options INTERFACE
+  $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}/src> $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}/include>
+  $<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}>)
+target_compile_features(tq_options INTERFACE cxx_std_20)
+target_compile_options(tq_options INTERFACE $<BUILD_INTERFACE:-Wall -Wextra -Wno-psabi>)
+if(TQ_WERROR)
+  target_compile_options(tq_options INTERFACE $<BUILD_INTERFACE:-Werror>)
+endif()
+# A plain build runs on any x86-64-v2 machine; wider instruction sets live in
+# files of their own, chosen at run time (src/kernels/isa.h).
+if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
+  set(TQ_X86 ON)
+  target_compile_options(tq_options INTERFACE $<BUILD_INTERFACE:-march=x86-64-v2>)
+endif()
+# Contraction to FMA would make results depend on the compiler's choices; the
+# kernels that want FMA call it by name.
+target_compile_options(tq_options INTERFACE $<BUILD_INTERFACE:-ffp-contract=off>)
+if(TQ_SANITIZE)
+  target_compile_options(tq_options INTERFACE $<BUILD_INTERFACE:-fsanitize=${TQ_SANITIZE};-fno-omit-frame-pointer;-fno-sanitize-recover=all>)
+  target_link_options(tq_options INTERFACE $<BUILD_INTERFACE:-fsanitize=${TQ_SANITIZE}>)
+endif()
+
+set(TQ_AVX2_FLAGS -march=x86-64-v3)
+set(TQ_AVX2_VNNI_FLAGS -march=x86-64-v3 -mavxvnni)
+set(TQ_AVX512_FLAGS -march=x86-64-v4 -mavx512vnni -mavx512vbmi -mavx512vbmi2)
+
+# tq_library(NAME codec SOURCES a.cc DEPS tq_kernels [AVX2 a_avx2.cc]
+#            [AVX2_VNNI a.cc] [AVX512 a_avx512.cc] [TESTS a_test.cc])
+# makes tq_<name> and, with tests on, tq_<name>_test. Files under AVX2, ... are
+# compiled with those flags on x86-64 and left out elsewhere.
+function(tq_library)
+  cmake_parse_arguments(ARG "" "NAME" "SOURCES;DEPS;AVX2;AVX2_VNNI;AVX512;TESTS" ${ARGN})
+  if(ARG_UNPARSED_ARGUMENTS)
+    message(FATAL_ERROR "tq_library(${ARG_NAME}): unknown arguments ${ARG_UNPARSED_ARGUMENTS}")
+  endif()
+  set(target tq_${ARG_NAME})
+  add_library(${target} STATIC ${ARG_SOURCES})
+  add_library(turboquant::${ARG_NAME} ALIAS ${target})
+  set_target_properties(${target} PROPERTIES EXPORT_NAME ${ARG_NAME})
+  target_link_libraries(${target} PUBLIC tq_options ${ARG_DEPS})
+  if(TQ_X86)
+    foreach(isa AVX2 AVX2_VNNI AVX512)
+      if(ARG_${isa})
+        target_sources(${target} PRIVATE ${ARG_${isa}})
+        set_source_files_properties(${ARG_${isa}} PROPERTIES COMPILE_OPTIONS "${TQ_${isa}_FLAGS}")
+      endif()
+    endforeach()
+  endif()
+  install(TARGETS ${target} EXPORT turboquantTargets ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})
+  if(TQ_BUILD_TESTS AND ARG_TESTS)
+    add_executable(${target}_test ${ARG_TESTS})
+    target_link_libraries(${target}_test PRIVATE ${target} GTest::gmock_main)
+    gtest_discover_tests(${target}_test DISCOVERY_TIMEOUT 60 PROPERTIES TIMEOUT 600)
+  endif()
+endfunction()
+
+# tq_benchmark(NAME codec SOURCES x_bench.cc DEPS tq_codec): a Google Benchmark program.
+function(tq_benchmark)
+  cmake_parse_arguments(ARG "" "NAME" "SOURCES;DEPS" ${ARGN})
+  if(TQ_BUILD_BENCHMARKS)
+    add_executable(bench_${ARG_NAME} ${ARG_SOURCES})
+    target_link_libraries(bench_${ARG_NAME} PRIVATE ${ARG_DEPS} benchmark::benchmark)
+  endif()
+endfunction()

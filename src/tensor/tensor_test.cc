@@ -1,0 +1,76 @@
+#include "tensor/tensor.h"
+
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <cmath>
+#include <filesystem>
+
+#include "base/file_io.h"
+#include "tensor/mapped_file.h"
+
+namespace tq {
+namespace {
+
+TEST(DTypeTest, EveryHalfSurvivesTheRoundTrip) {
+  for (uint32_t h = 0; h < 65536; ++h) {
+    const float f = HalfToFloat(static_cast<uint16_t>(h));
+    if (std::isnan(f)) {
+      EXPECT_TRUE(std::isnan(HalfToFloat(FloatToHalf(f))));
+    } else {
+      EXPECT_EQ(FloatToHalf(f), h);
+    }
+  }
+}
+
+TEST(DTypeTest, RoundsToNearestEven) {
+  EXPECT_EQ(FloatToHalf(1.0f + 0x1p-11f), FloatToHalf(1.0f));            // tie to even
+  EXPECT_EQ(FloatToHalf(1.0f + 3 * 0x1p-11f), FloatToHalf(1.0f) + 2);    // tie to even, up
+  EXPECT_EQ(FloatToHalf(65519.0f), 0x7bff);
+  EXPECT_EQ(FloatToHalf(65520.0f), 0x7c00);
+  EXPECT_EQ(FloatToHalf(0x1p-25f), 0);
+  EXPECT_EQ(FloatToHalf(0x1.8p-25f), 1);
+  EXPECT_EQ(FloatToBFloat16(1.0f + 0x1p-8f), FloatToBFloat16(1.0f));
+  EXPECT_EQ(BFloat16ToFloat(FloatToBFloat16(3.0f)), 3.0f);
+}
+
+TEST(TensorTest, SizesAreChecked) {
+  EXPECT_FALSE(NumBytes({uint64_t{1} << 40, uint64_t{1} << 40}, DType::kF32).ok());
+  EXPECT_FALSE(NumBytes({uint64_t{1} << 62, 2}, DType::kF32).ok());
+  EXPECT_EQ(*NumBytes({3, 0}, DType::kF32), 0u);
+  EXPECT_EQ(*NumBytes({}, DType::kF64), 8u);
+  const std::vector<float> values = {1, 2, 3};
+  EXPECT_FALSE(Tensor::FromValues<float>(DType::kF32, {4}, values).ok());
+}
+
+TEST(TensorTest, ConvertsFloatingTypes) {
+  const std::vector<double> values = {0.5, -2};
+  StatusOr<Tensor> tensor = Tensor::FromValues<double>(DType::kF64, {2}, values);
+  ASSERT_TRUE(tensor.ok());
+  float out[2];
+  ASSERT_TRUE(ConvertToFloat(tensor->view(), out).ok());
+  EXPECT_EQ(out[0], 0.5f);
+  EXPECT_EQ(out[1], -2.0f);
+  StatusOr<Tensor> ints = Tensor::Zeros(DType::kI32, {2});
+  EXPECT_EQ(ConvertToFloat(ints->view(), out).code(), StatusCode::kUnimplemented);
+}
+
+TEST(MappedFileTest, NoticesTruncation) {
+  const auto path = std::filesystem::temp_directory_path() / "tq_mapped_file_test";
+  ASSERT_TRUE(WriteFileAtomically(path, "0123456789").ok());
+  auto file = MappedFile::Open(path);
+  ASSERT_TRUE(file.ok());
+  EXPECT_EQ((*file)->Range(2, 3)->front(), '2');
+  EXPECT_FALSE((*file)->Range(8, 3).ok());
+  EXPECT_FALSE((*file)->Range(UINT64_MAX, 2).ok());
+  ASSERT_EQ(truncate(path.c_str(), 4), 0);
+  EXPECT_EQ((*file)->VerifySize().code(), StatusCode::kDataLoss);
+  char byte;
+  EXPECT_EQ((*file)->ReadAt(8, &byte, 1).code(), StatusCode::kDataLoss);
+  std::filesystem::remove(path);
+  EXPECT_EQ(MappedFile::Open(path).status().code(), StatusCode::kNotFound);
+  EXPECT_EQ(MappedFile::Open("/dev/zero").status().code(), StatusCode::kInvalidArgument);
+}
+
+}  // namespace
+}  // namespace tq
