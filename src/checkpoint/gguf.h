@@ -1,0 +1,71 @@
+// GGUF version 3: metadata and tensors by memory map.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+#include "base/status.h"
+#include "tensor/mapped_file.h"
+#include "tensor/tensor.h"
+
+namespace tq {
+
+// Block types we read; GgufTypeName gives ggml's name for these and for known others.
+enum class GgufType : uint32_t { kF32 = 0, kF16 = 1, kQ4_0 = 2, kQ4_1 = 3, kQ8_0 = 8, kQ6_K = 14, kBF16 = 30 };
+std::string GgufTypeName(uint32_t type);
+
+// A metadata value: integers are widened to (u)int64, floats to double. Arrays hold one type.
+struct GgufValue {
+  std::variant<uint64_t, int64_t, double, bool, std::string, std::vector<std::string>,
+               std::vector<int64_t>, std::vector<double>>
+      value;
+};
+
+struct GgufTensor {
+  std::string name;
+  GgufType type = GgufType::kF32;
+  Shape shape;          // row-major: the reverse of ggml's ne
+  uint64_t offset = 0;  // from the start of the file
+  uint64_t bytes = 0;
+};
+
+class GgufFile {
+ public:
+  // Reads and checks all headers (../docs: robustness classes 16-27).
+  static StatusOr<std::unique_ptr<GgufFile>> Open(const std::filesystem::path& path);
+
+  const std::filesystem::path& path() const { return file_->path(); }
+  const std::map<std::string, GgufValue, std::less<>>& metadata() const { return metadata_; }
+  const std::vector<GgufTensor>& tensors() const { return tensors_; }
+  const GgufTensor* Find(std::string_view name) const;
+
+  // Typed metadata. Get* are errors naming file and key when absent or of another type;
+  // *Or return the default when absent (still an error for a wrong type).
+  StatusOr<uint64_t> GetUint(std::string_view key) const;
+  StatusOr<double> GetFloat(std::string_view key) const;
+  StatusOr<std::string> GetString(std::string_view key) const;
+  StatusOr<const std::vector<std::string>*> GetStrings(std::string_view key) const;
+  StatusOr<const std::vector<int64_t>*> GetInts(std::string_view key) const;
+  StatusOr<uint64_t> GetUintOr(std::string_view key, uint64_t fallback) const;
+  StatusOr<double> GetFloatOr(std::string_view key, double fallback) const;
+  StatusOr<bool> GetBoolOr(std::string_view key, bool fallback) const;
+  bool HasKey(std::string_view key) const { return metadata_.find(key) != metadata_.end(); }
+
+  // The tensor's bytes in the map; checks the file's length first.
+  StatusOr<std::span<const uint8_t>> Bytes(const GgufTensor& tensor) const;
+  // Dequantised to float32 [shape].
+  StatusOr<Tensor> LoadFloat(const GgufTensor& tensor) const;
+
+ private:
+  std::shared_ptr<MappedFile> file_;
+  std::map<std::string, GgufValue, std::less<>> metadata_;
+  std::vector<GgufTensor> tensors_;
+};
+
+}  // namespace tq

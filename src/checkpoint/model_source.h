@@ -1,0 +1,64 @@
+// The unquantised model, whatever file it is in: a Hugging Face directory
+// (safetensors) or a GGUF file, under Hugging Face's tensor names.
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/hash.h"
+#include "base/status.h"
+#include "checkpoint/model_config.h"
+#include "tensor/tensor.h"
+
+namespace tq {
+
+enum class ModelKind { kHuggingFace, kGguf, kPacked };
+
+// Which of the three `path` is, or an error saying what was looked for. Pickle files
+// (.bin, .pt, by name and by magic) are refused by name.
+StatusOr<ModelKind> DetectModelKind(const std::filesystem::path& path);
+
+struct SourceTensorInfo {
+  std::string name;     // Hugging Face's name, e.g. "model.layers.0.self_attn.q_proj.weight"
+  std::string type;     // as stored: "BF16", "Q4_1", ...
+  Shape shape;          // [out, in] for matrices
+  uint64_t bytes = 0;   // as stored
+};
+
+class ModelSource {
+ public:
+  // kHuggingFace or kGguf. All headers are checked here; tensors are read on demand.
+  // Also checks that every tensor that a llama model needs is there with its shape.
+  static StatusOr<std::unique_ptr<ModelSource>> Open(const std::filesystem::path& path);
+  virtual ~ModelSource() = default;
+
+  virtual ModelKind kind() const = 0;
+  const std::filesystem::path& path() const { return path_; }
+  const ModelConfig& config() const { return config_; }
+  const std::vector<SourceTensorInfo>& tensors() const { return tensors_; }
+  bool Has(std::string_view name) const;
+  // Parameters of the model: elements of all weight tensors, tied ones once.
+  uint64_t num_parameters() const;
+  // Bytes of all tensors as stored.
+  uint64_t num_bytes() const;
+
+  // The tensor as float32 [shape], freshly allocated (GGUF: dequantised, llama's q and k
+  // rows un-permuted to Hugging Face's order). NaN and infinity are an error naming
+  // tensor and index.
+  virtual StatusOr<Tensor> LoadFloat(std::string_view name) const = 0;
+  // The stored bytes of a tensor, for fingerprints.
+  virtual Status HashTensor(std::string_view name, Hasher& hasher) const = 0;
+
+  // GGUF only: the open file (for the tokenizer); null for directories.
+  virtual const GgufFile* gguf() const { return nullptr; }
+
+ protected:
+  std::filesystem::path path_;
+  ModelConfig config_;
+  std::vector<SourceTensorInfo> tensors_;
+};
+
+}  // namespace tq

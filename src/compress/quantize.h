@@ -1,0 +1,63 @@
+// Compressing a model: calibrate, quantise every matrix, write the directory.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "base/progress.h"
+#include "base/status.h"
+#include "device/executor.h"
+
+namespace tq {
+
+enum class Method { kTrellis, kRtn };
+
+struct QuantizeOptions {
+  std::filesystem::path model, output;
+  Method method = Method::kTrellis;
+  double bits = 2.0;               // trellis: whole-model average; rtn: width of the code
+  std::string calibration = "self";  // a text file, or "self": sampled from the model
+  uint64_t calibration_tokens = 65536;
+  uint64_t calibration_context = 512;
+  uint64_t calibration_memory = uint64_t{4} << 30;  // states above this are spilled to disk
+  uint64_t seed = 1;
+  bool fast = false;    // Viterbi with 12-bit states
+  bool fresh = false;   // forget earlier work
+  // Ablations for research (tq quantize --ablate NAME), each the name of what is left out:
+  bool no_rotation = false, no_hessian = false, hessian_without_scales = false, v1 = false;
+};
+
+struct MatrixReport {
+  std::string name;
+  uint64_t rows = 0, cols = 0, bytes = 0;
+  double bits = 0;            // of this matrix, everything counted
+  double relative_error = 0;  // ||W - W^||^2 / ||W||^2
+  double hessian_error = 0;   // tr(dW H dW^T) / tr(W H W^T)
+  double seconds = 0;
+};
+
+struct QuantizeReport {
+  uint64_t parameters = 0, bytes = 0;
+  double bits_per_weight = 0, decoder_bits_per_weight = 0;
+  double seconds = 0;
+  uint64_t peak_rss_bytes = 0;
+  std::vector<MatrixReport> matrices;
+};
+
+// The rates that Quantize would use and the sizes that follow, without doing it.
+struct QuantizePlan {
+  double decoder_rate = 0, embedding_rate = 0;
+  uint64_t bytes = 0;
+  double bits_per_weight = 0;
+};
+StatusOr<QuantizePlan> PlanQuantize(const QuantizeOptions& options);
+
+// Resumes by itself from the work folder beside the output (OUT.work); the result is the
+// same to the byte as an uninterrupted run, for any number of threads.
+StatusOr<QuantizeReport> Quantize(const QuantizeOptions& options, Executor& executor,
+                                  Progress& progress);
+
+}  // namespace tq

@@ -1,0 +1,40 @@
+// Perplexity, and KL divergence against a reference model, over windows of a text.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "base/progress.h"
+#include "base/status.h"
+#include "model/transformer.h"
+
+namespace tq {
+
+struct EvaluateOptions {
+  uint64_t context = 512;
+  uint64_t max_windows = 0;  // 0: all
+  int32_t bos = -1;          // replaces token 0 of every window; -1: kept
+};
+
+struct EvaluateResult {
+  uint64_t tokens = 0;   // scored
+  uint64_t windows = 0;
+  double perplexity = 0, perplexity_stderr = 0;
+  struct Kl {
+    double mean = 0, stderr_ = 0, p99 = 0;
+    double top1_agreement = 0;  // share of positions where both put the same token first
+  };
+  std::optional<Kl> kl;
+};
+
+// As llama.cpp's perplexity tool: `tokens` (the whole text) is cut into windows of
+// `context`, the tail dropped; predictions of tokens context/2 + 1 .. context - 1 are
+// scored. Fewer than two windows is an error. With `reference`, KL(reference || model)
+// over the same positions. Log-softmax and sums in double.
+StatusOr<EvaluateResult> Evaluate(Transformer& model, Transformer* reference,
+                                  std::span<const int32_t> tokens, const EvaluateOptions& options,
+                                  const ForwardContext& context, Progress& progress);
+
+}  // namespace tq

@@ -1,0 +1,27 @@
+// Instruction-set levels and the choice among them. Instruction-set code lives only
+// in per-ISA files with their own flags and namespace; dispatch happens once, at the
+// operation's boundary.
+#pragma once
+
+#include <string_view>
+
+#include "base/status.h"
+
+namespace tq {
+
+enum class Isa {
+  kReference,  // portable C++: always there, the twin that every other level is tested against
+  kAvx2,       // x86-64-v3
+  kAvx2Vnni,   // x86-64-v3 and AVX-VNNI
+  kAvx512,     // x86-64-v4 with VNNI, VBMI and VBMI2 (Ice Lake, Zen 4 and later)
+};
+
+std::string_view IsaName(Isa isa);  // "reference", "avx2", "avx2vnni", "avx512"
+// Whether this machine and this build can run `isa`.
+bool IsaSupported(Isa isa);
+// The level in force: TQ_FORCE_ISA if set and supported, else the best supported.
+// A bad TQ_FORCE_ISA is reported by CheckIsa(), which programs call first.
+Isa CurrentIsa();
+Status CheckIsa();
+
+}  // namespace tq
