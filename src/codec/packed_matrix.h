@@ -56,7 +56,7 @@ uint64_t TileColumns(trellis::Code code, uint64_t cols);
 uint64_t SegmentBytes(const Segment& segment, uint64_t cols);
 
 // `X.layout` as stored (int32; docs/format.md):
-//   [format = 1, code = 1, L = 16, rows, cols, out_block, in_block, number of segments,
+//   [format = 1, code = 1, L, rows, cols, out_block, in_block, number of segments,
 //    then per segment: row_end, V, k, bits of the float scale]
 // Parse checks every field and that codes/out_scale have exactly the sizes it implies;
 // errors name field, value and limit.

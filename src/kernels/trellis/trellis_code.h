@@ -1,13 +1,14 @@
 // The bit layout of a trellis-coded tile: defined here once, for every encoder and
 // decoder on every device. docs/format.md argues it; golden files pin it.
 //
-// A code (V, k) emits V values per step from a 16-bit state; a step shifts in k new
+// A code (V, k) emits V values per step from a state of L = 16 (or 12) bits; a step shifts in k new
 // bits. A tile is one circular (tail-biting) stream of 32 * windows steps. The stream
 // is cut into 32 lanes of `words` 16-bit words; lane i is thread i of a tensor-core
 // mma.m16n8k32 fragment, and its windows are its A registers, in order:
 //
-//   step n = lane * windows + j,  state s_n = bits [n*k, n*k + 16) of the stream,
-//   least significant bit first, modulo the stream's 32 * words * 16 bits.
+//   step n = lane * windows + j,  state s_n = bits [n*k, n*k + L) of the stream, least
+//   significant bit first, modulo the stream's 32 * words * 16 bits. So the low L - k bits
+//   of s_{n+1} are the high L - k bits of s_n: s_{n+1} = s_n >> k | new << (L - k).
 //
 // Stored planar: word q of lane i at byte 64*q + 2*i of the tile, little-endian, so
 // that a CPU loads 32 lanes with one 64-byte load.
@@ -21,17 +22,17 @@
 
 namespace tq::trellis {
 
-inline constexpr int kStateBits = 16;         // L
 inline constexpr uint32_t kMultiplier = 0x83DCD12Du;
 inline constexpr int kLanes = 32;
 // Standard deviation of a decoded integer over all states, about: the sum of four
 // bytes, each uniform over 256 values: sqrt(4 * (256^2 - 1) / 12).
 inline constexpr double kValueSigma = 147.80;
 
-// One native rate: values per step and bits per step.
+// One native rate: values per step, bits per step, bits of the state (L).
 struct Code {
-  int values = 2;  // V: 1, 2 or 4
-  int bits = 4;    // k
+  int values = 2;       // V: 1, 2 or 4
+  int bits = 4;         // k
+  int state_bits = 16;  // L: 16, or 12 for codes made fast; the window's low bits are the state
   bool operator==(const Code&) const = default;
   constexpr double rate() const { return static_cast<double>(bits) / values; }
 };
@@ -100,7 +101,7 @@ constexpr uint32_t StateAt(const uint8_t* tile, Code code, int step) {
     return tile[at] | uint32_t{tile[at + 1]} << 8;
   };
   const uint32_t two = word(bit / 16) | word(bit / 16 + 1) << 16;
-  return (two >> (bit % 16)) & 0xffffu;
+  return (two >> (bit % 16)) & ((1u << code.state_bits) - 1);
 }
 
 // The native codes, by rate.
@@ -109,6 +110,8 @@ inline constexpr Code kNativeCodes[] = {{4, 2}, {4, 3}, {2, 2}, {2, 3}, {2, 4}, 
 // Whether a (V, k) read from a file is one we decode: the native codes and V = 1 at
 // 2 bits (a little less error than V = 2 there, at half the decode speed).
 constexpr bool IsSupported(Code code) {
+  if (code.state_bits != 16 && code.state_bits != 12) return false;
+  code.state_bits = 16;
   if (code == Code{1, 2}) return true;
   for (Code native : kNativeCodes) {
     if (code == native) return true;

@@ -1,0 +1,89 @@
+#include "kernels/isa.h"
+
+#include <cstdlib>
+#include <string>
+
+namespace tq {
+namespace {
+
+constexpr Isa kAll[] = {Isa::kReference, Isa::kAvx2, Isa::kAvx2Vnni, Isa::kAvx512};
+
+#if TQ_X86
+bool CpuHasAvxVnni() {
+  // Leaf 7, subleaf 1, EAX bit 4; g++ 12's __builtin_cpu_supports does not know it.
+  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+  __asm__ volatile("cpuid" : "=a"(eax), "=b"(ebx), "=c"(ecx), "=d"(edx) : "a"(7), "c"(1));
+  return (eax >> 4) & 1;
+}
+#endif
+
+Isa Best() {
+  Isa best = Isa::kReference;
+  for (Isa isa : kAll) {
+    if (IsaSupported(isa)) best = isa;
+  }
+  return best;
+}
+
+std::string SupportedNames() {
+  std::string names;
+  for (Isa isa : kAll) {
+    if (IsaSupported(isa)) names += (names.empty() ? "" : ", ") + std::string(IsaName(isa));
+  }
+  return names;
+}
+
+// The level that TQ_FORCE_ISA asks for; the best one when it is unset.
+StatusOr<Isa> Requested() {
+  const char* forced = std::getenv("TQ_FORCE_ISA");
+  if (forced == nullptr || *forced == '\0') return Best();
+  for (Isa isa : kAll) {
+    if (IsaName(isa) == forced && IsaSupported(isa)) return isa;
+  }
+  return InvalidArgument("TQ_FORCE_ISA={}: supported here are {}", forced, SupportedNames());
+}
+
+}  // namespace
+
+std::string_view IsaName(Isa isa) {
+  switch (isa) {
+    case Isa::kReference: return "reference";
+    case Isa::kAvx2: return "avx2";
+    case Isa::kAvx2Vnni: return "avx2vnni";
+    case Isa::kAvx512: return "avx512";
+  }
+  return "unknown";
+}
+
+bool IsaSupported(Isa isa) {
+  if (isa == Isa::kReference) return true;
+#if TQ_X86
+  // __builtin_cpu_supports also asks whether the operating system saves the registers.
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+                    __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("f16c");
+  switch (isa) {
+    case Isa::kAvx2: return avx2;
+    case Isa::kAvx2Vnni: return avx2 && CpuHasAvxVnni();
+    case Isa::kAvx512:
+      return avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+             __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+             __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512vbmi") &&
+             __builtin_cpu_supports("avx512vbmi2");
+    default: return false;
+  }
+#else
+  return false;
+#endif
+}
+
+Isa CurrentIsa() {
+  static const Isa current = [] {
+    StatusOr<Isa> requested = Requested();
+    return requested.ok() ? *requested : Best();
+  }();
+  return current;
+}
+
+Status CheckIsa() { return Requested().status(); }
+
+}  // namespace tq
