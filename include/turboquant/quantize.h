@@ -1,0 +1,38 @@
+// Compress a model. Lives in the library turboquant::compress; programs that only run
+// models link turboquant::turboquant alone.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <string>
+#include <string_view>
+
+#include "turboquant/result.h"
+
+namespace turboquant {
+
+enum class Method { kTrellis, kRoundToNearest };
+
+struct QuantizeOptions {
+  std::filesystem::path model, output;
+  Method method = Method::kTrellis;
+  double bits = 2;                   // kTrellis: average of the whole file; else width of the code
+  std::string calibration = "self";  // a text file, or "self": sampled from the model
+  uint64_t seed = 1;
+  bool fast = false;                 // 12-bit states: ten times faster, a little worse
+  bool fresh = false;                // start over instead of resuming
+  uint32_t threads = 0;              // 0: the processors that the process may use
+};
+
+struct QuantizeSummary {
+  uint64_t parameters = 0, file_bytes = 0;
+  double bits_per_weight = 0, decoder_bits_per_weight = 0;
+  double seconds = 0;
+};
+
+// `on_line`, if given, gets one line per finished matrix.
+Result<QuantizeSummary> Quantize(const QuantizeOptions& options,
+                                 const std::function<void(std::string_view)>& on_line = nullptr);
+
+}  // namespace turboquant

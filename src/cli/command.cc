@@ -1,0 +1,79 @@
+#include "cli/command.h"
+
+#include <fmt/format.h>
+#include <sys/resource.h>
+
+#include <chrono>
+#include <cstdio>
+
+#include "base/file_io.h"
+
+namespace tq::cli {
+
+CLI::App* Command::Register(CLI::App& app, const std::string& name, const std::string& description,
+                            const std::string& examples) {
+  subcommand_ = app.add_subcommand(name, description);
+  subcommand_->footer("Examples:\n" + examples);
+  return subcommand_;
+}
+
+void ComputeOptions::AddTo(CLI::App& app) {
+  app.add_option("--threads", threads, "Threads (0: all processors this process may use)")
+      ->capture_default_str();
+  app.add_option("--compute", compute,
+                 "fast: int8 activations; reference: float activations, plain code, slow")
+      ->check(CLI::IsMember({"fast", "reference"}))
+      ->capture_default_str();
+}
+
+StatusOr<std::unique_ptr<ThreadPool>> ComputeOptions::MakePool() const {
+  return ThreadPool::Create(threads);
+}
+
+void AddModelArgument(CLI::App& app, std::filesystem::path& model) {
+  app.add_option("MODEL", model, "Hugging Face directory, GGUF file or TurboQuant directory")
+      ->required();
+}
+
+void AddJsonOption(CLI::App& app, std::string& file) {
+  app.add_option("--json", file, "Write the results as one JSON object (-: standard output)")
+      ->type_name("FILE");
+}
+
+Status WriteJson(const std::string& file, const nlohmann::ordered_json& object) {
+  if (file.empty()) return OkStatus();
+  const std::string text =
+      object.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n";
+  if (file == "-") {
+    std::fwrite(text.data(), 1, text.size(), stdout);
+    std::fflush(stdout);
+    return OkStatus();
+  }
+  return WriteFileAtomically(file, text);
+}
+
+std::FILE* HumanOutput(const std::string& json_file) { return json_file == "-" ? stderr : stdout; }
+
+std::string FormatBytes(uint64_t bytes) {
+  const char* const units[] = {"bytes", "KiB", "MiB", "GiB", "TiB"};
+  auto value = static_cast<double>(bytes);
+  int unit = 0;
+  while (value >= 1024 && unit < 4) {
+    value /= 1024;
+    ++unit;
+  }
+  return unit == 0 ? fmt::format("{} bytes", bytes) : fmt::format("{:.1f} {}", value, units[unit]);
+}
+
+uint64_t PeakRssBytes() {
+  struct rusage usage;
+  getrusage(RUSAGE_SELF, &usage);
+  return static_cast<uint64_t>(usage.ru_maxrss) * 1024;  // Linux counts in KiB
+}
+
+double NowSeconds() {
+  static const auto start = std::chrono::steady_clock::now();
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+}  // namespace tq::cli

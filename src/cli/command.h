@@ -1,0 +1,74 @@
+// What the commands of `tq` share: how a command is registered, how errors, numbers
+// and JSON are shown.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "base/status.h"
+#include "device/thread_pool.h"
+#include "model/linear.h"
+
+namespace tq::cli {
+
+// A command adds its options to `app` and keeps what they fill; Run does the work.
+class Command {
+ public:
+  virtual ~Command() = default;
+  virtual void AddTo(CLI::App& app) = 0;
+  virtual Status Run() = 0;
+
+  CLI::App* subcommand() const { return subcommand_; }
+
+ protected:
+  // Makes the subcommand; `examples` follow the options in --help.
+  CLI::App* Register(CLI::App& app, const std::string& name, const std::string& description,
+                     const std::string& examples);
+
+ private:
+  CLI::App* subcommand_ = nullptr;
+};
+
+std::unique_ptr<Command> MakeQuantizeCommand();
+std::unique_ptr<Command> MakeEvalCommand();
+std::unique_ptr<Command> MakeGenerateCommand();
+std::unique_ptr<Command> MakeChatCommand();
+std::unique_ptr<Command> MakeInspectCommand();
+std::unique_ptr<Command> MakeBenchCommand();
+
+// MODEL, --threads and how products are computed.
+struct ComputeOptions {
+  size_t threads = 0;
+  std::string compute = "fast";
+
+  void AddTo(CLI::App& app);
+  StatusOr<std::unique_ptr<ThreadPool>> MakePool() const;
+  MatmulPath path() const {
+    return compute == "reference" ? MatmulPath::kReference : MatmulPath::kFast;
+  }
+};
+
+// The positional MODEL.
+void AddModelArgument(CLI::App& app, std::filesystem::path& model);
+
+// --json FILE ("-": standard output).
+void AddJsonOption(CLI::App& app, std::string& file);
+// Writes one object; nothing when `file` is empty.
+Status WriteJson(const std::string& file, const nlohmann::ordered_json& object);
+// Where prose for people goes: standard error when JSON has standard output.
+std::FILE* HumanOutput(const std::string& json_file);
+
+// "96.4 MiB".
+std::string FormatBytes(uint64_t bytes);
+
+// Largest resident set of this process so far, in bytes.
+uint64_t PeakRssBytes();
+
+// Seconds since the process' first call.
+double NowSeconds();
+
+}  // namespace tq::cli

@@ -1,0 +1,65 @@
+// The program `tq`. Exit codes: 0 done, 1 failed (one line on standard error), 2 usage.
+#include <fmt/format.h>
+
+#include <cstdio>
+#include <exception>
+#include <new>
+#include <vector>
+
+#include "base/cancel.h"
+#include "cli/command.h"
+#include "kernels/isa.h"
+
+namespace {
+
+constexpr int kExitDone = 0, kExitFailed = 1, kExitUsage = 2;
+
+int Main(int argc, char** argv) {
+  CLI::App app{
+      "TurboQuant compresses language models below 4 bits per weight and runs them packed."};
+  app.name("tq");
+  app.set_version_flag("--version", std::string("tq ") + TQ_VERSION);
+  app.require_subcommand(1);
+  app.failure_message(CLI::FailureMessage::simple);
+
+  std::vector<std::unique_ptr<tq::cli::Command>> commands;
+  commands.push_back(tq::cli::MakeQuantizeCommand());
+  commands.push_back(tq::cli::MakeEvalCommand());
+  commands.push_back(tq::cli::MakeGenerateCommand());
+  commands.push_back(tq::cli::MakeChatCommand());
+  commands.push_back(tq::cli::MakeInspectCommand());
+  commands.push_back(tq::cli::MakeBenchCommand());
+  for (auto& command : commands) command->AddTo(app);
+
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    // --help and --version arrive here too, with code 0.
+    return app.exit(error) == 0 ? kExitDone : kExitUsage;
+  }
+
+  tq::Status status = tq::CheckIsa();
+  if (status.ok()) {
+    tq::InstallCancelHandlers();
+    for (auto& command : commands) {
+      if (command->subcommand()->parsed()) status = command->Run();
+    }
+  }
+  if (status.ok()) return kExitDone;
+  fmt::print(stderr, "tq: {}\n", status.message());
+  return kExitFailed;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  // The libraries report by Status; what the standard library throws (memory) ends here.
+  try {
+    return Main(argc, argv);
+  } catch (const std::bad_alloc&) {
+    fmt::print(stderr, "tq: out of memory\n");
+  } catch (const std::exception& error) {
+    fmt::print(stderr, "tq: {}\n", error.what());
+  }
+  return kExitFailed;
+}
