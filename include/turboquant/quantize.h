@@ -1,4 +1,4 @@
-// Compress a model. Lives in the library turboquant::compress; programs that only run
+// Compress a model. Lives in the library turboquant::compress_api; programs that only run
 // models link turboquant::turboquant alone.
 #pragma once
 

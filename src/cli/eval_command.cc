@@ -51,8 +51,8 @@ class EvalCommand final : public Command {
     NullProgress silent;
     Progress& progress = quiet_ ? static_cast<Progress&>(silent) : console;
     const ForwardContext context{pool.get(), compute_.path()};
-    TQ_ASSIGN_OR_RETURN(const EvaluateResult result, Evaluate(*model, reference.get(), tokens,
-                                                              options_, context, progress));
+    TQ_ASSIGN_OR_RETURN(const EvaluateResult result,
+                        Evaluate(*model, reference.get(), tokens, options_, context, progress));
     TQ_ASSIGN_OR_RETURN(const ModelInfo info, GetModelInfo(model_));
     Print(info, result);
     return WriteJson(json_, ToJson(info, result));

@@ -64,8 +64,10 @@ StatusOr<Summary> Summarize(const std::filesystem::path& path) {
     for (const auto& [name, stored] : model->matrices()) {
       std::visit(
           [&, &name = name, &stored = stored](const auto& matrix) {
-            summary.tensors.push_back({name + ".weight", MatrixType(stored),
-                                       {matrix.rows, matrix.cols}, matrix.num_bytes()});
+            summary.tensors.push_back({name + ".weight",
+                                       MatrixType(stored),
+                                       {matrix.rows, matrix.cols},
+                                       matrix.num_bytes()});
           },
           stored);
     }

@@ -13,7 +13,9 @@ struct ModelInfo {
   uint64_t file_bytes = 0;  // of all weights as stored
   // Whole model: embedding included, tied ones once.
   double bits_per_weight() const {
-    return parameters == 0 ? 0 : 8.0 * static_cast<double>(file_bytes) / static_cast<double>(parameters);
+    return parameters == 0
+               ? 0
+               : 8.0 * static_cast<double>(file_bytes) / static_cast<double>(parameters);
   }
 };
 

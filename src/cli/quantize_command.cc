@@ -32,15 +32,15 @@ class QuantizeCommand final : public Command {
     sub->add_option("--calibration", options_.calibration,
                     "A text file, or self: text sampled from the model")
         ->capture_default_str();
-    sub->add_option("--calibration-tokens", options_.calibration_tokens,
-                    "Tokens to calibrate with")
+    sub->add_option("--calibration-tokens", options_.calibration_tokens, "Tokens to calibrate with")
         ->check(CLI::Range(uint64_t{1}, uint64_t{1} << 32))
         ->capture_default_str();
     sub->add_option("--calibration-memory", calibration_mib_,
                     "MiB of activations kept in memory; more go to the work folder")
         ->capture_default_str();
     sub->add_option("--seed", options_.seed, "Seed of all random choices")->capture_default_str();
-    sub->add_flag("--fast", options_.fast, "Search 12-bit states: ten times faster, a little worse");
+    sub->add_flag("--fast", options_.fast,
+                  "Search 12-bit states: ten times faster, a little worse");
     sub->add_flag("--fresh", options_.fresh, "Start over instead of resuming");
     sub->add_flag("--quiet", quiet_, "No progress");
     sub->add_option("--ablate", ablations_,
@@ -76,20 +76,19 @@ class QuantizeCommand final : public Command {
 
  private:
   nlohmann::ordered_json ReportToJson(const QuantizeReport& report) const {
-    nlohmann::ordered_json object = {
-        {"model", options_.model.string()},
-        {"output", options_.output.string()},
-        {"method", method_},
-        {"bits", options_.bits},
-        {"calibration", options_.calibration},
-        {"seed", options_.seed},
-        {"parameters", report.parameters},
-        {"file_bytes", report.bytes},
-        {"bits_per_weight", report.bits_per_weight},
-        {"decoder_bits_per_weight", report.decoder_bits_per_weight},
-        {"seconds", report.seconds},
-        {"peak_rss_bytes", PeakRssBytes()},
-        {"matrices", nlohmann::ordered_json::array()}};
+    nlohmann::ordered_json object = {{"model", options_.model.string()},
+                                     {"output", options_.output.string()},
+                                     {"method", method_},
+                                     {"bits", options_.bits},
+                                     {"calibration", options_.calibration},
+                                     {"seed", options_.seed},
+                                     {"parameters", report.parameters},
+                                     {"file_bytes", report.bytes},
+                                     {"bits_per_weight", report.bits_per_weight},
+                                     {"decoder_bits_per_weight", report.decoder_bits_per_weight},
+                                     {"seconds", report.seconds},
+                                     {"peak_rss_bytes", PeakRssBytes()},
+                                     {"matrices", nlohmann::ordered_json::array()}};
     for (const MatrixReport& matrix : report.matrices) {
       object["matrices"].push_back({{"name", matrix.name},
                                     {"shape", {matrix.rows, matrix.cols}},

@@ -1,0 +1,139 @@
+#include "turboquant/model.h"
+
+#include <algorithm>
+
+#include "api/status_bridge.h"
+#include "checkpoint/packed_model.h"
+#include "device/thread_pool.h"
+#include "evaluate/evaluate.h"
+#include "generate/session.h"
+#include "tokenizer/tokenizer.h"
+
+namespace turboquant {
+
+struct Model::Impl {
+  std::unique_ptr<tq::ThreadPool> pool;
+  std::unique_ptr<tq::Tokenizer> tokenizer;
+  std::unique_ptr<tq::Transformer> transformer;
+  ModelInfo info;
+
+  tq::ForwardContext context() const { return {pool.get(), tq::MatmulPath::kFast}; }
+};
+
+namespace {
+
+tq::StatusOr<ModelInfo> SizesOf(const std::filesystem::path& path) {
+  ModelInfo info;
+  TQ_ASSIGN_OR_RETURN(const tq::ModelKind kind, tq::DetectModelKind(path));
+  if (kind == tq::ModelKind::kPacked) {
+    TQ_ASSIGN_OR_RETURN(auto model, tq::PackedModel::Open(path));
+    info.parameters = model->num_parameters();
+    info.file_bytes = model->num_bytes();
+  } else {
+    TQ_ASSIGN_OR_RETURN(auto source, tq::ModelSource::Open(path));
+    info.parameters = source->num_parameters();
+    info.file_bytes = source->num_bytes();
+  }
+  if (info.parameters > 0) {
+    info.bits_per_weight =
+        8.0 * static_cast<double>(info.file_bytes) / static_cast<double>(info.parameters);
+  }
+  return info;
+}
+
+tq::StatusOr<std::string> RunSession(tq::Session& session, const std::vector<int32_t>& prompt,
+                                     uint64_t max_tokens,
+                                     const std::function<bool(std::string_view)>& on_text) {
+  TQ_RETURN_IF_ERROR(session.Prompt(prompt));
+  std::string text;
+  TQ_ASSIGN_OR_RETURN(const tq::StopReason reason,
+                      session.Generate(max_tokens, [&](std::string_view piece) {
+                        text += piece;
+                        return !on_text || on_text(piece);
+                      }));
+  (void)reason;  // every way to stop leaves a text
+  return text;
+}
+
+}  // namespace
+
+Model::Model(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+Model::Model(Model&&) noexcept = default;
+Model& Model::operator=(Model&&) noexcept = default;
+Model::~Model() = default;
+
+Result<Model> Model::Load(const std::filesystem::path& path, uint32_t threads) {
+  auto impl = std::make_unique<Impl>();
+  const tq::Status status = [&]() -> tq::Status {
+    TQ_ASSIGN_OR_RETURN(impl->pool, tq::ThreadPool::Create(threads));
+    TQ_ASSIGN_OR_RETURN(impl->tokenizer, tq::Tokenizer::FromModel(path));
+    TQ_ASSIGN_OR_RETURN(impl->transformer, tq::Transformer::Load(path));
+    TQ_ASSIGN_OR_RETURN(impl->info, SizesOf(path));
+    return tq::OkStatus();
+  }();
+  if (!status.ok()) return tq::ToPublicError(status);
+  impl->info.vocab_size = impl->transformer->config().vocab_size;
+  impl->info.max_context = impl->transformer->config().max_position;
+  return Model(std::move(impl));
+}
+
+ModelInfo Model::info() const { return impl_->info; }
+
+std::vector<int32_t> Model::Tokenize(std::string_view text) const {
+  return impl_->tokenizer->Encode(text);
+}
+
+Result<std::string> Model::Detokenize(const std::vector<int32_t>& tokens) const {
+  tq::StatusOr<std::string> text = impl_->tokenizer->Decode(tokens);
+  if (!text.ok()) return tq::ToPublicError(text.status());
+  return *std::move(text);
+}
+
+Result<std::string> Model::Generate(std::string_view prompt, const GenerateOptions& options,
+                                    const std::function<bool(std::string_view)>& on_text) {
+  std::vector<int32_t> ids = impl_->tokenizer->Encode(prompt);
+  if (impl_->tokenizer->add_bos()) ids.insert(ids.begin(), impl_->tokenizer->bos());
+  tq::SessionOptions session_options;
+  session_options.context =
+      options.context != 0
+          ? options.context
+          : std::min<uint64_t>(ids.size() + options.max_tokens, impl_->info.max_context);
+  session_options.sampler.temperature = static_cast<float>(options.temperature);
+  session_options.sampler.top_k = options.top_k;
+  session_options.sampler.top_p = static_cast<float>(options.top_p);
+  session_options.sampler.seed = options.seed;
+  auto session = tq::Session::Create(*impl_->transformer, *impl_->tokenizer, impl_->context(),
+                                     session_options);
+  if (!session.ok()) return tq::ToPublicError(session.status());
+  auto text = RunSession(**session, ids, options.max_tokens, on_text);
+  if (!text.ok()) return tq::ToPublicError(text.status());
+  return *std::move(text);
+}
+
+Result<Evaluation> Model::Evaluate(std::string_view text, const EvaluateOptions& options,
+                                   Model* reference) {
+  tq::EvaluateOptions evaluate;
+  evaluate.context = options.context;
+  evaluate.max_windows = options.windows;
+  evaluate.bos = impl_->tokenizer->add_bos() ? impl_->tokenizer->bos() : -1;
+  tq::NullProgress progress;
+  auto result =
+      tq::Evaluate(*impl_->transformer, reference ? reference->impl_->transformer.get() : nullptr,
+                   Tokenize(text), evaluate, impl_->context(), progress);
+  if (!result.ok()) return tq::ToPublicError(result.status());
+  Evaluation out;
+  out.tokens = result->tokens;
+  out.windows = result->windows;
+  out.perplexity = result->perplexity;
+  out.perplexity_stderr = result->perplexity_stderr;
+  if (result->kl) {
+    out.has_kl = true;
+    out.kl_mean = result->kl->mean;
+    out.kl_stderr = result->kl->stderr_;
+    out.kl_p99 = result->kl->p99;
+    out.top1_agreement = result->kl->top1_agreement;
+  }
+  return out;
+}
+
+}  // namespace turboquant

@@ -1,0 +1,47 @@
+#include "turboquant/quantize.h"
+
+#include "api/status_bridge.h"
+#include "compress/quantize.h"
+#include "device/thread_pool.h"
+
+namespace turboquant {
+namespace {
+
+// Passes the lasting lines on.
+class LineProgress final : public tq::Progress {
+ public:
+  explicit LineProgress(const std::function<void(std::string_view)>& on_line) : on_line_(on_line) {}
+  void Begin(std::string_view, uint64_t) override {}
+  void Update(uint64_t, std::string_view) override {}
+  void Line(std::string_view text) override {
+    if (on_line_) on_line_(text);
+  }
+  void End() override {}
+
+ private:
+  const std::function<void(std::string_view)>& on_line_;
+};
+
+}  // namespace
+
+Result<QuantizeSummary> Quantize(const QuantizeOptions& options,
+                                 const std::function<void(std::string_view)>& on_line) {
+  auto pool = tq::ThreadPool::Create(options.threads);
+  if (!pool.ok()) return tq::ToPublicError(pool.status());
+  tq::QuantizeOptions inner;
+  inner.model = options.model;
+  inner.output = options.output;
+  inner.method = options.method == Method::kTrellis ? tq::Method::kTrellis : tq::Method::kRtn;
+  inner.bits = options.bits;
+  inner.calibration = options.calibration;
+  inner.seed = options.seed;
+  inner.fast = options.fast;
+  inner.fresh = options.fresh;
+  LineProgress progress(on_line);
+  auto report = tq::Quantize(inner, **pool, progress);
+  if (!report.ok()) return tq::ToPublicError(report.status());
+  return QuantizeSummary{report->parameters, report->bytes, report->bits_per_weight,
+                         report->decoder_bits_per_weight, report->seconds};
+}
+
+}  // namespace turboquant
