@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <map>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <variant>
@@ -17,7 +18,15 @@
 namespace tq {
 
 // Block types we read; GgufTypeName gives ggml's name for these and for known others.
-enum class GgufType : uint32_t { kF32 = 0, kF16 = 1, kQ4_0 = 2, kQ4_1 = 3, kQ8_0 = 8, kQ6_K = 14, kBF16 = 30 };
+enum class GgufType : uint32_t {
+  kF32 = 0,
+  kF16 = 1,
+  kQ4_0 = 2,
+  kQ4_1 = 3,
+  kQ8_0 = 8,
+  kQ6_K = 14,
+  kBF16 = 30,
+};
 std::string GgufTypeName(uint32_t type);
 
 // A metadata value: integers are widened to (u)int64, floats to double. Arrays hold one type.
@@ -26,6 +35,7 @@ struct GgufValue {
                std::vector<int64_t>, std::vector<double>>
       value;
 };
+using GgufMetadata = std::map<std::string, GgufValue, std::less<>>;
 
 struct GgufTensor {
   std::string name;
@@ -37,11 +47,13 @@ struct GgufTensor {
 
 class GgufFile {
  public:
-  // Reads and checks all headers (../docs: robustness classes 16-27).
+  // Reads and checks all headers; one file only, in this machine's byte order. A tensor of a
+  // type that we do not read is an error naming it.
   static StatusOr<std::unique_ptr<GgufFile>> Open(const std::filesystem::path& path);
 
   const std::filesystem::path& path() const { return file_->path(); }
-  const std::map<std::string, GgufValue, std::less<>>& metadata() const { return metadata_; }
+  const MappedFile& file() const { return *file_; }
+  const GgufMetadata& metadata() const { return metadata_; }
   const std::vector<GgufTensor>& tensors() const { return tensors_; }
   const GgufTensor* Find(std::string_view name) const;
 
@@ -59,13 +71,17 @@ class GgufFile {
 
   // The tensor's bytes in the map; checks the file's length first.
   StatusOr<std::span<const uint8_t>> Bytes(const GgufTensor& tensor) const;
-  // Dequantised to float32 [shape].
+  // Dequantised to float32 [shape], read by pread: safe against a file that shrinks.
   StatusOr<Tensor> LoadFloat(const GgufTensor& tensor) const;
 
  private:
+  Status CheckTensors();
+  StatusOr<const GgufValue*> Value(std::string_view key) const;
+
   std::shared_ptr<MappedFile> file_;
-  std::map<std::string, GgufValue, std::less<>> metadata_;
+  GgufMetadata metadata_;
   std::vector<GgufTensor> tensors_;
+  std::map<std::string_view, size_t, std::less<>> by_name_;  // keys point into tensors_
 };
 
 }  // namespace tq

@@ -2,13 +2,13 @@
 #pragma once
 
 #include <cstdint>
-#include <filesystem>
+#include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <string_view>
-
-#include <nlohmann/json_fwd.hpp>
+#include <vector>
 
 #include "base/status.h"
+#include "tensor/tensor.h"
 
 namespace tq {
 
@@ -35,12 +35,28 @@ struct ModelConfig {
 
 // Hugging Face's config.json. Fields that would change the result and are not honoured
 // (rope_scaling, attention_bias, other activations, ...) are refused by name; all sizes
-// are range-checked and consistent.
-StatusOr<ModelConfig> ModelConfigFromJson(std::string_view json);
+// are range-checked and consistent. `file` is named in errors.
+StatusOr<ModelConfig> ModelConfigFromJson(std::string_view json,
+                                          std::string_view file = "config.json");
+// The same from a parsed document. `quantization_config` must have been dealt with and removed.
+StatusOr<ModelConfig> ModelConfigFromJson(const nlohmann::json& json, std::string_view file);
 // GGUF metadata ("llama.*" keys), checked likewise.
 StatusOr<ModelConfig> ModelConfigFromGguf(const GgufFile& file);
 // config.json of a Hugging Face directory that describes `config` (without
 // quantization_config). Deterministic text.
 std::string ModelConfigToJson(const ModelConfig& config);
+nlohmann::ordered_json ModelConfigToJsonValue(const ModelConfig& config);
+
+// Ranges and consistency of all fields; errors name `file`, field, value and limit.
+Status CheckModelConfig(const ModelConfig& config, std::string_view file);
+
+// A weight tensor that the architecture has, under Hugging Face's name.
+struct TensorSpec {
+  std::string name;
+  Shape shape;  // [out, in] for matrices, [features] for norms
+};
+// All of them in the order of the forward pass: embedding, layers, final norm, head. A tied
+// head has no tensor of its own.
+std::vector<TensorSpec> ModelTensors(const ModelConfig& config);
 
 }  // namespace tq

@@ -22,24 +22,27 @@ enum class ModelKind { kHuggingFace, kGguf, kPacked };
 StatusOr<ModelKind> DetectModelKind(const std::filesystem::path& path);
 
 struct SourceTensorInfo {
-  std::string name;     // Hugging Face's name, e.g. "model.layers.0.self_attn.q_proj.weight"
-  std::string type;     // as stored: "BF16", "Q4_1", ...
-  Shape shape;          // [out, in] for matrices
-  uint64_t bytes = 0;   // as stored
+  std::string name;    // Hugging Face's name, e.g. "model.layers.0.self_attn.q_proj.weight"
+  std::string type;    // as stored: "BF16", "Q4_1", ...
+  Shape shape;         // [out, in] for matrices
+  uint64_t bytes = 0;  // as stored
 };
 
 class ModelSource {
  public:
   // kHuggingFace or kGguf. All headers are checked here; tensors are read on demand.
-  // Also checks that every tensor that a llama model needs is there with its shape.
+  // Also checks that every tensor that a llama model needs is there with its shape, and that
+  // no other is that would change the result.
   static StatusOr<std::unique_ptr<ModelSource>> Open(const std::filesystem::path& path);
   virtual ~ModelSource() = default;
 
   virtual ModelKind kind() const = 0;
   const std::filesystem::path& path() const { return path_; }
   const ModelConfig& config() const { return config_; }
+  // In the order of ModelTensors(config()).
   const std::vector<SourceTensorInfo>& tensors() const { return tensors_; }
-  bool Has(std::string_view name) const;
+  const SourceTensorInfo* Find(std::string_view name) const;
+  bool Has(std::string_view name) const { return Find(name) != nullptr; }
   // Parameters of the model: elements of all weight tensors, tied ones once.
   uint64_t num_parameters() const;
   // Bytes of all tensors as stored.
@@ -49,6 +52,9 @@ class ModelSource {
   // rows un-permuted to Hugging Face's order). NaN and infinity are an error naming
   // tensor and index.
   virtual StatusOr<Tensor> LoadFloat(std::string_view name) const = 0;
+  // The tensor with the dtype it is stored in if that is F32, F16 or BF16, else as float32:
+  // for what is copied into the compressed model (norms). Checked as by LoadFloat.
+  virtual StatusOr<Tensor> LoadStored(std::string_view name) const = 0;
   // The stored bytes of a tensor, for fingerprints.
   virtual Status HashTensor(std::string_view name, Hasher& hasher) const = 0;
 
@@ -56,6 +62,8 @@ class ModelSource {
   virtual const GgufFile* gguf() const { return nullptr; }
 
  protected:
+  StatusOr<const SourceTensorInfo*> Get(std::string_view name) const;
+
   std::filesystem::path path_;
   ModelConfig config_;
   std::vector<SourceTensorInfo> tensors_;

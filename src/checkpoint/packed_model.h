@@ -11,6 +11,7 @@
 
 #include "base/status.h"
 #include "checkpoint/model_config.h"
+#include "checkpoint/safetensors.h"
 #include "codec/grouped_matrix.h"
 #include "codec/packed_matrix.h"
 #include "tensor/tensor.h"
@@ -56,15 +57,5 @@ class PackedModel {
   std::map<std::string, StoredMatrix, std::less<>> matrices_;
   std::shared_ptr<Files> files_;
 };
-
-// A tensor to be written: its bytes are produced when their turn comes.
-struct OutputTensor {
-  std::string name;
-  Tensor tensor;
-};
-
-// Writes a safetensors file through AtomicFile; tensors in the given order, 64-byte aligned
-// header padding, "__metadata__": {"format": "pt"}. The bytes depend on the arguments alone.
-Status WriteSafetensors(const std::filesystem::path& path, const std::vector<OutputTensor>& tensors);
 
 }  // namespace tq

@@ -1,6 +1,7 @@
 // safetensors files by memory map, one file or sharded by model.safetensors.index.json.
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
 #include <map>
 #include <memory>
@@ -20,22 +21,34 @@ struct SafetensorsEntry {
   uint64_t offset = 0;  // from the start of the file
   uint64_t bytes = 0;
 };
+using SafetensorsEntries = std::map<std::string, SafetensorsEntry, std::less<>>;
+
+// Longest header that is read: the limit of the format's own library.
+inline constexpr uint64_t kMaxSafetensorsHeader = 100'000'000;
+
+// Checks a whole header (the JSON text) against the `data_bytes` bytes behind it: names,
+// dtypes, shapes, and that the tensors' ranges tile the data exactly. Offsets in the result
+// are those of a file whose data starts at `data_begin`. `file` is named in errors.
+StatusOr<SafetensorsEntries> ParseSafetensorsHeader(std::string_view header, uint64_t data_begin,
+                                                    uint64_t data_bytes, std::string_view file);
 
 // One file.
 class SafetensorsFile {
  public:
-  // Checks the whole header (robustness classes 1-12): sizes, names, dtypes, shapes and
-  // that the tensors' ranges tile the data exactly.
   static StatusOr<std::unique_ptr<SafetensorsFile>> Open(const std::filesystem::path& path);
 
   const MappedFile& file() const { return *file_; }
-  const std::map<std::string, SafetensorsEntry, std::less<>>& entries() const { return entries_; }
+  const SafetensorsEntries& entries() const { return entries_; }
   // A view into the map that keeps the file open; checks the file's length first.
   StatusOr<Tensor> Get(std::string_view name) const;
+  // A copy in memory of its own, 64-byte aligned: safe against a file that shrinks later.
+  StatusOr<Tensor> Copy(std::string_view name) const;
 
  private:
+  StatusOr<const SafetensorsEntry*> Find(std::string_view name) const;
+
   std::shared_ptr<MappedFile> file_;
-  std::map<std::string, SafetensorsEntry, std::less<>> entries_;
+  SafetensorsEntries entries_;
 };
 
 // All the shards of a model directory: model.safetensors, or those that
@@ -46,14 +59,32 @@ class SafetensorsDirectory {
 
   std::vector<std::string> names() const;
   const SafetensorsEntry* Find(std::string_view name) const;
+  // The shard that holds a tensor, or null.
+  const SafetensorsFile* FileOf(std::string_view name) const;
   StatusOr<Tensor> Get(std::string_view name) const;
+  StatusOr<Tensor> Copy(std::string_view name) const;
   // Bytes of all shards, headers included.
   uint64_t file_bytes() const;
   Status VerifyFiles() const;
 
  private:
+  Status OpenShards(const std::filesystem::path& folder, const std::filesystem::path& index);
+
+  std::filesystem::path folder_;
   std::vector<std::unique_ptr<SafetensorsFile>> files_;
   std::map<std::string, size_t, std::less<>> file_of_;
 };
+
+// A tensor to be written; its bytes may lie in a mapped file and are read when their turn comes.
+struct OutputTensor {
+  std::string name;
+  Tensor tensor;
+};
+
+// Writes a safetensors file through AtomicFile; tensors in the given order, the header padded
+// so that the data starts at a multiple of 64 bytes, "__metadata__": {"format": "pt"}. The
+// bytes depend on the arguments alone.
+Status WriteSafetensors(const std::filesystem::path& path,
+                        const std::vector<OutputTensor>& tensors);
 
 }  // namespace tq

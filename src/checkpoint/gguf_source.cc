@@ -1,0 +1,131 @@
+// ModelSource over a GGUF file of the llama architecture.
+#include <cstring>
+#include <map>
+#include <optional>
+#include <set>
+
+#include "checkpoint/gguf.h"
+#include "checkpoint/quote.h"
+#include "checkpoint/source_kinds.h"
+
+namespace tq {
+namespace {
+
+// Hugging Face's name in GGUF's spelling.
+std::string GgufName(std::string_view name) {
+  static const std::map<std::string_view, std::string_view> kPlain = {
+      {"model.embed_tokens.weight", "token_embd.weight"},
+      {"model.norm.weight", "output_norm.weight"},
+      {"lm_head.weight", "output.weight"}};
+  static const std::map<std::string_view, std::string_view> kInLayer = {
+      {"input_layernorm.weight", "attn_norm.weight"},
+      {"self_attn.q_proj.weight", "attn_q.weight"},
+      {"self_attn.k_proj.weight", "attn_k.weight"},
+      {"self_attn.v_proj.weight", "attn_v.weight"},
+      {"self_attn.o_proj.weight", "attn_output.weight"},
+      {"post_attention_layernorm.weight", "ffn_norm.weight"},
+      {"mlp.gate_proj.weight", "ffn_gate.weight"},
+      {"mlp.up_proj.weight", "ffn_up.weight"},
+      {"mlp.down_proj.weight", "ffn_down.weight"}};
+  if (const auto at = kPlain.find(name); at != kPlain.end()) return std::string(at->second);
+  constexpr std::string_view kPrefix = "model.layers.";
+  const size_t dot = name.find('.', kPrefix.size());
+  return fmt::format("blk.{}.{}", name.substr(kPrefix.size(), dot - kPrefix.size()),
+                     kInLayer.at(name.substr(dot + 1)));
+}
+
+// ggml rotates neighbouring pairs, so llama.cpp stores the rows of a head interleaved:
+// Hugging Face's row j * half + i (j = 0, 1) of a head of 2 * half rows is GGUF's 2 * i + j.
+void UnpermuteRows(const float* in, uint64_t rows, uint64_t cols, uint64_t head_dim, float* out) {
+  const uint64_t half = head_dim / 2;
+  for (uint64_t row = 0; row < rows; ++row) {
+    const uint64_t in_head = row % head_dim;
+    const uint64_t from = row - in_head + 2 * (in_head % half) + in_head / half;
+    std::memcpy(out + row * cols, in + from * cols, cols * sizeof(float));
+  }
+}
+
+class GgufSource final : public ModelSource {
+ public:
+  Status Init(const std::filesystem::path& path) {
+    path_ = path;
+    TQ_ASSIGN_OR_RETURN(file_, GgufFile::Open(path));
+    TQ_ASSIGN_OR_RETURN(config_, ModelConfigFromGguf(*file_));
+    std::set<std::string> wanted;
+    for (const TensorSpec& spec : ModelTensors(config_)) {
+      std::string name = GgufName(spec.name);
+      const GgufTensor* tensor = file_->Find(name);
+      if (tensor == nullptr) {
+        return NotFound("{}: tensor {} is missing", path_.string(), Quote(name));
+      }
+      if (tensor->shape != spec.shape) {
+        return InvalidArgument("{}: tensor {} has shape {}, the metadata say {}", path_.string(),
+                               Quote(name), ShapeToString(tensor->shape),
+                               ShapeToString(spec.shape));
+      }
+      tensors_.push_back({spec.name, GgufTypeName(static_cast<uint32_t>(tensor->type)), spec.shape,
+                          tensor->bytes});
+      wanted.insert(std::move(name));
+    }
+    for (const GgufTensor& tensor : file_->tensors()) {
+      if (!wanted.contains(tensor.name)) {
+        return Unimplemented("{}: tensor {} has no place in a llama model", path_.string(),
+                             Quote(tensor.name));
+      }
+    }
+    return OkStatus();
+  }
+
+  ModelKind kind() const override { return ModelKind::kGguf; }
+  const GgufFile* gguf() const override { return file_.get(); }
+
+  StatusOr<Tensor> LoadFloat(std::string_view name) const override {
+    TQ_ASSIGN_OR_RETURN(const SourceTensorInfo* info, Get(name));
+    TQ_ASSIGN_OR_RETURN(Tensor tensor, file_->LoadFloat(*file_->Find(GgufName(name))));
+    if (name.ends_with(".q_proj.weight") || name.ends_with(".k_proj.weight")) {
+      TQ_ASSIGN_OR_RETURN(auto memory, AllocateAligned(tensor.num_bytes(), name));
+      UnpermuteRows(tensor.as<float>(), info->shape[0], info->shape[1], config_.head_dim,
+                    reinterpret_cast<float*>(memory.get()));
+      const uint8_t* data = memory.get();
+      tensor = Tensor({DType::kF32, info->shape, data}, std::move(memory));
+    }
+    TQ_RETURN_IF_ERROR(CheckFinite(tensor.as<float>(), tensor.num_elements(), path_, name));
+    return tensor;
+  }
+
+  StatusOr<Tensor> LoadStored(std::string_view name) const override {
+    TQ_ASSIGN_OR_RETURN(Tensor tensor, LoadFloat(name));
+    const GgufType type = file_->Find(GgufName(name))->type;
+    if (type != GgufType::kF16 && type != GgufType::kBF16) return tensor;
+    // Back to the 16 bits it came from, which is exact.
+    const bool half = type == GgufType::kF16;
+    TQ_ASSIGN_OR_RETURN(Tensor stored,
+                        Tensor::Zeros(half ? DType::kF16 : DType::kBF16, tensor.shape()));
+    const float* from = tensor.as<float>();
+    auto* to = stored.mutable_as<uint16_t>();
+    for (uint64_t i = 0; i < tensor.num_elements(); ++i) {
+      to[i] = half ? FloatToHalf(from[i]) : FloatToBFloat16(from[i]);
+    }
+    return stored;
+  }
+
+  Status HashTensor(std::string_view name, Hasher& hasher) const override {
+    TQ_ASSIGN_OR_RETURN(const SourceTensorInfo* info, Get(name));
+    const GgufTensor& tensor = *file_->Find(GgufName(name));
+    hasher.UpdateString(info->type);
+    return HashFileRange(file_->file(), tensor.offset, tensor.bytes, hasher);
+  }
+
+ private:
+  std::unique_ptr<GgufFile> file_;
+};
+
+}  // namespace
+
+StatusOr<std::unique_ptr<ModelSource>> OpenGgufSource(const std::filesystem::path& path) {
+  auto source = std::make_unique<GgufSource>();
+  TQ_RETURN_IF_ERROR(source->Init(path));
+  return std::unique_ptr<ModelSource>(std::move(source));
+}
+
+}  // namespace tq

@@ -1,0 +1,29 @@
+// JSON from files that nobody vouches for: bounded in depth and number of values,
+// no duplicate keys, no numbers beyond double, no exceptions.
+#pragma once
+
+#include <cstdint>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <string_view>
+
+#include "base/status.h"
+
+namespace tq {
+
+struct JsonLimits {
+  int depth = 64;
+  uint64_t values = 8'000'000;  // about 16 to 64 bytes of memory each
+};
+
+// `file` is named in errors.
+StatusOr<nlohmann::json> ParseJson(std::string_view text, std::string_view file,
+                                   const JsonLimits& limits = {});
+
+// The parser's own complaint as a Status: one short line with the position.
+Status JsonSyntaxError(std::string_view file, size_t position, std::string_view what);
+
+// "string", "null", ... of a value, for messages.
+std::string JsonTypeName(const nlohmann::json& value);
+
+}  // namespace tq
