@@ -1,4 +1,12 @@
 // Products with packed matrices, never unpacking them whole.
+//
+//   y = so * Hout^T (scale * D x'),   x' = Hin (si * x),   D decoded integers
+//
+// Fast path: x' becomes int8 with one scale per row of x (kernels/trellis_matmul), D x' is
+// an exact sum of integers, so y does not depend on the instruction set's way of summing,
+// on the number of threads or on how many rows of x are multiplied together. (The
+// rotations are float arithmetic in a fixed order.) A row of x with a NaN or an infinity
+// gives NaN in its row of y.
 #pragma once
 
 #include <cstdint>
@@ -7,6 +15,8 @@
 
 #include "codec/packed_matrix.h"
 #include "device/executor.h"
+#include "kernels/isa.h"
+#include "kernels/trellis_matmul/activations.h"
 
 namespace tq {
 
@@ -19,17 +29,48 @@ enum class MatmulPath { kFast, kReference };
 // Reusable between calls: buffers grow and stay.
 class RotatedInput {
  public:
+  // The int8 activations of all rows in the form that the kernels of some codes read.
+  struct Operand {
+    int values = 0;  // V
+    trellis::ActivationForm form = trellis::ActivationForm::kBytes;
+    uint64_t row_bytes = 0;
+    // Panels of `panel_rows` rows of x (fewer in the last): [panel][group][row][group bytes].
+    std::vector<uint8_t> bytes;
+    std::vector<int32_t> bias;  // [n][parts of kMaxSumColumns columns]
+    std::vector<float> scale;   // [n], what an integer of the sum is worth (1/SumFactor included)
+  };
+
   // x: float [n, cols], row-major. `codes`: the codes of all segments that will read it.
   void Prepare(const InputTransform& input, const float* x, uint64_t n, uint64_t cols,
-               std::span<const trellis::Code> codes, MatmulPath path, Executor& executor);
+               std::span<const trellis::Code> codes, MatmulPath path, Executor& executor) {
+    PrepareAt(CurrentIsa(), input, x, n, cols, codes, path, executor);
+  }
+  // As Prepare, for the kernels of a given level; PackedMatmul then runs at that level.
+  void PrepareAt(Isa isa, const InputTransform& input, const float* x, uint64_t n, uint64_t cols,
+                 std::span<const trellis::Code> codes, MatmulPath path, Executor& executor);
 
   uint64_t n() const { return n_; }
   uint64_t cols() const { return cols_; }
-  // (The matmul kernels' side of the contract is added by its implementation.)
+  Isa isa() const { return isa_; }
+  int panel_rows() const { return panel_rows_; }
+  // x' [n, cols], of the reference path only.
+  const float* rotated() const { return rotated_.data(); }
+  bool has_rotated() const { return !rotated_.empty(); }
+  // The operand for a code among those prepared; null for others.
+  const Operand* FindOperand(trellis::Code code) const;
 
  private:
+  void AddOperand(trellis::Code code);
+  void PrepareRow(const InputTransform& input, const float* x, uint64_t row, float* scratch);
+  void FillOperand(Operand& operand, uint64_t row, const float* rotated, float* combined);
+
+  Isa isa_ = Isa::kReference;
   uint64_t n_ = 0, cols_ = 0;
+  int panel_rows_ = 1;
   std::vector<float> rotated_;
+  std::vector<Operand> operands_;  // the first num_operands_ are in use
+  size_t num_operands_ = 0;
+  std::vector<float> scratch_;
 };
 
 // y [n, rows] = x W^T for the x prepared in `input` (so and Hout^T included).

@@ -1,0 +1,144 @@
+// The input side of packed products: rotation, quantisation to int8, layout for kernels.
+#include <algorithm>
+#include <cstring>
+#include <limits>
+
+#include "base/checked.h"
+#include "codec/packed_matmul.h"
+#include "codec/rotation.h"
+
+namespace tq {
+namespace {
+
+using trellis::ActivationForm;
+using trellis::kMaxSumColumns;
+
+// Rows are padded to the widest tile while they are quantised.
+constexpr uint64_t kPadding = 32;
+// Threads pay off above about this many activations.
+constexpr uint64_t kGrainActivations = 16384;
+// Below this magnitude 127 / magnitude overflows; such rows count as zero.
+constexpr float kSmallest = 0x1p-110f;
+
+float FloatOf(uint32_t bits) {
+  float value;
+  std::memcpy(&value, &bits, sizeof(value));
+  return value;
+}
+
+trellis::ActivationForm FormOf(Isa isa, trellis::Code code, uint64_t n) {
+  const trellis::MatmulKernels& kernels = trellis::FindMatmulKernels(isa, code);
+  return n == 1 ? kernels.gemv_form : kernels.panel_form;
+}
+
+}  // namespace
+
+const RotatedInput::Operand* RotatedInput::FindOperand(trellis::Code code) const {
+  const ActivationForm form = FormOf(isa_, code, n_);
+  for (size_t i = 0; i < num_operands_; ++i) {
+    if (operands_[i].values == code.values && operands_[i].form == form) return &operands_[i];
+  }
+  return nullptr;
+}
+
+void RotatedInput::AddOperand(trellis::Code code) {
+  if (FindOperand(code) != nullptr) return;
+  if (num_operands_ == operands_.size()) operands_.emplace_back();
+  Operand& operand = operands_[num_operands_++];
+  operand.values = code.values;
+  operand.form = FormOf(isa_, code, n_);
+  const uint64_t padded = RoundUp<uint64_t>(cols_, trellis::ShapeOf(code).columns);
+  operand.row_bytes = padded / GroupColumns(code.values, operand.form) * GroupBytes(operand.form);
+  const uint64_t parts = CeilDiv<uint64_t>(cols_, kMaxSumColumns);
+  operand.bytes.resize(std::max<uint64_t>(operand.bytes.size(), n_ * operand.row_bytes));
+  operand.bias.resize(n_ * parts);
+  operand.scale.resize(n_);
+}
+
+void RotatedInput::PrepareAt(Isa isa, const InputTransform& input, const float* x, uint64_t n,
+                             uint64_t cols, std::span<const trellis::Code> codes, MatmulPath path,
+                             Executor& executor) {
+  isa_ = isa;
+  n_ = n;
+  cols_ = cols;
+  num_operands_ = 0;
+  rotated_.clear();
+  if (path == MatmulPath::kReference) {
+    rotated_.resize(n * cols);
+  } else {
+    for (trellis::Code code : codes) {
+      panel_rows_ = n == 1 ? 1 : trellis::FindMatmulKernels(isa, code).panel_rows;
+      AddOperand(code);
+    }
+  }
+  // Two rows of floats and one of int8 for each thread.
+  const uint64_t padded = RoundUp(cols, kPadding);
+  const uint64_t per_worker = 3 * padded;
+  const uint64_t grain = std::max<uint64_t>(1, kGrainActivations / std::max<uint64_t>(cols, 1));
+  const size_t workers = n <= grain ? 1 : executor.threads();
+  scratch_.resize(std::max<uint64_t>(scratch_.size(), workers * per_worker));
+  const auto rows = [&](size_t begin, size_t end, size_t worker) {
+    for (size_t row = begin; row < end; ++row) {
+      PrepareRow(input, x + row * cols, row, scratch_.data() + worker * per_worker);
+    }
+  };
+  if (workers == 1) {
+    rows(0, n, 0);
+  } else {
+    executor.ParallelFor(n, grain, rows);
+  }
+}
+
+void RotatedInput::PrepareRow(const InputTransform& input, const float* x, uint64_t row,
+                              float* scratch) {
+  const uint64_t padded = RoundUp(cols_, kPadding);
+  float* rotated = rotated_.empty() ? scratch : rotated_.data() + row * cols_;
+  const trellis::ActivationKernels& kernels = trellis::FindActivationKernels(isa_);
+  kernels.scale_by_half(x, input.in_scale.as<uint16_t>(), cols_, rotated);
+  BlockHadamard(rotated, cols_, input.in_block, HadamardSide::kForward);
+  if (!rotated_.empty()) return;
+  std::fill(rotated + cols_, rotated + padded, 0.0f);
+  for (size_t i = 0; i < num_operands_; ++i) {
+    FillOperand(operands_[i], row, rotated, scratch + padded);
+  }
+}
+
+void RotatedInput::FillOperand(Operand& operand, uint64_t row, const float* rotated,
+                               float* combined) {
+  const trellis::ActivationKernels& kernels = trellis::FindActivationKernels(isa_);
+  const uint64_t padded = RoundUp(cols_, kPadding);
+  auto* q = reinterpret_cast<int8_t*>(combined + padded);
+  const uint32_t largest_bits = kernels.combine(operand.values, rotated, padded, combined);
+  const float largest = FloatOf(largest_bits);
+  const bool finite = largest_bits < 0x7f800000u;
+  const bool zero = finite && largest < kSmallest;
+
+  const uint64_t parts = CeilDiv<uint64_t>(cols_, kMaxSumColumns);
+  if (finite && !zero) {
+    operand.scale[row] = largest / 127.0f / static_cast<float>(trellis::SumFactor(operand.values));
+    const float inverse = 127.0f / largest;
+    for (uint64_t part = 0; part < parts; ++part) {
+      const uint64_t begin = part * kMaxSumColumns;
+      const uint64_t length = std::min<uint64_t>(kMaxSumColumns, padded - begin);
+      const trellis::ActivationSums sums =
+          kernels.quantize(combined + begin, length, inverse, q + begin);
+      operand.bias[row * parts + part] = SumBias(operand.values, operand.form, sums);
+    }
+  } else {
+    operand.scale[row] = zero ? 0.0f : std::numeric_limits<float>::quiet_NaN();
+    std::fill(q, q + padded, int8_t{0});
+    std::fill_n(operand.bias.begin() + static_cast<ptrdiff_t>(row * parts), parts, 0);
+  }
+
+  const uint64_t panel = row / panel_rows_;
+  const uint64_t rows_in_panel = std::min<uint64_t>(panel_rows_, n_ - panel * panel_rows_);
+  const int group_bytes = GroupBytes(operand.form);
+  uint8_t* out = operand.bytes.data() + panel * panel_rows_ * operand.row_bytes +
+                 row % panel_rows_ * group_bytes;
+  const uint64_t groups = operand.row_bytes / group_bytes;
+  kernels.lay_out(operand.values, operand.form, q,
+                  groups * GroupColumns(operand.values, operand.form), out,
+                  rows_in_panel * group_bytes);
+}
+
+}  // namespace tq

@@ -1,0 +1,124 @@
+// Plain twins of the activation kernels, and their dispatch.
+#include <cmath>
+#include <cstring>
+
+#include "kernels/trellis_matmul/activations.h"
+
+namespace tq::trellis {
+namespace reference {
+namespace {
+
+// IEEE binary16 to float: the exponent is rebiased by a multiplication, which also
+// normalises subnormals; infinities and NaNs get the float's own exponent.
+float FromHalf(uint16_t half) {
+  const uint32_t magnitude = uint32_t{half} & 0x7fffu;
+  const uint32_t shifted = magnitude << 13;
+  float value;
+  std::memcpy(&value, &shifted, sizeof(value));
+  value *= 0x1p112f;
+  uint32_t bits;
+  std::memcpy(&bits, &value, sizeof(bits));
+  if (magnitude >= 0x7c00u) bits = shifted | 0x7f800000u;
+  bits |= (uint32_t{half} & 0x8000u) << 16;
+  std::memcpy(&value, &bits, sizeof(value));
+  return value;
+}
+
+void ScaleByHalf(const float* x, const uint16_t* half, size_t n, float* out) {
+  for (size_t i = 0; i < n; ++i) out[i] = x[i] * FromHalf(half[i]);
+}
+
+uint32_t Magnitude(float value) {
+  uint32_t bits;
+  std::memcpy(&bits, &value, sizeof(bits));
+  return bits & 0x7fffffffu;
+}
+
+uint32_t Combine(int values, const float* x, size_t n, float* out) {
+  uint32_t largest = 0;
+  for (size_t i = 0; i < n; i += static_cast<size_t>(values)) {
+    if (values == 1) {
+      out[i] = x[i];
+    } else if (values == 2) {
+      const float x0 = x[i], x1 = x[i + 1];
+      out[i] = x0 + x1;
+      out[i + 1] = x0 - x1;
+    } else {
+      const float s0 = x[i] + x[i + 1], d0 = x[i] - x[i + 1];
+      const float s1 = x[i + 2] + x[i + 3], d1 = x[i + 2] - x[i + 3];
+      out[i] = s0 + s1;      // u0 meets + + + +
+      out[i + 1] = d0 + d1;  // u1: + - + -
+      out[i + 2] = s0 - s1;  // u2: + + - -
+      out[i + 3] = d0 - d1;  // u3: + - - +
+    }
+    for (int j = 0; j < values; ++j) {
+      const uint32_t magnitude = Magnitude(out[i + static_cast<size_t>(j)]);
+      largest = magnitude > largest ? magnitude : largest;
+    }
+  }
+  return largest;
+}
+
+ActivationSums Quantize(const float* a, size_t n, float inverse, int8_t* q) {
+  ActivationSums sums;
+  for (size_t i = 0; i < n; ++i) {
+    const int value = static_cast<int>(std::nearbyintf(a[i] * inverse));
+    q[i] = static_cast<int8_t>(value);
+    sums.plain += value;
+    sums.absolute += value < 0 ? -value : value;
+  }
+  return sums;
+}
+
+// The index of the activation that byte (or word) b of group g holds.
+size_t SourceOf(int values, ActivationForm form, size_t g, size_t b) {
+  if (form == ActivationForm::kWords) {
+    const auto v = static_cast<size_t>(values);
+    return g / v * 4 * v + b * v + g % v;
+  }
+  if (values == 1) return 4 * g + b / 2;
+  if (values == 2) return 8 * g + b;
+  return g / 2 * 16 + b / 2 * 4 + g % 2 * 2 + b % 2;
+}
+
+void LayOut(int values, ActivationForm form, const int8_t* q, size_t n, uint8_t* out,
+            size_t stride) {
+  const size_t groups = n / static_cast<size_t>(GroupColumns(values, form));
+  for (size_t g = 0; g < groups; ++g, out += stride) {
+    if (form == ActivationForm::kWords) {
+      for (size_t b = 0; b < 4; ++b) {
+        const int16_t word = q[SourceOf(values, form, g, b)];
+        std::memcpy(out + 2 * b, &word, sizeof(word));
+      }
+      continue;
+    }
+    for (size_t b = 0; b < 8; ++b) {
+      const int value = q[SourceOf(values, form, g, b)];
+      if (form == ActivationForm::kBytes) {
+        out[b] = static_cast<uint8_t>(value);
+      } else {
+        out[b] = static_cast<uint8_t>(value < 0 ? -value : value);
+        out[8 + b] = value < 0 ? 0x7f : 0x80;
+      }
+    }
+  }
+}
+
+void Finish(const int32_t* partial, size_t n, int32_t factor, int32_t bias, float scale, float* y) {
+  for (size_t i = 0; i < n; ++i) {
+    const uint32_t sum =
+        static_cast<uint32_t>(partial[2 * i]) + static_cast<uint32_t>(partial[2 * i + 1]);
+    const uint32_t centred = static_cast<uint32_t>(factor) * sum + static_cast<uint32_t>(bias);
+    y[i] = static_cast<float>(static_cast<int32_t>(centred)) * scale;
+  }
+}
+
+}  // namespace
+
+constinit const ActivationKernels kActivations = {ScaleByHalf, Combine, Quantize, LayOut, Finish};
+
+}  // namespace reference
+
+const ActivationKernels& FindActivationKernels(Isa) { return reference::kActivations; }
+
+}  // namespace tq::trellis

@@ -1,0 +1,21 @@
+// Dispatch: the kernels of a code at an instruction-set level.
+#include "kernels/trellis_matmul/trellis_matmul.h"
+
+namespace tq::trellis {
+namespace {
+
+const MatmulTable& TableOf([[maybe_unused]] Isa isa) {
+  return reference::kMatmulTable;
+}
+
+}  // namespace
+
+const MatmulKernels& FindMatmulKernels(Isa isa, Code code) {
+  const MatmulTable& table = TableOf(isa);
+  for (const MatmulKernels& kernels : table.kernels) {
+    if (kernels.code == code) return kernels;
+  }
+  return table.kernels[0];  // unreachable for supported codes, which callers check
+}
+
+}  // namespace tq::trellis
