@@ -21,8 +21,8 @@ namespace tq {
 
 // The input side of a group of matrices.
 struct InputTransform {
-  Tensor in_scale;         // F16 [cols]
-  uint32_t in_block = 1;   // order of Hin's blocks; divides cols
+  Tensor in_scale;        // F16 [cols]
+  uint32_t in_block = 1;  // order of Hin's blocks; divides cols
 };
 
 // Rows [row_begin, row_end) of a matrix at one native rate. Tiles are stored row of
@@ -50,10 +50,16 @@ struct PackedMatrix {
   uint64_t num_bytes() const;
 };
 
-// Padded sizes and bytes of a segment.
+// Tiles of a segment along the rows and along the columns, the padded last ones
+// included, and the bytes of all its tiles.
 uint64_t TileRows(const Segment& segment);
 uint64_t TileColumns(trellis::Code code, uint64_t cols);
 uint64_t SegmentBytes(const Segment& segment, uint64_t cols);
+// Segments for `rows` rows: the first `split` rows at `first`, the others at `second`
+// (split == rows: one segment). Offsets are set, scales are 1. `split` is rounded up to
+// kSegmentRowMultiple.
+std::vector<Segment> MakeSegments(uint64_t rows, uint64_t cols, trellis::Code first,
+                                  trellis::Code second, uint64_t split);
 
 // `X.layout` as stored (int32; docs/format.md):
 //   [format = 1, code = 1, L, rows, cols, out_block, in_block, number of segments,
