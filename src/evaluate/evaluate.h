@@ -19,7 +19,7 @@ struct EvaluateOptions {
 };
 
 struct EvaluateResult {
-  uint64_t tokens = 0;   // scored
+  uint64_t tokens = 0;  // scored
   uint64_t windows = 0;
   double perplexity = 0, perplexity_stderr = 0;
   struct Kl {
@@ -32,7 +32,8 @@ struct EvaluateResult {
 // As llama.cpp's perplexity tool: `tokens` (the whole text) is cut into windows of
 // `context`, the tail dropped; predictions of tokens context/2 + 1 .. context - 1 are
 // scored. Fewer than two windows is an error. With `reference`, KL(reference || model)
-// over the same positions. Log-softmax and sums in double.
+// over the same positions. Log-softmax and sums in double, in an order that depends on
+// nothing but the windows. Stops with kCancelled between windows.
 StatusOr<EvaluateResult> Evaluate(Transformer& model, Transformer* reference,
                                   std::span<const int32_t> tokens, const EvaluateOptions& options,
                                   const ForwardContext& context, Progress& progress);

@@ -2,34 +2,44 @@
 #pragma once
 
 #include <cstdint>
-#include <vector>
+#include <memory>
 
 #include "base/status.h"
 #include "checkpoint/model_config.h"
-#include "tensor/tensor.h"
 
 namespace tq {
 
 class KvCache {
  public:
-  // Room for `capacity` positions; memory is touched only as it fills.
+  // Room for `capacity` positions, reserved as address space: pages become resident only
+  // as positions fill them. An error when the size overflows or the system refuses.
   static StatusOr<KvCache> Create(const ModelConfig& config, uint64_t capacity);
+  // The same for `layers` of the layers alone (calibration runs one at a time).
+  static StatusOr<KvCache> Create(const ModelConfig& config, uint32_t layers, uint64_t capacity);
 
   uint64_t capacity() const { return capacity_; }
   uint64_t length() const { return length_; }
-  void Advance(uint64_t n) { length_ += n; }
+  uint32_t layers() const { return layers_; }
+  // After all layers have written n more positions; never beyond the capacity.
+  void Advance(uint64_t n);
   // Forgets everything from position `length` on.
   void Truncate(uint64_t length) { length_ = length < length_ ? length : length_; }
 
   // fp16 [capacity, head_dim] of one layer and KV head.
-  uint16_t* Keys(uint32_t layer, uint32_t head);
-  uint16_t* Values(uint32_t layer, uint32_t head);
+  uint16_t* Keys(uint32_t layer, uint32_t head) { return At(2 * layer, head); }
+  uint16_t* Values(uint32_t layer, uint32_t head) { return At(2 * layer + 1, head); }
+  // Of all positions, whether filled or not.
   uint64_t num_bytes() const { return 2 * per_part_ * sizeof(uint16_t); }
 
  private:
-  std::shared_ptr<uint8_t> memory_;
-  uint64_t capacity_ = 0, length_ = 0, per_part_ = 0;
-  uint32_t kv_heads_ = 0, head_dim_ = 0;
+  uint16_t* At(uint64_t slab, uint32_t head) {
+    return memory_.get() + (slab * kv_heads_ + head) * capacity_ * head_dim_;
+  }
+
+  std::shared_ptr<uint16_t> memory_;  // [layers, 2, kv_heads, capacity, head_dim]
+  uint64_t capacity_ = 0, length_ = 0;
+  uint64_t per_part_ = 0;  // elements of all keys, and as many of all values
+  uint32_t layers_ = 0, kv_heads_ = 0, head_dim_ = 0;
 };
 
 }  // namespace tq

@@ -4,9 +4,11 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <string_view>
 #include <vector>
 
 #include "base/status.h"
+#include "checkpoint/packed_model.h"
 #include "codec/packed_matmul.h"
 #include "device/executor.h"
 #include "tensor/tensor.h"
@@ -16,6 +18,7 @@ namespace tq {
 // What a forward pass needs besides the weights.
 struct ForwardContext {
   Executor* executor = nullptr;
+  // For trellis-coded matrices; dense and grouped ones compute in float on both paths.
   MatmulPath path = MatmulPath::kFast;
 };
 
@@ -26,6 +29,8 @@ class LinearGroup {
   virtual uint64_t in_features() const = 0;
   virtual size_t size() const = 0;
   virtual uint64_t out_features(size_t i) const = 0;
+  // Bytes that one product reads: codes and scales, or floats.
+  virtual uint64_t weight_bytes() const = 0;
   // x: float [n, in]; y[i]: float [n, out_i], row-major, not overlapping x.
   virtual void Forward(const ForwardContext& context, const float* x, uint64_t n,
                        std::span<float* const> y) = 0;
@@ -33,5 +38,13 @@ class LinearGroup {
 
 // From float32 tensors [out_i, in].
 std::unique_ptr<LinearGroup> MakeDenseGroup(std::vector<Tensor> weights);
+
+// From matrices of a packed model, all trellis-coded with one common input transform or all
+// grouped; anything else is an error naming `name`. They stay where they are: `owner` keeps
+// them alive. `rotated` may be shared by all groups of a model, which run one at a time.
+StatusOr<std::unique_ptr<LinearGroup>> MakeStoredGroup(std::string_view name,
+                                                       std::vector<const StoredMatrix*> matrices,
+                                                       std::shared_ptr<RotatedInput> rotated,
+                                                       std::shared_ptr<const void> owner);
 
 }  // namespace tq

@@ -1,5 +1,9 @@
 // A decoder-only transformer: load it, run it. Unquantised and packed models are one
 // class; only their LinearGroups differ.
+//
+// Results do not depend on the number of threads. Products of a packed model on the fast
+// path and of a dense model may be summed in another order for one position than for many,
+// so a prompt run at once and token by token agree to rounding, not to the bit.
 #pragma once
 
 #include <cstdint>
@@ -7,42 +11,16 @@
 #include <functional>
 #include <memory>
 #include <span>
-#include <string>
-#include <vector>
 
 #include "base/status.h"
 #include "checkpoint/model_config.h"
 #include "checkpoint/model_source.h"
 #include "checkpoint/packed_model.h"
+#include "model/decoder_layer.h"
 #include "model/kv_cache.h"
 #include "model/linear.h"
 
 namespace tq {
-
-enum class GroupRole { kQkv, kO, kGateUp, kDown, kHead };
-
-// Sees the input of every LinearGroup before the product: calibration, sensitivity.
-using InputObserver = std::function<void(GroupRole role, const float* x, uint64_t n, uint64_t features)>;
-
-// One layer: norms and groups; the residual stream goes in and out in place.
-class DecoderLayer {
- public:
-  DecoderLayer(const ModelConfig& config, Tensor attention_norm, Tensor mlp_norm,
-               std::unique_ptr<LinearGroup> qkv, std::unique_ptr<LinearGroup> o,
-               std::unique_ptr<LinearGroup> gate_up, std::unique_ptr<LinearGroup> down);
-  // hidden: float [n, hidden] at positions cache.length() .. + n; writes this layer's keys
-  // and values into the cache (the caller advances the cache's length after all layers).
-  Status Forward(const ForwardContext& context, KvCache& cache, uint32_t layer, float* hidden,
-                 uint64_t n, const InputObserver& observer = nullptr);
-
- private:
-  ModelConfig config_;
-  Tensor attention_norm_, mlp_norm_;
-  std::unique_ptr<LinearGroup> qkv_, o_, gate_up_, down_;
-};
-
-// Layer `index` of the unquantised model, in float32.
-StatusOr<std::unique_ptr<DecoderLayer>> LoadFloatLayer(const ModelSource& source, uint32_t index);
 
 enum class Logits { kNone, kLast, kAll };
 
@@ -50,27 +28,44 @@ class Transformer {
  public:
   // Any of the three kinds of model.
   static StatusOr<std::unique_ptr<Transformer>> Load(const std::filesystem::path& path);
+  // Reads everything into float32; the source may go afterwards.
   static StatusOr<std::unique_ptr<Transformer>> FromSource(const ModelSource& source);
-  static StatusOr<std::unique_ptr<Transformer>> FromPacked(std::shared_ptr<const PackedModel> model);
+  // Weights stay packed in the mapped files.
+  static StatusOr<std::unique_ptr<Transformer>> FromPacked(
+      std::shared_ptr<const PackedModel> model);
   ~Transformer();
 
   const ModelConfig& config() const { return config_; }
-  // Runs n tokens after what the cache holds and advances it. Token ids outside the
-  // vocabulary and positions beyond the cache's capacity are errors; NaN in the logits is
-  // an error naming the layer where it first appears. `logits`: float [1 or n, vocab].
-  // `on_logits` form below avoids holding them all.
+  // Bytes of weights that one decoded token reads: all matrices and norms, the head, and one
+  // row of the embedding.
+  uint64_t BytesPerToken() const;
+
+  // Runs n tokens after what the cache holds and advances it. `logits`: float [1, vocab]
+  // behind the last token, or [n, vocab] behind each, or unused. Errors, which leave the
+  // cache's length as it was: no tokens, token ids outside the vocabulary, positions beyond
+  // the cache's capacity, and hidden states or logits that are not finite (DataLoss naming
+  // the layer where they first appear). One call at a time.
   Status Forward(const ForwardContext& context, KvCache& cache, std::span<const int32_t> tokens,
                  Logits which, float* logits);
+
   // Calls `consume` for consecutive blocks of positions [begin, begin + count) of this call
   // with their logits [count, vocab]: bounded memory for long windows. Only positions from
-  // `first` on get logits.
-  Status ForwardBlocks(const ForwardContext& context, KvCache& cache, std::span<const int32_t> tokens,
-                       uint64_t first,
-                       const std::function<Status(uint64_t begin, uint64_t count, const float* logits)>& consume);
+  // `first` on get logits. An error from `consume` ends the run like one of Forward's own.
+  using LogitsConsumer = std::function<Status(uint64_t begin, uint64_t count, const float* logits)>;
+  Status ForwardBlocks(const ForwardContext& context, KvCache& cache,
+                       std::span<const int32_t> tokens, uint64_t first,
+                       const LogitsConsumer& consume);
 
  private:
-  Transformer();
   struct Impl;
+  Transformer(const ModelConfig& config, std::unique_ptr<Impl> impl);
+
+  // Runs all layers over the tokens, a chunk at a time; `consume` sees the residual stream
+  // behind positions [begin, begin + count) of this call.
+  using ChunkConsumer = std::function<Status(uint64_t begin, uint64_t count, const float* hidden)>;
+  Status Run(const ForwardContext& context, KvCache& cache, std::span<const int32_t> tokens,
+             const ChunkConsumer& consume);
+
   ModelConfig config_;
   std::unique_ptr<Impl> impl_;
 };

@@ -1,0 +1,207 @@
+#include "evaluate/evaluate.h"
+
+#include <algorithm>
+#include <cmath>
+#include <memory>
+
+#include "base/cancel.h"
+#include "base/checked.h"
+#include "evaluate/logit_score.h"
+
+namespace tq {
+namespace {
+
+// Logits held at once for the reference: a whole half window for common vocabularies
+// (256 positions of 49,152 tokens take 48 MiB), a part of it for longer windows.
+constexpr uint64_t kReferenceLogitBytes = uint64_t{64} << 20;
+
+struct MeanAndError {
+  double mean = 0, stderr_ = 0;
+};
+
+MeanAndError MeanOf(const std::vector<double>& values) {
+  const double n = static_cast<double>(values.size());
+  double sum = 0;
+  for (const double v : values) sum += v;
+  const double mean = sum / n;
+  double squares = 0;
+  for (const double v : values) squares += (v - mean) * (v - mean);
+  return {mean, values.size() > 1 ? std::sqrt(squares / n / (n - 1)) : 0};
+}
+
+// Linear between the two nearest of the sorted values.
+double Quantile(std::vector<double> values, double q) {
+  std::sort(values.begin(), values.end());
+  const double at = q * static_cast<double>(values.size() - 1);
+  const size_t below = static_cast<size_t>(at);
+  const size_t above = std::min(below + 1, values.size() - 1);
+  return values[below] + (at - static_cast<double>(below)) * (values[above] - values[below]);
+}
+
+// Runs windows and gathers the scores of their positions.
+class WindowScorer {
+ public:
+  static StatusOr<std::unique_ptr<WindowScorer>> Create(Transformer& model, Transformer* reference,
+                                                        uint64_t window,
+                                                        const ForwardContext& context) {
+    TQ_ASSIGN_OR_RETURN(KvCache cache, KvCache::Create(model.config(), window));
+    auto scorer = std::unique_ptr<WindowScorer>(
+        new WindowScorer(model, reference, context, std::move(cache)));
+    if (reference != nullptr) {
+      TQ_ASSIGN_OR_RETURN(KvCache other, KvCache::Create(reference->config(), window));
+      scorer->reference_cache_.emplace(std::move(other));
+    }
+    return scorer;
+  }
+
+  // Scores the predictions of tokens size/2 + 1 .. size - 1.
+  Status Run(std::span<const int32_t> window) {
+    const uint64_t first = window.size() / 2, end = window.size() - 1;
+    const uint64_t vocab = model_.config().vocab_size;
+    const uint64_t step =
+        std::clamp<uint64_t>(kReferenceLogitBytes / (vocab * sizeof(float)), 1, end - first);
+    cache_.Truncate(0);
+    TQ_RETURN_IF_ERROR(
+        model_.Forward(context_, cache_, window.first(first), Logits::kNone, nullptr));
+    if (reference_ != nullptr) {
+      reference_cache_->Truncate(0);
+      TQ_RETURN_IF_ERROR(
+          reference_
+              ->Forward(context_, *reference_cache_, window.first(first), Logits::kNone, nullptr)
+              .WithContext("reference"));
+      reference_logits_.resize(step * vocab);
+    }
+    for (uint64_t at = first; at < end; at += step) {
+      const auto piece = window.subspan(at, std::min(step, end - at));
+      if (reference_ != nullptr) {
+        TQ_RETURN_IF_ERROR(reference_
+                               ->Forward(context_, *reference_cache_, piece, Logits::kAll,
+                                         reference_logits_.data())
+                               .WithContext("reference"));
+      }
+      const int32_t* targets = window.data() + at + 1;
+      TQ_RETURN_IF_ERROR(model_.ForwardBlocks(
+          context_, cache_, piece, 0, [&](uint64_t begin, uint64_t count, const float* logits) {
+            Score(logits, begin, count, targets + begin);
+            return OkStatus();
+          }));
+    }
+    return OkStatus();
+  }
+
+  const std::vector<double>& nll() const { return nll_; }
+  const std::vector<double>& kl() const { return kl_; }
+  uint64_t top1() const { return top1_; }
+
+ private:
+  WindowScorer(Transformer& model, Transformer* reference, const ForwardContext& context,
+               KvCache cache)
+      : model_(model), reference_(reference), context_(context), cache_(std::move(cache)) {}
+
+  // `begin`: of the block within reference_logits_.
+  void Score(const float* logits, uint64_t begin, uint64_t count, const int32_t* targets) {
+    const uint64_t vocab = model_.config().vocab_size;
+    scores_.resize(count);
+    context_.executor->ParallelFor(count, 1, [&](size_t from, size_t to, size_t) {
+      for (size_t i = from; i < to; ++i) {
+        const float* other =
+            reference_ != nullptr ? reference_logits_.data() + (begin + i) * vocab : nullptr;
+        scores_[i] = ScoreLogits(logits + i * vocab, other, vocab, targets[i]);
+      }
+    });
+    for (const LogitScore& score : scores_) {
+      nll_.push_back(score.nll);
+      if (reference_ == nullptr) continue;
+      kl_.push_back(score.kl);
+      top1_ += score.top1;
+    }
+  }
+
+  Transformer& model_;
+  Transformer* reference_;
+  ForwardContext context_;
+  KvCache cache_;
+  std::optional<KvCache> reference_cache_;
+  std::vector<float> reference_logits_;  // [step, vocab]
+  std::vector<LogitScore> scores_;
+  std::vector<double> nll_, kl_;  // by position, in the text's order
+  uint64_t top1_ = 0;
+};
+
+// Ends the stage on every way out.
+struct ProgressStage {
+  ProgressStage(Progress& progress, std::string_view name, uint64_t total) : progress(progress) {
+    progress.Begin(name, total);
+  }
+  ~ProgressStage() { progress.End(); }
+  Progress& progress;
+};
+
+Status CheckOptions(const ModelConfig& model, const ModelConfig* reference,
+                    std::span<const int32_t> tokens, const EvaluateOptions& options) {
+  if (options.context < 4 || options.context > model.max_position) {
+    return InvalidArgument("context {}: must be from 4 to the model's {} positions",
+                           options.context, model.max_position);
+  }
+  if (options.bos < -1 || options.bos >= static_cast<int64_t>(model.vocab_size)) {
+    return InvalidArgument("bos {}: no token of the vocabulary of {}", options.bos,
+                           model.vocab_size);
+  }
+  if (reference != nullptr && reference->vocab_size != model.vocab_size) {
+    return InvalidArgument("reference: its vocabulary has {} tokens, the model's {}",
+                           reference->vocab_size, model.vocab_size);
+  }
+  if (reference != nullptr && options.context > reference->max_position) {
+    return InvalidArgument("context {}: the reference has only {} positions", options.context,
+                           reference->max_position);
+  }
+  if (tokens.size() / options.context < 2) {
+    return InvalidArgument("text: {} tokens are fewer than two windows of {}", tokens.size(),
+                           options.context);
+  }
+  return OkStatus();
+}
+
+}  // namespace
+
+StatusOr<EvaluateResult> Evaluate(Transformer& model, Transformer* reference,
+                                  std::span<const int32_t> tokens, const EvaluateOptions& options,
+                                  const ForwardContext& context, Progress& progress) {
+  TQ_RETURN_IF_ERROR(CheckOptions(
+      model.config(), reference != nullptr ? &reference->config() : nullptr, tokens, options));
+  uint64_t windows = tokens.size() / options.context;
+  if (options.max_windows != 0) windows = std::min(windows, options.max_windows);
+  TQ_ASSIGN_OR_RETURN(auto scorer,
+                      WindowScorer::Create(model, reference, options.context, context));
+
+  const ProgressStage stage(progress, "evaluate", windows);
+  std::vector<int32_t> window;
+  double total_nll = 0;
+  for (uint64_t w = 0; w < windows; ++w) {
+    TQ_RETURN_IF_ERROR(CheckCancelled());
+    const auto source = tokens.subspan(w * options.context, options.context);
+    window.assign(source.begin(), source.end());
+    if (options.bos >= 0) window[0] = options.bos;
+    const size_t scored = scorer->nll().size();
+    TQ_RETURN_IF_ERROR(scorer->Run(window).WithContext(fmt::format("window {}", w)));
+    for (size_t i = scored; i < scorer->nll().size(); ++i) total_nll += scorer->nll()[i];
+    const double perplexity = std::exp(total_nll / static_cast<double>(scorer->nll().size()));
+    progress.Update(w + 1, fmt::format("perplexity {:.4f}", perplexity));
+  }
+
+  EvaluateResult result;
+  result.windows = windows;
+  result.tokens = scorer->nll().size();
+  const MeanAndError nll = MeanOf(scorer->nll());
+  result.perplexity = std::exp(nll.mean);
+  result.perplexity_stderr = nll.stderr_ * result.perplexity;
+  if (reference != nullptr) {
+    const MeanAndError kl = MeanOf(scorer->kl());
+    result.kl = EvaluateResult::Kl{
+        kl.mean, kl.stderr_, Quantile(scorer->kl(), 0.99),
+        static_cast<double>(scorer->top1()) / static_cast<double>(result.tokens)};
+  }
+  return result;
+}
+
+}  // namespace tq

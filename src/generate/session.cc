@@ -1,0 +1,134 @@
+#include "generate/session.h"
+
+#include <algorithm>
+#include <chrono>
+#include <utility>
+
+#include "base/cancel.h"
+
+namespace tq {
+namespace {
+
+// Tokens of a prompt run between two looks at the cancel flag.
+constexpr uint64_t kCancelInterval = 512;
+
+double Now() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+}  // namespace
+
+Session::Session(Transformer& model, const Tokenizer& tokenizer, const ForwardContext& context,
+                 KvCache cache, Sampler sampler)
+    : model_(model),
+      tokenizer_(tokenizer),
+      context_(context),
+      cache_(std::move(cache)),
+      sampler_(std::move(sampler)) {}
+
+StatusOr<std::unique_ptr<Session>> Session::Create(Transformer& model, const Tokenizer& tokenizer,
+                                                   const ForwardContext& context,
+                                                   const SessionOptions& options) {
+  const uint64_t trained = model.config().max_position;
+  const uint64_t capacity = options.context != 0 ? options.context : trained;
+  if (capacity > trained) {
+    return InvalidArgument("context {}: the model was trained for at most {} positions", capacity,
+                           trained);
+  }
+  if (tokenizer.vocab_size() > model.config().vocab_size) {
+    return InvalidArgument("tokenizer: {} tokens, but the model's vocabulary has {}",
+                           tokenizer.vocab_size(), model.config().vocab_size);
+  }
+  TQ_ASSIGN_OR_RETURN(KvCache cache, KvCache::Create(model.config(), capacity));
+  TQ_ASSIGN_OR_RETURN(Sampler sampler, Sampler::Create(options.sampler));
+  return std::unique_ptr<Session>(
+      new Session(model, tokenizer, context, std::move(cache), std::move(sampler)));
+}
+
+Status Session::CatchUp() {
+  logits_.resize(model_.config().vocab_size);
+  const uint64_t start = cache_.length();
+  const auto rest = std::span<const int32_t>(history_).subspan(start);
+  for (size_t at = 0; at < rest.size(); at += kCancelInterval) {
+    const auto piece = rest.subspan(at, std::min<size_t>(kCancelInterval, rest.size() - at));
+    const bool last = at + piece.size() == rest.size();
+    Status status = CheckCancelled();
+    if (status.ok()) {
+      status = model_.Forward(context_, cache_, piece, last ? Logits::kLast : Logits::kNone,
+                              logits_.data());
+    }
+    if (!status.ok()) {
+      // The last token will be run again, so that the logits are those behind it.
+      cache_.Truncate(start == 0 ? 0 : start - 1);
+      return status;
+    }
+  }
+  return OkStatus();
+}
+
+Status Session::Prompt(std::span<const int32_t> ids) {
+  if (ids.empty()) return InvalidArgument("prompt: it has no tokens");
+  const uint64_t left = cache_.capacity() - std::min<uint64_t>(cache_.capacity(), history_.size());
+  if (ids.size() > left) {
+    return InvalidArgument("prompt: {} tokens, but only {} of the context's {} positions are free",
+                           ids.size(), left, cache_.capacity());
+  }
+  prompt_start_ = Now();
+  const size_t before = history_.size();
+  history_.insert(history_.end(), ids.begin(), ids.end());
+  if (Status status = CatchUp(); !status.ok()) {
+    history_.resize(before);
+    return status.WithContext("prompt");
+  }
+  text_ = Utf8Stream();
+  stats_.prompt_tokens += ids.size();
+  stats_.prompt_seconds += Now() - prompt_start_;
+  first_token_due_ = true;
+  return OkStatus();
+}
+
+StatusOr<Session::Step> Session::Next() {
+  if (history_.empty()) return FailedPrecondition("session: Next before any prompt");
+  const double start = Now();
+  if (history_.size() > cache_.capacity()) {
+    return Step{-1, text_.Finish(), StopReason::kContextFull};
+  }
+  if (CancelRequested()) return Step{-1, text_.Finish(), StopReason::kCancelled};
+  TQ_RETURN_IF_ERROR(CatchUp());
+  // Rows beyond the tokenizer's vocabulary are padding: they have logits, but no text.
+  const auto logits = std::span<const float>(logits_).first(tokenizer_.vocab_size());
+  TQ_ASSIGN_OR_RETURN(const int32_t token, sampler_.Sample(logits, history_));
+  Step step{token, {}, StopReason::kNone};
+  if (tokenizer_.IsEndOfGeneration(token)) {
+    step.text = text_.Finish();
+    step.stop = StopReason::kEndOfGeneration;
+  } else {
+    TQ_ASSIGN_OR_RETURN(const std::string bytes, tokenizer_.Decode({&token, 1}));
+    step.text = text_.Push(bytes);
+  }
+  history_.push_back(token);
+  ++stats_.generated_tokens;
+  stats_.generate_seconds += Now() - start;
+  if (std::exchange(first_token_due_, false)) stats_.first_token_seconds = Now() - prompt_start_;
+  return step;
+}
+
+StatusOr<StopReason> Session::Generate(uint64_t max_tokens,
+                                       const std::function<bool(std::string_view text)>& on_text) {
+  for (uint64_t i = 0; i < max_tokens; ++i) {
+    TQ_ASSIGN_OR_RETURN(const Step step, Next());
+    if (!step.text.empty() && !on_text(step.text)) return StopReason::kCancelled;
+    if (step.stop != StopReason::kNone) return step.stop;
+  }
+  const std::string rest = text_.Finish();
+  if (!rest.empty() && !on_text(rest)) return StopReason::kCancelled;
+  return StopReason::kMaxTokens;
+}
+
+void Session::Reset() {
+  cache_.Truncate(0);
+  history_.clear();
+  text_ = Utf8Stream();
+}
+
+}  // namespace tq

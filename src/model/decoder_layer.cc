@@ -1,0 +1,200 @@
+#include "model/decoder_layer.h"
+
+#include <algorithm>
+#include <array>
+#include <string>
+#include <utility>
+
+namespace tq {
+namespace {
+
+// Activations of one chunk, rotated inputs included. Larger chunks decode packed weights
+// less often; at 8 MiB SmolLM2-135M runs 256 positions at once, an 8B model 28.
+constexpr uint64_t kWorkspaceBytes = uint64_t{8} << 20;
+constexpr uint64_t kMinChunk = 16, kMaxChunk = 256;
+
+uint64_t WideSize(const ModelConfig& c) {
+  return std::max<uint64_t>(2 * uint64_t{c.q_size()} + 2 * uint64_t{c.kv_size()},
+                            2 * uint64_t{c.intermediate_size});
+}
+
+uint64_t ChunkFor(const ModelConfig& c) {
+  // Per position: the residual stream and the two buffers in float, and a group's input
+  // rotated, as float and as two int8 forms.
+  const uint64_t input = std::max({c.hidden_size, c.q_size(), c.intermediate_size});
+  const uint64_t bytes = 4 * (2 * uint64_t{c.hidden_size} + WideSize(c)) + (4 + 2) * input;
+  return std::clamp(kWorkspaceBytes / bytes, kMinChunk, kMaxChunk);
+}
+
+}  // namespace
+
+LayerWorkspace::LayerWorkspace(const ModelConfig& config)
+    : rope(config.head_dim, config.rope_theta),
+      chunk_(ChunkFor(config)),
+      hidden_(config.hidden_size),
+      wide_(WideSize(config)) {}
+
+void LayerWorkspace::Resize(uint64_t positions) {
+  TQ_CHECK(positions <= chunk_);
+  if (narrow.size() < positions * hidden_) narrow.resize(positions * hidden_);
+  if (wide.size() < positions * wide_) wide.resize(positions * wide_);
+}
+
+DecoderLayer::DecoderLayer(const ModelConfig& config, Tensor attention_norm, Tensor mlp_norm,
+                           std::unique_ptr<LinearGroup> qkv, std::unique_ptr<LinearGroup> o,
+                           std::unique_ptr<LinearGroup> gate_up, std::unique_ptr<LinearGroup> down,
+                           std::shared_ptr<LayerWorkspace> workspace)
+    : config_(config),
+      attention_norm_(std::move(attention_norm)),
+      mlp_norm_(std::move(mlp_norm)),
+      qkv_(std::move(qkv)),
+      o_(std::move(o)),
+      gate_up_(std::move(gate_up)),
+      down_(std::move(down)),
+      workspace_(std::move(workspace)) {
+  if (workspace_ == nullptr) workspace_ = std::make_shared<LayerWorkspace>(config_);
+}
+
+uint64_t DecoderLayer::weight_bytes() const {
+  return attention_norm_.num_bytes() + mlp_norm_.num_bytes() + qkv_->weight_bytes() +
+         o_->weight_bytes() + gate_up_->weight_bytes() + down_->weight_bytes();
+}
+
+Status DecoderLayer::Forward(const ForwardContext& context, KvCache& cache, uint32_t layer,
+                             float* hidden, uint64_t n, const InputObserver& observer) {
+  const uint64_t start = cache.length();
+  if (layer >= cache.layers()) {
+    return InvalidArgument("layer {}: the KV cache has only {} layers", layer, cache.layers());
+  }
+  if (n > cache.capacity() - start) {
+    return InvalidArgument("positions {} to {}: the KV cache holds only {}", start, start + n,
+                           cache.capacity());
+  }
+  const auto check = [&](const float* x, uint64_t count, uint64_t base, std::string_view part) {
+    const uint64_t size = count * config_.hidden_size;
+    const uint64_t bad = FirstNonFinite(x, size);
+    if (bad == size) return OkStatus();
+    return DataLoss("layer {}: after its {} the hidden state of position {} has {} at {} of {}",
+                    layer, part, base + bad / config_.hidden_size, x[bad],
+                    bad % config_.hidden_size, config_.hidden_size);
+  };
+  for (uint64_t done = 0; done < n;) {
+    const uint64_t count = std::min(n - done, workspace_->chunk());
+    const uint64_t base = start + done;
+    float* x = hidden + done * config_.hidden_size;
+    workspace_->Resize(count);
+    workspace_->rope.Prepare(base, count);
+    Attend(context, cache, layer, base, x, count, observer);
+    TQ_RETURN_IF_ERROR(check(x, count, base, "attention"));
+    Mlp(context, x, count, observer);
+    TQ_RETURN_IF_ERROR(check(x, count, base, "MLP"));
+    done += count;
+  }
+  return OkStatus();
+}
+
+void DecoderLayer::Attend(const ForwardContext& context, KvCache& cache, uint32_t layer,
+                          uint64_t base, float* hidden, uint64_t n, const InputObserver& observer) {
+  Executor& executor = *context.executor;
+  const uint64_t q_size = config_.q_size(), kv_size = config_.kv_size();
+  float* normed = workspace_->narrow.data();
+  float* q = workspace_->wide.data();
+  float* k = q + n * q_size;
+  float* v = k + n * kv_size;
+  float* attended = v + n * kv_size;
+
+  RmsNormRows(hidden, attention_norm_.as<float>(), n, config_.hidden_size, config_.rms_norm_eps,
+              executor, normed);
+  if (observer) observer(GroupRole::kQkv, normed, n, config_.hidden_size);
+  qkv_->Forward(context, normed, n, std::array{q, k, v});
+
+  ApplyRope(workspace_->rope, q, n, config_.num_heads, config_.head_dim, executor);
+  ApplyRope(workspace_->rope, k, n, config_.num_kv_heads, config_.head_dim, executor);
+  const uint64_t kv_stride = cache.capacity() * config_.head_dim;
+  StoreHalf(k, n, config_.num_kv_heads, config_.head_dim, base, kv_stride, cache.Keys(layer, 0));
+  StoreHalf(v, n, config_.num_kv_heads, config_.head_dim, base, kv_stride, cache.Values(layer, 0));
+
+  AttentionArgs args;
+  args.queries = q;
+  args.out = attended;
+  args.n = n;
+  args.base = base;
+  args.heads = config_.num_heads;
+  args.kv_heads = config_.num_kv_heads;
+  args.head_dim = config_.head_dim;
+  args.keys = cache.Keys(layer, 0);
+  args.values = cache.Values(layer, 0);
+  args.kv_stride = kv_stride;
+  Attention(args, executor);
+
+  if (observer) observer(GroupRole::kO, attended, n, q_size);
+  o_->Forward(context, attended, n, std::array{normed});
+  AddTo(hidden, normed, n * config_.hidden_size, executor);
+}
+
+void DecoderLayer::Mlp(const ForwardContext& context, float* hidden, uint64_t n,
+                       const InputObserver& observer) {
+  Executor& executor = *context.executor;
+  float* normed = workspace_->narrow.data();
+  float* gate = workspace_->wide.data();
+  float* up = gate + n * config_.intermediate_size;
+
+  RmsNormRows(hidden, mlp_norm_.as<float>(), n, config_.hidden_size, config_.rms_norm_eps, executor,
+              normed);
+  if (observer) observer(GroupRole::kGateUp, normed, n, config_.hidden_size);
+  gate_up_->Forward(context, normed, n, std::array{gate, up});
+  SiluMultiply(gate, up, n * config_.intermediate_size, executor);
+  if (observer) observer(GroupRole::kDown, gate, n, config_.intermediate_size);
+  down_->Forward(context, gate, n, std::array{normed});
+  AddTo(hidden, normed, n * config_.hidden_size, executor);
+}
+
+StatusOr<std::unique_ptr<DecoderLayer>> LoadFloatLayer(const ModelSource& source, uint32_t index,
+                                                       std::shared_ptr<LayerWorkspace> workspace) {
+  const ModelConfig& config = source.config();
+  if (index >= config.num_layers) {
+    return InvalidArgument("{}: layer {} of {}", source.path().string(), index, config.num_layers);
+  }
+  const std::string prefix = fmt::format("model.layers.{}.", index);
+  const auto load = [&](std::string_view name) {
+    return source.LoadFloat(fmt::format("{}{}.weight", prefix, name));
+  };
+  // The reader promises the architecture's shapes; a source that breaks it is stopped here,
+  // before kernels rely on them.
+  const auto check = [&](const Tensor& tensor, std::string_view name, Shape shape) {
+    if (tensor.dtype() == DType::kF32 && tensor.shape() == shape) return OkStatus();
+    return InvalidArgument("{}: {}{}.weight has shape {}, not {}", source.path().string(), prefix,
+                           name, ShapeToString(tensor.shape()), ShapeToString(shape));
+  };
+  const auto group = [&](std::initializer_list<std::pair<std::string_view, uint64_t>> members,
+                         uint64_t in) -> StatusOr<std::unique_ptr<LinearGroup>> {
+    std::vector<Tensor> weights;
+    for (const auto& [name, out] : members) {
+      TQ_ASSIGN_OR_RETURN(Tensor weight, load(name));
+      TQ_RETURN_IF_ERROR(check(weight, name, {out, in}));
+      weights.push_back(std::move(weight));
+    }
+    return MakeDenseGroup(std::move(weights));
+  };
+  const auto norm = [&](std::string_view name) -> StatusOr<Tensor> {
+    TQ_ASSIGN_OR_RETURN(Tensor weight, load(name));
+    TQ_RETURN_IF_ERROR(check(weight, name, {config.hidden_size}));
+    return weight;
+  };
+  const uint64_t q = config.q_size(), kv = config.kv_size(), wide = config.intermediate_size;
+  const uint64_t hidden = config.hidden_size;
+  TQ_ASSIGN_OR_RETURN(Tensor attention_norm, norm("input_layernorm"));
+  TQ_ASSIGN_OR_RETURN(Tensor mlp_norm, norm("post_attention_layernorm"));
+  TQ_ASSIGN_OR_RETURN(
+      auto qkv,
+      group({{"self_attn.q_proj", q}, {"self_attn.k_proj", kv}, {"self_attn.v_proj", kv}}, hidden));
+  TQ_ASSIGN_OR_RETURN(auto o, group({{"self_attn.o_proj", hidden}}, q));
+  TQ_ASSIGN_OR_RETURN(auto gate_up,
+                      group({{"mlp.gate_proj", wide}, {"mlp.up_proj", wide}}, hidden));
+  TQ_ASSIGN_OR_RETURN(auto down, group({{"mlp.down_proj", hidden}}, wide));
+  return std::make_unique<DecoderLayer>(config, std::move(attention_norm), std::move(mlp_norm),
+                                        std::move(qkv), std::move(o), std::move(gate_up),
+                                        std::move(down), std::move(workspace));
+}
+
+}  // namespace tq

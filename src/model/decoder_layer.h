@@ -1,0 +1,79 @@
+// One layer of a Llama-like decoder: RMSNorm, grouped-query attention with RoPE, SwiGLU.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include "base/status.h"
+#include "checkpoint/model_config.h"
+#include "checkpoint/model_source.h"
+#include "model/kv_cache.h"
+#include "model/linear.h"
+#include "model/transformer_ops.h"
+
+namespace tq {
+
+enum class GroupRole { kQkv, kO, kGateUp, kDown, kHead };
+
+// Sees the input of every LinearGroup before the product: calibration, sensitivity. A call
+// of Forward with many positions may show them in several pieces, in order.
+using InputObserver =
+    std::function<void(GroupRole role, const float* x, uint64_t n, uint64_t features)>;
+
+// Buffers for the activations of one layer, shared by all layers of a model because they
+// run one after the other. They grow to at most chunk() positions.
+class LayerWorkspace {
+ public:
+  explicit LayerWorkspace(const ModelConfig& config);
+  // Positions that go through a layer at once: bounds the memory of long prompts.
+  uint64_t chunk() const { return chunk_; }
+  // For at most chunk() positions.
+  void Resize(uint64_t positions);
+
+  std::vector<float> narrow;  // [n, hidden]: normed input, then the output of o or down
+  std::vector<float> wide;    // [n, q + k + v + attention] or [n, gate + up]
+  RopeTable rope;
+  // Inputs of trellis-coded matrices.
+  std::shared_ptr<RotatedInput> rotated = std::make_shared<RotatedInput>();
+
+ private:
+  uint64_t chunk_, hidden_, wide_;
+};
+
+// The residual stream goes in and out in place.
+class DecoderLayer {
+ public:
+  // Norms are float32 [hidden]. Without a workspace the layer makes its own.
+  DecoderLayer(const ModelConfig& config, Tensor attention_norm, Tensor mlp_norm,
+               std::unique_ptr<LinearGroup> qkv, std::unique_ptr<LinearGroup> o,
+               std::unique_ptr<LinearGroup> gate_up, std::unique_ptr<LinearGroup> down,
+               std::shared_ptr<LayerWorkspace> workspace = nullptr);
+
+  // hidden: float [n, hidden] at positions cache.length() .. + n; writes this layer's keys
+  // and values into the cache (the caller advances the cache's length after all layers).
+  // Errors: positions beyond the cache's capacity, a layer that it lacks, and values that
+  // are not finite (DataLoss naming the layer), in which case `hidden` is of no use.
+  Status Forward(const ForwardContext& context, KvCache& cache, uint32_t layer, float* hidden,
+                 uint64_t n, const InputObserver& observer = nullptr);
+
+  // Bytes of weights that one pass reads.
+  uint64_t weight_bytes() const;
+
+ private:
+  void Attend(const ForwardContext& context, KvCache& cache, uint32_t layer, uint64_t base,
+              float* hidden, uint64_t n, const InputObserver& observer);
+  void Mlp(const ForwardContext& context, float* hidden, uint64_t n, const InputObserver& observer);
+
+  ModelConfig config_;
+  Tensor attention_norm_, mlp_norm_;
+  std::unique_ptr<LinearGroup> qkv_, o_, gate_up_, down_;
+  std::shared_ptr<LayerWorkspace> workspace_;
+};
+
+// Layer `index` of the unquantised model, in float32.
+StatusOr<std::unique_ptr<DecoderLayer>> LoadFloatLayer(
+    const ModelSource& source, uint32_t index, std::shared_ptr<LayerWorkspace> workspace = nullptr);
+
+}  // namespace tq

@@ -1,0 +1,99 @@
+// For tests: a model whose tensors are made up in memory.
+#pragma once
+
+#include <cmath>
+#include <functional>
+#include <map>
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include "base/random.h"
+#include "checkpoint/model_source.h"
+
+namespace tq {
+
+class MemorySource final : public ModelSource {
+ public:
+  explicit MemorySource(const ModelConfig& config) {
+    path_ = "memory";
+    config_ = config;
+  }
+
+  ModelKind kind() const override { return ModelKind::kHuggingFace; }
+  StatusOr<Tensor> LoadFloat(std::string_view name) const override {
+    const auto it = values_.find(name);
+    if (it == values_.end()) return NotFound("memory: no tensor {}", name);
+    return it->second;
+  }
+  Status HashTensor(std::string_view name, Hasher& hasher) const override {
+    TQ_ASSIGN_OR_RETURN(const Tensor tensor, LoadFloat(name));
+    hasher.Update(tensor.data(), tensor.num_bytes());
+    return OkStatus();
+  }
+
+  void Set(const std::string& name, Tensor tensor) { values_[name] = std::move(tensor); }
+  // The values of a tensor, to be changed in place.
+  float* Mutable(const std::string& name) { return values_.at(name).mutable_as<float>(); }
+  const Tensor& Get(const std::string& name) const { return values_.at(name); }
+
+ private:
+  std::map<std::string, Tensor, std::less<>> values_;
+};
+
+// A small llama: 2 query heads share a KV head, sizes that no vector width divides.
+inline ModelConfig SmallConfig() {
+  ModelConfig config;
+  config.architecture = "llama";
+  config.vocab_size = 61;
+  config.hidden_size = 24;
+  config.intermediate_size = 40;
+  config.num_layers = 3;
+  config.num_heads = 4;
+  config.num_kv_heads = 2;
+  config.head_dim = 6;
+  config.max_position = 96;
+  config.tie_embeddings = true;
+  return config;
+}
+
+// Calls fn(name, shape) for every tensor of a llama under Hugging Face's names.
+inline void ForEachTensor(const ModelConfig& c,
+                          const std::function<void(const std::string&, const Shape&)>& fn) {
+  const uint64_t hidden = c.hidden_size, q = c.q_size(), kv = c.kv_size();
+  const uint64_t wide = c.intermediate_size;
+  fn("model.embed_tokens.weight", {c.vocab_size, hidden});
+  for (uint32_t i = 0; i < c.num_layers; ++i) {
+    const std::string p = "model.layers." + std::to_string(i) + ".";
+    fn(p + "input_layernorm.weight", {hidden});
+    fn(p + "self_attn.q_proj.weight", {q, hidden});
+    fn(p + "self_attn.k_proj.weight", {kv, hidden});
+    fn(p + "self_attn.v_proj.weight", {kv, hidden});
+    fn(p + "self_attn.o_proj.weight", {hidden, q});
+    fn(p + "post_attention_layernorm.weight", {hidden});
+    fn(p + "mlp.gate_proj.weight", {wide, hidden});
+    fn(p + "mlp.up_proj.weight", {wide, hidden});
+    fn(p + "mlp.down_proj.weight", {hidden, wide});
+  }
+  fn("model.norm.weight", {hidden});
+  if (!c.tie_embeddings) fn("lm_head.weight", {c.vocab_size, hidden});
+}
+
+// Gaussian matrices that keep activations near 1, norms near 1.
+inline MemorySource RandomSource(const ModelConfig& config, uint64_t seed) {
+  MemorySource source(config);
+  ForEachTensor(config, [&](const std::string& name, const Shape& shape) {
+    Tensor tensor = *Tensor::Zeros(DType::kF32, shape);
+    Random random(seed, name);
+    const double sigma = shape.size() == 2 ? 1.2 / std::sqrt(static_cast<double>(shape[1])) : 0.2;
+    const double mean = shape.size() == 2 ? 0.0 : 1.0;
+    float* values = tensor.mutable_as<float>();
+    for (uint64_t i = 0; i < tensor.num_elements(); ++i) {
+      values[i] = static_cast<float>(mean + sigma * random.NextNormal());
+    }
+    source.Set(name, std::move(tensor));
+  });
+  return source;
+}
+
+}  // namespace tq

@@ -1,0 +1,50 @@
+// Choosing the next token from logits.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "base/random.h"
+#include "base/status.h"
+
+namespace tq {
+
+struct SamplerOptions {
+  float temperature = 0;            // 0: greedy
+  uint32_t top_k = 0;               // the k most probable tokens; 0: all
+  float top_p = 1;                  // the fewest tokens with at least this probability together
+  float min_p = 0;                  // tokens at least this many times as probable as the first
+  float repetition_penalty = 1;     // divides positive, multiplies negative logits of recent tokens
+  uint32_t repetition_window = 64;  // how many of the last tokens are recent
+  uint64_t seed = 0;
+};
+
+// Draws tokens. The n-th draw depends on the options, the logits, the history and n alone.
+// Steps, in order: repetition penalty, temperature, top-k, top-p, min-p, draw. Greedy takes
+// the lowest id of those with the largest logit.
+class Sampler {
+ public:
+  static StatusOr<Sampler> Create(const SamplerOptions& options);
+
+  // `history`: the tokens so far, prompt included, for the repetition penalty. Logits that
+  // are not finite are an error.
+  StatusOr<int32_t> Sample(std::span<const float> logits, std::span<const int32_t> history);
+
+ private:
+  struct Candidate {
+    float logit;
+    int32_t id;
+  };
+  explicit Sampler(const SamplerOptions& options)
+      : options_(options), random_(options.seed, "sampler") {}
+  void Penalise(std::span<const int32_t> history);
+  int32_t Draw();
+
+  SamplerOptions options_;
+  Random random_;
+  std::vector<Candidate> candidates_;
+  std::vector<double> weights_;
+};
+
+}  // namespace tq
