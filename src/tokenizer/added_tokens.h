@@ -1,0 +1,42 @@
+// Finds tokens that are spelled out in a text: control and user-defined ones.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace tq {
+
+class AddedTokens {
+ public:
+  // Longer tokens are refused when read: they bound the work per byte of text.
+  static constexpr size_t kMaxBytes = 1024;
+
+  // `text` must not be empty; each text once.
+  void Add(std::string text, int32_t id, bool control);
+  // To be called after the last Add.
+  void Finish();
+
+  struct Match {
+    size_t begin = 0, size = 0;  // size 0: no match
+    int32_t id = -1;
+  };
+  // The leftmost match at or after `from`, and the longest there; control tokens only with
+  // `with_control`.
+  Match Find(std::string_view text, size_t from, bool with_control) const;
+
+ private:
+  struct Entry {
+    std::string text;
+    int32_t id;
+    bool control;
+  };
+  Match LongestAt(std::string_view text, size_t at, bool with_control) const;
+
+  std::vector<Entry> entries_;          // ascending by text
+  std::array<bool, 256> first_byte_{};  // bytes that a token starts with
+};
+
+}  // namespace tq

@@ -1,0 +1,114 @@
+#include "tokenizer/bpe.h"
+
+#include <algorithm>
+#include <functional>
+#include <numeric>
+
+namespace tq {
+namespace {
+
+// Positions are 32-bit; longer words (a gigabyte without a space) are cut.
+constexpr size_t kMaxWord = size_t{1} << 30;
+
+constexpr uint32_t kEnd = UINT32_MAX;
+
+}  // namespace
+
+StatusOr<MergeTable> MergeTable::Create(std::span<const TokenMerge> merges, size_t vocabulary) {
+  MergeTable table;
+  std::vector<uint32_t> order(merges.size());
+  std::iota(order.begin(), order.end(), 0u);
+  std::sort(order.begin(), order.end(), [&](uint32_t a, uint32_t b) {
+    return std::pair(merges[a].left, merges[a].right) < std::pair(merges[b].left, merges[b].right);
+  });
+  table.begin_.assign(vocabulary + 1, 0);
+  table.rights_.reserve(merges.size());
+  table.ranks_.reserve(merges.size());
+  table.results_.reserve(merges.size());
+  for (size_t i = 0; i < order.size(); ++i) {
+    const TokenMerge& merge = merges[order[i]];
+    if (i > 0) {
+      const TokenMerge& before = merges[order[i - 1]];
+      if (before.left == merge.left && before.right == merge.right) {
+        return InvalidArgument("merges {} and {} are of the same pair of tokens, {} and {}",
+                               std::min(order[i - 1], order[i]), std::max(order[i - 1], order[i]),
+                               merge.left, merge.right);
+      }
+    }
+    ++table.begin_[static_cast<size_t>(merge.left) + 1];
+    table.rights_.push_back(merge.right);
+    table.ranks_.push_back(order[i]);
+  }
+  std::partial_sum(table.begin_.begin(), table.begin_.end(), table.begin_.begin());
+  for (const TokenMerge& merge : merges) table.results_.push_back(merge.result);
+  return table;
+}
+
+uint32_t MergeTable::Rank(int32_t left, int32_t right) const {
+  const auto first = rights_.begin() + begin_[static_cast<size_t>(left)];
+  const auto last = rights_.begin() + begin_[static_cast<size_t>(left) + 1];
+  const auto found = std::lower_bound(first, last, right);
+  return found != last && *found == right ? ranks_[static_cast<size_t>(found - rights_.begin())]
+                                          : kNone;
+}
+
+void Bpe::Encode(std::string_view word, Scratch& scratch, std::vector<int32_t>& ids) const {
+  while (word.size() > kMaxWord) {
+    EncodeBounded(word.substr(0, kMaxWord), scratch, ids);
+    word.remove_prefix(kMaxWord);
+  }
+  EncodeBounded(word, scratch, ids);
+}
+
+// The word is a doubly linked list over its first positions: merging a pair keeps the left
+// position and unlinks the right one. `ranks` holds the rank of the pair that starts at each
+// position; the heap holds (rank, position) of every pair that ever was, and an entry is
+// stale when its position's rank is another by now.
+void Bpe::EncodeBounded(std::string_view word, Scratch& scratch, std::vector<int32_t>& ids) const {
+  auto& [tokens, next, previous, ranks, heap] = scratch;
+  tokens.clear();
+  for (const char byte : word) {
+    const int32_t token = byte_tokens_[static_cast<uint8_t>(byte)];
+    if (token >= 0) tokens.push_back(token);
+  }
+  const auto size = static_cast<uint32_t>(tokens.size());
+  if (size < 2) {
+    ids.insert(ids.end(), tokens.begin(), tokens.end());
+    return;
+  }
+  next.resize(size);
+  previous.resize(size);
+  ranks.resize(size);
+  heap.clear();
+  for (uint32_t i = 0; i < size; ++i) {
+    next[i] = i + 1 < size ? i + 1 : kEnd;
+    previous[i] = i > 0 ? i - 1 : kEnd;
+    ranks[i] = i + 1 < size ? merges_.Rank(tokens[i], tokens[i + 1]) : MergeTable::kNone;
+    if (ranks[i] != MergeTable::kNone) heap.push_back(uint64_t{ranks[i]} << 32 | i);
+  }
+  std::make_heap(heap.begin(), heap.end(), std::greater<>());
+
+  const auto update = [&](uint32_t at) {
+    ranks[at] = next[at] == kEnd ? MergeTable::kNone : merges_.Rank(tokens[at], tokens[next[at]]);
+    if (ranks[at] == MergeTable::kNone) return;
+    heap.push_back(uint64_t{ranks[at]} << 32 | at);
+    std::push_heap(heap.begin(), heap.end(), std::greater<>());
+  };
+  while (!heap.empty()) {
+    std::pop_heap(heap.begin(), heap.end(), std::greater<>());
+    const auto rank = static_cast<uint32_t>(heap.back() >> 32);
+    const auto at = static_cast<uint32_t>(heap.back());
+    heap.pop_back();
+    if (ranks[at] != rank) continue;
+    const uint32_t eaten = next[at];
+    tokens[at] = merges_.Result(rank);
+    ranks[eaten] = MergeTable::kNone;
+    next[at] = next[eaten];
+    if (next[at] != kEnd) previous[next[at]] = at;
+    update(at);
+    if (previous[at] != kEnd) update(previous[at]);
+  }
+  for (uint32_t at = 0; at != kEnd; at = next[at]) ids.push_back(tokens[at]);
+}
+
+}  // namespace tq

@@ -1,0 +1,122 @@
+#include "tokenizer/tokenizer_data.h"
+
+#include <algorithm>
+#include <string>
+
+#include "checkpoint/quote.h"
+#include "tokenizer/added_tokens.h"
+#include "tokenizer/utf8.h"
+
+namespace tq {
+namespace {
+
+Status CheckSpecialId(std::string_view name, int32_t id, size_t vocabulary) {
+  if (id >= -1 && id < static_cast<int64_t>(vocabulary)) return OkStatus();
+  return InvalidArgument("{} token id {}: the vocabulary has {} tokens", name, id, vocabulary);
+}
+
+Status CheckTokens(const TokenizerData& data) {
+  const size_t vocabulary = data.tokens.size();
+  if (vocabulary == 0) return InvalidArgument("the vocabulary is empty");
+  if (vocabulary > kMaxVocabulary) {
+    return InvalidArgument("{} tokens, the limit is {}", vocabulary, kMaxVocabulary);
+  }
+  if (data.types.size() != vocabulary) {
+    return InvalidArgument("{} token types for {} tokens", data.types.size(), vocabulary);
+  }
+  for (size_t id = 0; id < vocabulary; ++id) {
+    const std::string& token = data.tokens[id];
+    if (token.empty()) return InvalidArgument("token {} is empty", id);
+    if (Utf8ValidPrefix(token) != token.size()) {
+      return InvalidArgument("token {} is not UTF-8: {}", id, Quote(token));
+    }
+    if (data.types[id] != TokenType::kNormal && token.size() > AddedTokens::kMaxBytes) {
+      return InvalidArgument("added token {} has {} bytes, the limit is {}", id, token.size(),
+                             AddedTokens::kMaxBytes);
+    }
+  }
+  return TokenIndex::Create(data.tokens).status();
+}
+
+Status CheckMerges(const TokenizerData& data) {
+  const auto vocabulary = static_cast<int64_t>(data.tokens.size());
+  for (size_t rank = 0; rank < data.merges.size(); ++rank) {
+    const TokenMerge& merge = data.merges[rank];
+    for (const int32_t id : {merge.left, merge.right, merge.result}) {
+      if (id < 0 || id >= vocabulary) {
+        return InvalidArgument("merge {} names token {}: the vocabulary has {} tokens", rank, id,
+                               vocabulary);
+      }
+    }
+    const std::string& left = data.tokens[static_cast<size_t>(merge.left)];
+    const std::string& right = data.tokens[static_cast<size_t>(merge.right)];
+    const std::string& result = data.tokens[static_cast<size_t>(merge.result)];
+    if (result.size() != left.size() + right.size() || !result.starts_with(left) ||
+        !result.ends_with(right)) {
+      return InvalidArgument("merge {} of {} and {} gives {}", rank, Quote(left), Quote(right),
+                             Quote(result));
+    }
+  }
+  return OkStatus();
+}
+
+}  // namespace
+
+Status CheckTokenizerData(const TokenizerData& data) {
+  TQ_RETURN_IF_ERROR(CheckTokens(data));
+  TQ_RETURN_IF_ERROR(CheckMerges(data));
+  const size_t vocabulary = data.tokens.size();
+  TQ_RETURN_IF_ERROR(CheckSpecialId("beginning-of-text", data.bos, vocabulary));
+  TQ_RETURN_IF_ERROR(CheckSpecialId("end-of-text", data.eos, vocabulary));
+  TQ_RETURN_IF_ERROR(CheckSpecialId("unknown", data.unk, vocabulary));
+  TQ_RETURN_IF_ERROR(CheckSpecialId("padding", data.pad, vocabulary));
+  if (data.add_bos && data.bos < 0) {
+    return InvalidArgument("a beginning-of-text token shall be added, but there is none");
+  }
+  if (data.missing_to_unk && data.unk < 0) {
+    return InvalidArgument("missing bytes shall become the unknown token, but there is none");
+  }
+  if (data.add_prefix_space && data.pre_tokenizer == PreTokenizerKind::kSmolLm) {
+    return Unimplemented("add_prefix_space together with single digits");
+  }
+  for (size_t i = 0; i < data.matched_late.size(); ++i) {
+    const int32_t id = data.matched_late[i];
+    if (id < 0 || id >= static_cast<int64_t>(vocabulary) ||
+        data.types[static_cast<size_t>(id)] == TokenType::kNormal ||
+        (i > 0 && id <= data.matched_late[i - 1])) {
+      return InvalidArgument("matched_late names {}, which is no added token or out of order", id);
+    }
+  }
+  if (data.chat_template.size() > kMaxChatTemplateBytes) {
+    return InvalidArgument("the chat template has {} bytes, the limit is {}",
+                           data.chat_template.size(), kMaxChatTemplateBytes);
+  }
+  if (Utf8ValidPrefix(data.chat_template) != data.chat_template.size()) {
+    return InvalidArgument("the chat template is not UTF-8");
+  }
+  return OkStatus();
+}
+
+StatusOr<std::vector<TokenMerge>> ResolveMerges(const MergeText& merges, const TokenIndex& index,
+                                                std::string_view field) {
+  std::vector<TokenMerge> resolved;
+  resolved.reserve(merges.size());
+  std::string result;
+  for (size_t rank = 0; rank < merges.size(); ++rank) {
+    result.assign(merges.Left(rank)).append(merges.Right(rank));
+    const auto find = [&](std::string_view token, int32_t& id) {
+      id = index.Find(token);
+      if (id >= 0) return OkStatus();
+      return InvalidArgument("{}[{}] needs the token {}, which the vocabulary lacks", field, rank,
+                             Quote(token));
+    };
+    TokenMerge merge;
+    TQ_RETURN_IF_ERROR(find(merges.Left(rank), merge.left));
+    TQ_RETURN_IF_ERROR(find(merges.Right(rank), merge.right));
+    TQ_RETURN_IF_ERROR(find(result, merge.result));
+    resolved.push_back(merge);
+  }
+  return resolved;
+}
+
+}  // namespace tq
