@@ -1,6 +1,7 @@
 // Our model directory (docs/format.md): reading it by memory map, and writing it.
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
 #include <map>
 #include <memory>
@@ -11,6 +12,7 @@
 
 #include "base/status.h"
 #include "checkpoint/model_config.h"
+#include "checkpoint/model_directory.h"
 #include "checkpoint/safetensors.h"
 #include "codec/grouped_matrix.h"
 #include "codec/packed_matrix.h"
@@ -30,10 +32,14 @@ std::string GroupName(std::string_view matrix);
 // A stored matrix: trellis-coded, or grouped scalar (round-to-nearest).
 using StoredMatrix = std::variant<PackedMatrix, GroupedMatrix>;
 
+// Version of the directory's format that is written and read.
+inline constexpr uint64_t kPackedFormat = 1;
+
 class PackedModel {
  public:
   // Opens config.json and all shards; checks quantization_config (method, format), every
-  // layout, and that all matrices and norms of the architecture are there with their shapes.
+  // layout, and that all matrices and norms of the architecture, and no other tensors, are
+  // there with their shapes. Codes stay in the map; everything small is copied.
   static StatusOr<std::unique_ptr<PackedModel>> Open(const std::filesystem::path& path);
 
   const std::filesystem::path& path() const { return path_; }
@@ -50,12 +56,39 @@ class PackedModel {
   Status VerifyFiles() const;
 
  private:
-  struct Files;
+  class Loader;
+
   std::filesystem::path path_;
   ModelConfig config_;
   std::string method_;
   std::map<std::string, StoredMatrix, std::less<>> matrices_;
-  std::shared_ptr<Files> files_;
+  std::shared_ptr<const SafetensorsDirectory> files_;
 };
+
+// What the compress pipeline hands over to be written.
+struct PackedModelContents {
+  ModelConfig config;
+  std::string method;  // "trellis" or "rtn"
+  // Further fields of quantization_config (bits, seed, ...): what was asked for, never times.
+  std::map<std::string, std::variant<bool, int64_t, double, std::string>> options;
+  // Tokenizer and other plain files, name -> contents: ReadTokenizerFiles() of a Hugging Face
+  // source, or texts made from GGUF metadata.
+  std::map<std::string, std::string> files;
+  // Made by AppendMatrix and AppendInputScale; norms as ModelSource::LoadStored gives them.
+  std::vector<OutputTensor> tensors;
+  uint64_t max_shard_bytes = kDefaultShardBytes;
+};
+
+// Appends X.codes, X.out_scale, X.layout (trellis) or X.codes, X.scale, X.zero, X.layout (rtn).
+Status AppendMatrix(std::string_view name, const StoredMatrix& matrix,
+                    std::vector<OutputTensor>* tensors);
+// Appends G.in_scale of an input group.
+void AppendInputScale(std::string_view group, const InputTransform& input,
+                      std::vector<OutputTensor>* tensors);
+
+// Writes the directory (see WriteModelDirectory). Codes are stored first, so that they start at
+// multiples of 64 bytes; otherwise the order is that of `contents.tensors`.
+Status WritePackedModel(const std::filesystem::path& output, const std::filesystem::path& source,
+                        PackedModelContents contents);
 
 }  // namespace tq
