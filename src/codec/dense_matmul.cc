@@ -1,0 +1,65 @@
+#include "codec/dense_matmul.h"
+
+#include <algorithm>
+
+#include "base/checked.h"
+#include "kernels/gemm/gemm_f32.h"
+
+namespace tq {
+namespace {
+
+// Pieces of a product that threads take: rows of the result, so that a packed panel of b
+// serves many of them, and columns, in whole panels of the kernel (48).
+constexpr uint64_t kPieceRows = 512, kPieceColumns = 48;
+
+// Runs `product` (one of the kernels) over pieces of args.c. `b_step` is the distance of
+// neighbouring columns of the result in args.b.
+void ForPieces(const gemm::Args& args, size_t b_step, void (*product)(const gemm::Args&),
+               Executor& executor) {
+  const uint64_t down = CeilDiv<uint64_t>(args.n, kPieceRows);
+  const uint64_t across = CeilDiv<uint64_t>(args.m, kPieceColumns);
+  executor.ParallelFor(down * across, 1, [&](size_t begin, size_t end, size_t) {
+    for (size_t at = begin; at < end;) {
+      // The pieces of [begin, end) beside each other are one call.
+      const uint64_t row = at / across, column = at % across;
+      const uint64_t count = std::min<uint64_t>(end - at, across - column);
+      gemm::Args piece = args;
+      piece.n = std::min(kPieceRows, args.n - row * kPieceRows);
+      piece.m = std::min(count * kPieceColumns, args.m - column * kPieceColumns);
+      piece.a += row * kPieceRows * args.lda;
+      piece.b += column * kPieceColumns * b_step;
+      piece.c += row * kPieceRows * args.ldc + column * kPieceColumns;
+      product(piece);
+      at += count;
+    }
+  });
+}
+
+}  // namespace
+
+void DenseMatmul(const float* x, uint64_t n, uint64_t k, const float* w, uint64_t m,
+                 Executor& executor, float* y) {
+  ForPieces({n, m, k, x, k, w, k, y, m, false}, k, gemm::MatmulNt, executor);
+}
+
+void DenseMultiplyAdd(const DenseUpdate& update, Executor& executor) {
+  ForPieces({update.n, update.m, update.k, update.a, update.lda, update.b, update.ldb, update.c,
+             update.ldc, true},
+            1, gemm::MatmulNn, executor);
+}
+
+void AccumulateHessian(const float* x, uint64_t n, uint64_t k, Executor& executor, double* h) {
+  // The first rows of the triangle are the longest; small strips keep threads even.
+  constexpr uint64_t kStrip = 48;
+  executor.ParallelFor(CeilDiv(k, kStrip), 1, [&](size_t begin, size_t end, size_t) {
+    gemm::SyrkUpper({n, k, x, k, h, k, begin * kStrip, std::min<size_t>(k, end * kStrip)});
+  });
+}
+
+void MirrorUpperTriangle(uint64_t k, double* h) {
+  for (uint64_t i = 0; i < k; ++i) {
+    for (uint64_t j = 0; j < i; ++j) h[i * k + j] = h[j * k + i];
+  }
+}
+
+}  // namespace tq
