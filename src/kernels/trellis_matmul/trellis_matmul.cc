@@ -5,6 +5,18 @@ namespace tq::trellis {
 namespace {
 
 const MatmulTable& TableOf([[maybe_unused]] Isa isa) {
+#if TQ_X86
+  switch (isa) {
+    case Isa::kReference:
+      break;
+    case Isa::kAvx2:
+      return avx2::kMatmulTable;
+    case Isa::kAvx2Vnni:
+      return avx2vnni::kMatmulTable;
+    case Isa::kAvx512:
+      return avx512::kMatmulTable;
+  }
+#endif
   return reference::kMatmulTable;
 }
 
