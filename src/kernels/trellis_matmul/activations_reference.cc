@@ -119,6 +119,12 @@ constinit const ActivationKernels kActivations = {ScaleByHalf, Combine, Quantize
 
 }  // namespace reference
 
-const ActivationKernels& FindActivationKernels(Isa) { return reference::kActivations; }
+const ActivationKernels& FindActivationKernels([[maybe_unused]] Isa isa) {
+#if TQ_X86
+  // Little work: the wider levels would gain nothing by kernels of their own.
+  if (isa != Isa::kReference) return avx2::kActivations;
+#endif
+  return reference::kActivations;
+}
 
 }  // namespace tq::trellis

@@ -1,0 +1,175 @@
+// The activation kernels: levels against the plain twin bit for bit, the twin against
+// definitions, and extremes.
+#include "kernels/trellis_matmul/activations.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <vector>
+
+#include "base/random.h"
+
+namespace tq::trellis {
+namespace {
+
+constexpr uint64_t kSeed = 77;
+constexpr float kInf = std::numeric_limits<float>::infinity();
+constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
+constexpr ActivationForm kForms[] = {ActivationForm::kBytes, ActivationForm::kSignMagnitude,
+                                     ActivationForm::kWords};
+
+const ActivationKernels& Plain() { return FindActivationKernels(Isa::kReference); }
+
+std::vector<float> Normal(size_t n, uint64_t index) {
+  Random random(kSeed, "x", index);
+  std::vector<float> x(n);
+  for (float& value : x) value = static_cast<float>(random.NextNormal());
+  return x;
+}
+
+bool SameBits(const std::vector<float>& a, const std::vector<float>& b) {
+  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
+}
+
+// Levels above the plain one, if this machine has any.
+class ActivationsTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    if (!IsaSupported(Isa::kAvx2)) GTEST_SKIP() << "this machine has no AVX2";
+  }
+  const ActivationKernels& Level() const { return FindActivationKernels(Isa::kAvx2); }
+};
+
+TEST(ActivationsPlainTest, HalvesConvertExactly) {
+  const std::vector<uint16_t> half = {0x0000, 0x8000, 0x3c00, 0xc000, 0x7bff,
+                                      0x0001, 0x03ff, 0x0400, 0x7c00, 0xfc00};
+  const std::vector<float> ones(half.size(), 1.0f);
+  std::vector<float> out(half.size(), kNan);
+  Plain().scale_by_half(ones.data(), half.data(), half.size(), out.data());
+  EXPECT_THAT(out, testing::ElementsAre(0.0f, -0.0f, 1.0f, -2.0f, 65504.0f, 0x1p-24f,
+                                        1023 * 0x1p-24f, 0x1p-14f, kInf, -kInf));
+  EXPECT_TRUE(std::signbit(out[1]));
+  const uint16_t nan = 0x7e00;
+  Plain().scale_by_half(ones.data(), &nan, 1, out.data());
+  EXPECT_TRUE(std::isnan(out[0]));
+}
+
+TEST(ActivationsPlainTest, CombinationsAreHadamardSums) {
+  const std::vector<float> x = {1, 2, 4, 8};
+  std::vector<float> out(4);
+  EXPECT_EQ(Plain().combine(1, x.data(), 4, out.data()), 0x41000000u);  // 8
+  EXPECT_THAT(out, testing::ElementsAre(1, 2, 4, 8));
+  Plain().combine(2, x.data(), 4, out.data());
+  EXPECT_THAT(out, testing::ElementsAre(3, -1, 12, -4));
+  EXPECT_EQ(Plain().combine(4, x.data(), 4, out.data()), 0x41700000u);  // 15
+  EXPECT_THAT(out, testing::ElementsAre(15, -5, -9, 3));
+}
+
+TEST(ActivationsPlainTest, LayoutsHoldEveryActivationWhereTheHeaderSays) {
+  std::vector<int8_t> q(32);
+  for (int i = 0; i < 32; ++i) q[i] = static_cast<int8_t>(i % 2 == 0 ? i + 1 : -i - 1);
+  std::vector<uint8_t> out(64, 0xee);
+  Plain().lay_out(1, ActivationForm::kBytes, q.data(), 16, out.data(), 8);
+  for (int i = 0; i < 32; ++i) EXPECT_EQ(static_cast<int8_t>(out[i]), q[i / 2]);
+  Plain().lay_out(2, ActivationForm::kSignMagnitude, q.data(), 16, out.data(), 16);
+  for (int i = 0; i < 16; ++i) {
+    EXPECT_EQ(out[i / 8 * 16 + i % 8], std::abs(q[i]));
+    EXPECT_EQ(out[i / 8 * 16 + 8 + i % 8], q[i] < 0 ? 0x7f : 0x80);
+  }
+  Plain().lay_out(4, ActivationForm::kBytes, q.data(), 32, out.data(), 8);
+  for (int c = 0; c < 4; ++c) {
+    EXPECT_EQ(static_cast<int8_t>(out[2 * c + 1]), q[4 * c + 1]);
+    EXPECT_EQ(static_cast<int8_t>(out[8 + 2 * c]), q[4 * c + 2]);
+    EXPECT_EQ(static_cast<int8_t>(out[16 + 2 * c]), q[16 + 4 * c]);
+  }
+  std::vector<int16_t> words(32);
+  Plain().lay_out(4, ActivationForm::kWords, q.data(), 32, reinterpret_cast<uint8_t*>(words.data()),
+                  8);
+  for (int i = 0; i < 4; ++i) {
+    for (int c = 0; c < 4; ++c) EXPECT_EQ(words[4 * i + c], q[4 * c + i]);
+  }
+}
+
+TEST_F(ActivationsTest, ScaleMatchesThePlainTwin) {
+  for (size_t n = 0; n <= 65; ++n) {
+    const std::vector<float> x = Normal(n, n);
+    Random random(kSeed, "half", n);
+    std::vector<uint16_t> half(n);
+    for (auto& h : half)
+      h = static_cast<uint16_t>(random.NextBelow(0x7c00) | (random.NextU32() & 0x8000));
+    std::vector<float> expected(n), actual(n, kNan);
+    Plain().scale_by_half(x.data(), half.data(), n, expected.data());
+    Level().scale_by_half(x.data(), half.data(), n, actual.data());
+    ASSERT_TRUE(SameBits(expected, actual)) << "n " << n << " seed " << kSeed;
+  }
+}
+
+TEST_F(ActivationsTest, CombineMatchesThePlainTwinAndShowsNonFinite) {
+  for (int values : {1, 2, 4}) {
+    for (size_t n = 0; n <= 68; n += values) {
+      std::vector<float> x = Normal(n, n);
+      std::vector<float> expected(n), actual(n, kNan);
+      EXPECT_EQ(Level().combine(values, x.data(), n, actual.data()),
+                Plain().combine(values, x.data(), n, expected.data()));
+      ASSERT_TRUE(SameBits(expected, actual)) << "V " << values << " n " << n;
+      for (float bad : {kNan, kInf, -kInf}) {
+        if (n == 0) continue;
+        x[n / 2] = bad;
+        EXPECT_GE(Level().combine(values, x.data(), n, actual.data()), 0x7f800000u);
+        EXPECT_GE(Plain().combine(values, x.data(), n, actual.data()), 0x7f800000u);
+      }
+    }
+  }
+}
+
+TEST_F(ActivationsTest, QuantizeMatchesThePlainTwin) {
+  for (size_t n : {0, 1, 7, 16, 31, 32, 33, 64, 96, 160, 1000}) {
+    std::vector<float> a = Normal(n, n);
+    if (n > 2) a[1] = 126.5f / 30.0f, a[2] = -127.0f / 30.0f;
+    for (float& value : a) value = std::fmin(std::fmax(value, -127.0f / 30), 127.0f / 30);
+    std::vector<int8_t> expected(n, 99), actual(n, 99);
+    const ActivationSums plain = Plain().quantize(a.data(), n, 30.0f, expected.data());
+    const ActivationSums level = Level().quantize(a.data(), n, 30.0f, actual.data());
+    EXPECT_EQ(expected, actual) << "n " << n;
+    EXPECT_EQ(plain.plain, level.plain);
+    EXPECT_EQ(plain.absolute, level.absolute);
+  }
+}
+
+TEST_F(ActivationsTest, LayOutMatchesThePlainTwin) {
+  Random random(kSeed, "q");
+  std::vector<int8_t> q(96);
+  for (auto& v : q) v = static_cast<int8_t>(static_cast<int>(random.NextBelow(255)) - 127);
+  for (int values : {1, 2, 4}) {
+    for (ActivationForm form : kForms) {
+      for (size_t rows : {1, 3}) {
+        const size_t stride = rows * GroupBytes(form);
+        const size_t bytes = q.size() / GroupColumns(values, form) * stride;
+        std::vector<uint8_t> expected(bytes, 0xcc), actual(bytes, 0xcc);
+        Plain().lay_out(values, form, q.data(), q.size(), expected.data(), stride);
+        Level().lay_out(values, form, q.data(), q.size(), actual.data(), stride);
+        EXPECT_EQ(expected, actual) << "V " << values << " form " << static_cast<int>(form);
+      }
+    }
+  }
+}
+
+TEST_F(ActivationsTest, FinishMatchesThePlainTwin) {
+  Random random(kSeed, "sums");
+  for (size_t n = 0; n <= 33; ++n) {
+    std::vector<int32_t> partial(2 * n);
+    for (auto& v : partial) v = static_cast<int32_t>(random.NextU32());
+    for (int32_t factor : {1, 2}) {
+      std::vector<float> expected(n), actual(n, kNan);
+      Plain().finish(partial.data(), n, factor, -12345, 0.37f, expected.data());
+      Level().finish(partial.data(), n, factor, -12345, 0.37f, actual.data());
+      ASSERT_TRUE(SameBits(expected, actual)) << "n " << n;
+    }
+  }
+}
+
+}  // namespace
+}  // namespace tq::trellis
