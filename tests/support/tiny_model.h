@@ -1,0 +1,210 @@
+// A small llama with random weights of realistic scale, as a Hugging Face directory and as
+// a GGUF file of the same weights. Link tq_checkpoint; from src/x/x_test.cc:
+//
+//   #include "../../tests/support/tiny_model.h"
+//
+//   TempFolder folder;
+//   const TinyModel model = MakeTinyModel({.hidden = 96, .tied = false});
+//   WriteHuggingFace(model, folder / "hf");
+//   WriteGguf(model, folder / "tiny.gguf", kPackQ4_1);
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "base/random.h"
+#include "base/status.h"
+#include "checkpoint/model_config.h"
+#include "checkpoint/model_directory.h"
+#include "gguf_builder.h"
+#include "temp_folder.h"
+#include "tensor/tensor.h"
+#include "tiny_tokenizer.h"
+
+namespace tq::testing {
+
+struct TinyModelOptions {
+  uint32_t hidden = 64;
+  uint32_t intermediate = 128;
+  uint32_t layers = 2;
+  uint32_t heads = 4;
+  uint32_t kv_heads = 2;
+  uint32_t vocab = 300;  // 258 to 960
+  uint32_t max_position = 512;
+  bool tied = true;
+  // All values are rounded to this type, so that every way of storing them is the same model.
+  DType dtype = DType::kF32;
+  uint64_t seed = 1;
+  std::string pre_tokenizer = "gpt2";  // or "smollm"
+  bool add_bos = false;
+};
+
+struct TinyTensor {
+  std::string name;  // Hugging Face's
+  Shape shape;
+  std::vector<float> values;
+};
+
+struct TinyModel {
+  ModelConfig config;
+  DType dtype = DType::kF32;
+  TinyTokenizer tokenizer;
+  std::vector<TinyTensor> tensors;  // in the order of ModelTensors(config)
+
+  const TinyTensor& Get(std::string_view name) const {
+    for (const TinyTensor& tensor : tensors) {
+      if (tensor.name == name) return tensor;
+    }
+    tq::internal::CheckFailed(__FILE__, __LINE__, name);
+  }
+  TinyTensor& Get(std::string_view name) {
+    return const_cast<TinyTensor&>(std::as_const(*this).Get(name));
+  }
+};
+
+inline float RoundTo(DType dtype, float value) {
+  if (dtype == DType::kBF16) return BFloat16ToFloat(FloatToBFloat16(value));
+  if (dtype == DType::kF16) return HalfToFloat(FloatToHalf(value));
+  return value;
+}
+
+inline TinyModel MakeTinyModel(const TinyModelOptions& options = {}) {
+  TinyModel model;
+  ModelConfig& config = model.config;
+  config.architecture = "llama";
+  config.vocab_size = options.vocab;
+  config.hidden_size = options.hidden;
+  config.intermediate_size = options.intermediate;
+  config.num_layers = options.layers;
+  config.num_heads = options.heads;
+  config.num_kv_heads = options.kv_heads;
+  config.head_dim = options.hidden / options.heads;
+  config.max_position = options.max_position;
+  config.tie_embeddings = options.tied;
+  config.bos_id = 0;
+  config.eos_id = 1;
+  model.dtype = options.dtype;
+  model.tokenizer = MakeTinyTokenizer(options.vocab, options.pre_tokenizer, options.add_bos);
+  for (TensorSpec& spec : ModelTensors(config)) {
+    Random random(options.seed, spec.name);
+    const bool norm = spec.shape.size() == 1;
+    const uint64_t columns = spec.shape.back();
+    // Norms near one; matrices with unit gain. Input channels differ in strength (log-normal,
+    // sigma 0.3), as in trained models.
+    std::vector<float> channel(columns);
+    const double gain = norm ? 1.0 : 1.0 / std::sqrt(static_cast<double>(columns));
+    for (float& c : channel) c = static_cast<float>(gain * std::exp(0.3 * random.NextNormal()));
+    TinyTensor tensor{std::move(spec.name), std::move(spec.shape), {}};
+    const uint64_t rows = norm ? 1 : tensor.shape[0];
+    tensor.values.reserve(rows * columns);
+    for (uint64_t i = 0; i < rows * columns; ++i) {
+      const double value = norm ? 1.0 : random.NextNormal();
+      tensor.values.push_back(
+          RoundTo(options.dtype, static_cast<float>(value) * channel[i % columns]));
+    }
+    model.tensors.push_back(std::move(tensor));
+  }
+  return model;
+}
+
+// `shard_bytes`: small values spread the tensors over several files with an index.
+inline void WriteHuggingFace(const TinyModel& model, const std::filesystem::path& folder,
+                             uint64_t shard_bytes = kDefaultShardBytes) {
+  ModelDirectory directory;
+  directory.config_json = ModelConfigToJson(model.config);
+  directory.files = {{"tokenizer.json", TokenizerJson(model.tokenizer)},
+                     {"tokenizer_config.json", TokenizerConfigJson(model.tokenizer)}};
+  directory.max_shard_bytes = shard_bytes;
+  for (const TinyTensor& tensor : model.tensors) {
+    const std::string bytes = PackGguf(model.dtype == DType::kBF16  ? kPackBF16
+                                       : model.dtype == DType::kF16 ? kPackF16
+                                                                    : kPackF32,
+                                       tensor.values);
+    auto stored = Tensor::FromBytes(model.dtype, tensor.shape,
+                                    {reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size()});
+    TQ_CHECK(stored.ok());
+    directory.tensors.push_back({tensor.name, *std::move(stored)});
+  }
+  const Status status = WriteModelDirectory(folder, "", directory);
+  if (!status.ok()) tq::internal::CheckFailed(__FILE__, __LINE__, status.message());
+}
+
+// GGUF's name of a tensor.
+inline std::string TinyGgufName(std::string_view name) {
+  static constexpr std::pair<std::string_view, std::string_view> kNames[] = {
+      {"embed_tokens.weight", "token_embd.weight"},
+      {"model.norm.weight", "output_norm.weight"},
+      {"lm_head.weight", "output.weight"},
+      {"input_layernorm.weight", "attn_norm.weight"},
+      {"q_proj.weight", "attn_q.weight"},
+      {"k_proj.weight", "attn_k.weight"},
+      {"v_proj.weight", "attn_v.weight"},
+      {"o_proj.weight", "attn_output.weight"},
+      {"post_attention_layernorm.weight", "ffn_norm.weight"},
+      {"gate_proj.weight", "ffn_gate.weight"},
+      {"up_proj.weight", "ffn_up.weight"},
+      {"down_proj.weight", "ffn_down.weight"}};
+  constexpr std::string_view kLayers = "model.layers.";
+  std::string prefix;
+  if (name.starts_with(kLayers)) {
+    const size_t dot = name.find('.', kLayers.size());
+    prefix = "blk." + std::string(name.substr(kLayers.size(), dot - kLayers.size())) + ".";
+  }
+  for (const auto& [ours, theirs] : kNames) {
+    if (name.ends_with(ours)) return prefix + std::string(theirs);
+  }
+  tq::internal::CheckFailed(__FILE__, __LINE__, name);
+}
+
+// llama.cpp's order of the rows of q and k: the two halves of each head interleaved.
+inline std::vector<float> PermuteForGguf(const TinyTensor& tensor, uint64_t head_dim) {
+  const uint64_t rows = tensor.shape[0], columns = tensor.shape[1];
+  std::vector<float> out;
+  out.reserve(tensor.values.size());
+  for (uint64_t row = 0; row < rows; ++row) {
+    const uint64_t at = row % head_dim;
+    const uint64_t from = row - at + at / 2 + (at % 2) * (head_dim / 2);
+    const auto begin = tensor.values.begin() + static_cast<ptrdiff_t>(from * columns);
+    out.insert(out.end(), begin, begin + static_cast<ptrdiff_t>(columns));
+  }
+  return out;
+}
+
+// Matrices in `type`, norms in float32.
+inline GgufBuilder BuildGguf(const TinyModel& model, uint32_t type = kPackF32) {
+  const ModelConfig& config = model.config;
+  GgufBuilder builder;
+  builder.String("general.architecture", "llama")
+      .Uint("llama.vocab_size", config.vocab_size)
+      .Uint("llama.context_length", config.max_position)
+      .Uint("llama.embedding_length", config.hidden_size)
+      .Uint("llama.feed_forward_length", config.intermediate_size)
+      .Uint("llama.block_count", config.num_layers)
+      .Uint("llama.attention.head_count", config.num_heads)
+      .Uint("llama.attention.head_count_kv", config.num_kv_heads)
+      .Uint("llama.rope.dimension_count", config.head_dim)
+      .Float("llama.rope.freq_base", config.rope_theta)
+      .Float("llama.attention.layer_norm_rms_epsilon", config.rms_norm_eps);
+  AddTokenizerKeys(model.tokenizer, builder);
+  for (const TinyTensor& tensor : model.tensors) {
+    const bool permuted =
+        tensor.name.ends_with("q_proj.weight") || tensor.name.ends_with("k_proj.weight");
+    const std::vector<uint64_t> ne(tensor.shape.rbegin(), tensor.shape.rend());
+    const uint32_t stored = tensor.shape.size() == 1 ? uint32_t{kPackF32} : type;
+    builder.Tensor(
+        TinyGgufName(tensor.name), stored, ne,
+        PackGguf(stored, permuted ? PermuteForGguf(tensor, config.head_dim) : tensor.values));
+  }
+  return builder;
+}
+
+inline void WriteGguf(const TinyModel& model, const std::filesystem::path& path,
+                      uint32_t type = kPackF32) {
+  WriteText(path, BuildGguf(model, type).Build());
+}
+
+}  // namespace tq::testing
