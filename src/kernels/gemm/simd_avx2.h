@@ -92,6 +92,28 @@ inline float MaxLane(Vec x) {
   return _mm_cvtss_f32(_mm_max_ss(h2, _mm_movehdup_ps(h2)));
 }
 
+// Bit i: lane i of x equals that of y.
+inline uint32_t EqualLanes(Vec x, Vec y) {
+  const int low = _mm256_movemask_ps(_mm256_cmp_ps(x.a, y.a, _CMP_EQ_OQ));
+  const int high = _mm256_movemask_ps(_mm256_cmp_ps(x.b, y.b, _CMP_EQ_OQ));
+  return static_cast<uint32_t>(low | high << 8);
+}
+
+// Lane i: the sum of r[i]'s lanes, folded as Sum() does.
+inline __m256 SumRows8(const Vec* r) {
+  __m256 t[4];
+  for (int i = 0; i < 4; ++i) {
+    const __m256 a = _mm256_add_ps(r[i].a, r[i].b), b = _mm256_add_ps(r[i + 4].a, r[i + 4].b);
+    t[i] = _mm256_add_ps(_mm256_permute2f128_ps(a, b, 0x20), _mm256_permute2f128_ps(a, b, 0x31));
+  }
+  const __m256 x =
+      _mm256_add_ps(_mm256_shuffle_ps(t[0], t[1], 0x44), _mm256_shuffle_ps(t[0], t[1], 0xEE));
+  const __m256 y =
+      _mm256_add_ps(_mm256_shuffle_ps(t[2], t[3], 0x44), _mm256_shuffle_ps(t[2], t[3], 0xEE));
+  return _mm256_add_ps(_mm256_shuffle_ps(x, y, 0x88), _mm256_shuffle_ps(x, y, 0xDD));
+}
+inline Vec SumRows(const Vec (&r)[16]) { return {SumRows8(r), SumRows8(r + 8)}; }
+
 // IEEE half and bfloat16; to half rounds to nearest even.
 inline Vec LoadHalf(const uint16_t* p) {
   return {_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))),
@@ -169,6 +191,71 @@ inline void AddToDouble(double* h, size_t n, Vec x) {
   float part[16];
   Store(part, x);
   for (size_t i = 0; i < n; ++i) h[i] += static_cast<double>(part[i]);
+}
+
+// Sixteen doubles, lane for lane.
+struct VecD {
+  __m256d r[4];
+};
+// f(i) for each of the four registers.
+template <class F>
+inline VecD EachRegister(const F& f) {
+  return {{f(0), f(1), f(2), f(3)}};
+}
+inline VecD ToDouble(Vec x) {
+  return {{_mm256_cvtps_pd(_mm256_castps256_ps128(x.a)),
+           _mm256_cvtps_pd(_mm256_extractf128_ps(x.a, 1)),
+           _mm256_cvtps_pd(_mm256_castps256_ps128(x.b)),
+           _mm256_cvtps_pd(_mm256_extractf128_ps(x.b, 1))}};
+}
+inline VecD Set1D(double x) {
+  return EachRegister([&](int) { return _mm256_set1_pd(x); });
+}
+inline VecD Add(VecD x, VecD y) {
+  return EachRegister([&](int i) { return _mm256_add_pd(x.r[i], y.r[i]); });
+}
+inline VecD Sub(VecD x, VecD y) {
+  return EachRegister([&](int i) { return _mm256_sub_pd(x.r[i], y.r[i]); });
+}
+inline VecD Mul(VecD x, VecD y) {
+  return EachRegister([&](int i) { return _mm256_mul_pd(x.r[i], y.r[i]); });
+}
+inline VecD Fma(VecD x, VecD y, VecD z) {
+  return EachRegister([&](int i) { return _mm256_fmadd_pd(x.r[i], y.r[i], z.r[i]); });
+}
+// y where either is NaN.
+inline VecD Max(VecD x, VecD y) {
+  return EachRegister([&](int i) { return _mm256_max_pd(x.r[i], y.r[i]); });
+}
+inline VecD RoundToInteger(VecD x) {
+  return EachRegister([&](int i) {
+    return _mm256_round_pd(x.r[i], _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+  });
+}
+// x * 2^n for integers -1022 <= n <= 1023.
+inline VecD ScaleByPowerOf2(VecD x, VecD n) {
+  return EachRegister([&](int i) {
+    // n + 1023 comes to stand in the low bits of the significand; from there into the exponent.
+    const __m256d biased = _mm256_add_pd(n.r[i], _mm256_set1_pd(0x1p52 + 1023));
+    const __m256i power = _mm256_slli_epi64(_mm256_castpd_si256(biased), 52);
+    return _mm256_mul_pd(x.r[i], _mm256_castsi256_pd(power));
+  });
+}
+// 0 where x < limit, else y (also where x is NaN).
+inline VecD ZeroBelow(VecD x, double limit, VecD y) {
+  return EachRegister([&](int i) {
+    const __m256d keep = _mm256_cmp_pd(x.r[i], _mm256_set1_pd(limit), _CMP_NLT_UQ);
+    return _mm256_and_pd(keep, y.r[i]);
+  });
+}
+inline double Sum(VecD x) {
+  alignas(32) double part[8];
+  _mm256_store_pd(part, _mm256_add_pd(x.r[0], x.r[2]));
+  _mm256_store_pd(part + 4, _mm256_add_pd(x.r[1], x.r[3]));
+  for (int half = 4; half > 0; half /= 2) {
+    for (int i = 0; i < half; ++i) part[i] += part[i + half];
+  }
+  return part[0];
 }
 
 }  // namespace

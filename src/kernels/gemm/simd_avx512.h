@@ -67,6 +67,29 @@ inline float MaxLane(Vec a) {
   return _mm_cvtss_f32(_mm_max_ss(h2, _mm_movehdup_ps(h2)));
 }
 
+// Bit i: lane i of a equals that of b.
+inline uint32_t EqualLanes(Vec a, Vec b) { return _mm512_cmp_ps_mask(a.v, b.v, _CMP_EQ_OQ); }
+
+// Lane i: the sum of r[i]'s lanes, folded as Sum() does.
+inline Vec SumRows(const Vec (&r)[16]) {
+  __m512 t[8], u[4];
+  // The order of rows below leaves the sums in natural order.
+  constexpr int kRow[16] = {0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15};
+  for (int i = 0; i < 8; ++i) {
+    const __m512 a = r[kRow[2 * i]].v, b = r[kRow[2 * i + 1]].v;
+    t[i] = _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x44), _mm512_shuffle_f32x4(a, b, 0xEE));
+  }
+  for (int i = 0; i < 4; ++i) {
+    const __m512 a = t[2 * i], b = t[2 * i + 1];
+    u[i] = _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xDD));
+  }
+  const __m512 x =
+      _mm512_add_ps(_mm512_shuffle_ps(u[0], u[1], 0x44), _mm512_shuffle_ps(u[0], u[1], 0xEE));
+  const __m512 y =
+      _mm512_add_ps(_mm512_shuffle_ps(u[2], u[3], 0x44), _mm512_shuffle_ps(u[2], u[3], 0xEE));
+  return {_mm512_add_ps(_mm512_shuffle_ps(x, y, 0x88), _mm512_shuffle_ps(x, y, 0xDD))};
+}
+
 // IEEE half and bfloat16; to half rounds to nearest even.
 inline Vec LoadHalf(const uint16_t* p) {
   return {_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)))};
@@ -119,6 +142,46 @@ inline void AddToDouble(double* h, size_t n, Vec a) {
   const __m512d a1 = _mm512_cvtps_pd(_mm512_extractf32x8_ps(a.v, 1));
   _mm512_mask_storeu_pd(h, low, _mm512_add_pd(h0, a0));
   _mm512_mask_storeu_pd(h + 8, high, _mm512_add_pd(h1, a1));
+}
+
+// Sixteen doubles, lane for lane.
+struct VecD {
+  __m512d a, b;
+};
+inline VecD ToDouble(Vec x) {
+  return {_mm512_cvtps_pd(_mm512_castps512_ps256(x.v)),
+          _mm512_cvtps_pd(_mm512_extractf32x8_ps(x.v, 1))};
+}
+inline VecD Set1D(double x) { return {_mm512_set1_pd(x), _mm512_set1_pd(x)}; }
+inline VecD Add(VecD x, VecD y) { return {_mm512_add_pd(x.a, y.a), _mm512_add_pd(x.b, y.b)}; }
+inline VecD Sub(VecD x, VecD y) { return {_mm512_sub_pd(x.a, y.a), _mm512_sub_pd(x.b, y.b)}; }
+inline VecD Mul(VecD x, VecD y) { return {_mm512_mul_pd(x.a, y.a), _mm512_mul_pd(x.b, y.b)}; }
+inline VecD Fma(VecD x, VecD y, VecD z) {
+  return {_mm512_fmadd_pd(x.a, y.a, z.a), _mm512_fmadd_pd(x.b, y.b, z.b)};
+}
+// y where either is NaN.
+inline VecD Max(VecD x, VecD y) { return {_mm512_max_pd(x.a, y.a), _mm512_max_pd(x.b, y.b)}; }
+inline VecD RoundToInteger(VecD x) {
+  return {_mm512_roundscale_pd(x.a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC),
+          _mm512_roundscale_pd(x.b, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)};
+}
+// x * 2^n for integers -1022 <= n <= 1023.
+inline VecD ScaleByPowerOf2(VecD x, VecD n) {
+  return {_mm512_scalef_pd(x.a, n.a), _mm512_scalef_pd(x.b, n.b)};
+}
+// 0 where x < limit, else y (also where x is NaN).
+inline VecD ZeroBelow(VecD x, double limit, VecD y) {
+  const __m512d bound = _mm512_set1_pd(limit);
+  return {_mm512_maskz_mov_pd(_mm512_cmp_pd_mask(x.a, bound, _CMP_NLT_UQ), y.a),
+          _mm512_maskz_mov_pd(_mm512_cmp_pd_mask(x.b, bound, _CMP_NLT_UQ), y.b)};
+}
+inline double Sum(VecD x) {
+  alignas(64) double part[8];
+  _mm512_store_pd(part, _mm512_add_pd(x.a, x.b));
+  for (int half = 4; half > 0; half /= 2) {
+    for (int i = 0; i < half; ++i) part[i] += part[i + half];
+  }
+  return part[0];
 }
 
 }  // namespace

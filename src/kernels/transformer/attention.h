@@ -1,0 +1,40 @@
+// Causal attention over a cache in half precision.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace tq {
+enum class Isa;
+}
+
+namespace tq::transformer {
+
+inline constexpr size_t kMaxHeadDim = 256;
+
+// Attention of n consecutive positions, for one KV head and the `group` query heads that
+// share it. Position t (absolute: first + t) sees keys and values [0, first + t]:
+//   out = softmax(scale * q K^T) V.
+struct AttentionArgs {
+  size_t n = 0, group = 1, head_dim = 0;  // head_dim <= kMaxHeadDim
+  size_t first = 0;
+  float scale = 1;           // 1 / sqrt(head_dim)
+  const float* q = nullptr;  // position t, head h of the group: q + t * q_stride + h * head_dim
+  size_t q_stride = 0;
+  const uint16_t* keys = nullptr;    // IEEE half [first + n or more, head_dim]
+  const uint16_t* values = nullptr;  // the same
+  float* out = nullptr;              // as q; not overlapping it
+  size_t out_stride = 0;
+};
+
+// Keys are visited in blocks of fixed absolute positions, with a running maximum and sum
+// (Milakov and Gimelshein, "Online normalizer calculation for softmax", 2018), so that the
+// result of a query has the same bits whether it comes alone or among others; a caller may
+// split n and the KV heads over threads in any way. The levels AVX2 and AVX-512 give the
+// same bits; against the plain level (in double) they err by at most
+// (d + len / 16 + 32) 2^-23 (1 + 2 max |scale q k|) max |v|. Non-finite scores give NaN.
+// Uses about 110 KiB of stack.
+void Attention(const AttentionArgs& args);
+void Attention(const AttentionArgs& args, Isa isa);
+
+}  // namespace tq::transformer

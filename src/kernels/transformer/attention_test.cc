@@ -1,0 +1,195 @@
+#include "kernels/transformer/attention.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <string>
+#include <vector>
+
+#include "base/random.h"
+#include "kernels/isa.h"
+#include "kernels/transformer/elementwise.h"
+
+namespace tq::transformer {
+namespace {
+
+constexpr uint16_t kHalfNan = 0x7E00;
+
+// Queries of `n` positions from `first` on, and a cache that is NaN beyond them.
+struct Problem {
+  Problem(size_t n, size_t group, size_t dim, size_t first, double sigma = 1)
+      : length(first + n), stride(group * dim + 5) {
+    Random random(20240612, "attention_test", n * 1000003 + group * 1009 + dim * 31 + first);
+    const auto fill = [&](std::vector<float>& values, double scale) {
+      for (float& value : values) value = static_cast<float>(scale * random.NextNormal());
+    };
+    q.resize(n * stride);
+    fill(q, sigma);
+    std::vector<float> floats(length * dim);
+    for (std::vector<uint16_t>* part : {&keys, &values}) {
+      fill(floats, 1);
+      part->assign((length + 3) * dim, kHalfNan);
+      FloatToHalf(floats.data(), floats.size(), part->data());
+    }
+    args.n = n, args.group = group, args.head_dim = dim, args.first = first;
+    args.scale = static_cast<float>(1 / std::sqrt(static_cast<double>(dim)));
+    args.q = q.data(), args.q_stride = stride, args.out_stride = stride;
+    args.keys = keys.data(), args.values = values.data();
+  }
+  std::vector<float> Run(Isa isa) {
+    std::vector<float> out(q.size(), -77.0f);
+    args.out = out.data();
+    Attention(args, isa);
+    return out;
+  }
+  // The bound that attention.h states.
+  double Tolerance() const {
+    const size_t dim = args.head_dim;
+    std::vector<float> k(length * dim), v(length * dim);
+    HalfToFloat(keys.data(), k.size(), k.data());
+    HalfToFloat(values.data(), v.size(), v.data());
+    double score = 0, value = 0;
+    for (size_t t = 0; t < args.n; ++t) {
+      for (size_t h = 0; h < args.group; ++h) {
+        for (size_t key = 0; key < length; ++key) {
+          double sum = 0;
+          for (size_t i = 0; i < dim; ++i) {
+            sum += std::abs(static_cast<double>(q[t * stride + h * dim + i]) * k[key * dim + i]);
+          }
+          score = std::max(score, sum * static_cast<double>(args.scale));
+        }
+      }
+    }
+    for (float x : v) value = std::max(value, static_cast<double>(std::abs(x)));
+    const auto size = static_cast<double>(dim) + static_cast<double>(length) / 16 + 32;
+    return size * 0x1p-23 * (1 + 2 * score) * value;
+  }
+
+  size_t length, stride;
+  std::vector<float> q;
+  std::vector<uint16_t> keys, values;
+  AttentionArgs args;
+};
+
+std::vector<Isa> VectorLevels() {
+  std::vector<Isa> levels;
+  for (Isa isa : {Isa::kAvx2, Isa::kAvx512}) {
+    if (IsaSupported(isa)) levels.push_back(isa);
+  }
+  return levels;
+}
+
+void CheckAgainstReference(Problem& problem) {
+  const std::vector<float> expected = problem.Run(Isa::kReference);
+  const double tolerance = problem.Tolerance();
+  for (Isa isa : VectorLevels()) {
+    const std::vector<float> out = problem.Run(isa);
+    for (size_t i = 0; i < out.size(); ++i) {
+      if (i % problem.stride >= problem.args.group * problem.args.head_dim) {
+        ASSERT_EQ(out[i], -77.0f) << "gap written";
+      } else {
+        ASSERT_NEAR(out[i], expected[i], tolerance)
+            << IsaName(isa) << " n " << problem.args.n << " group " << problem.args.group << " dim "
+            << problem.args.head_dim << " first " << problem.args.first << " at " << i;
+      }
+    }
+  }
+}
+
+TEST(Attention, ReferenceIsTheFormula) {
+  Problem problem(3, 2, 8, 4);
+  const std::vector<float> out = problem.Run(Isa::kReference);
+  std::vector<float> k(7 * 8), v(7 * 8);
+  HalfToFloat(problem.keys.data(), k.size(), k.data());
+  HalfToFloat(problem.values.data(), v.size(), v.data());
+  for (size_t t = 0; t < 3; ++t) {
+    for (size_t h = 0; h < 2; ++h) {
+      const float* q = problem.q.data() + t * problem.stride + h * 8;
+      double weights[7], sum = 0;
+      for (size_t key = 0; key < 4 + t + 1; ++key) {
+        double score = 0;
+        for (size_t i = 0; i < 8; ++i) score += static_cast<double>(q[i]) * k[key * 8 + i];
+        sum += weights[key] = std::exp(score * problem.args.scale);
+      }
+      for (size_t i = 0; i < 8; ++i) {
+        double expected = 0;
+        for (size_t key = 0; key < 4 + t + 1; ++key) expected += weights[key] * v[key * 8 + i];
+        EXPECT_NEAR(out[t * problem.stride + h * 8 + i], expected / sum, 1e-6);
+      }
+    }
+  }
+}
+
+TEST(Attention, OddSizes) {
+  for (size_t dim : {1, 3, 8, 15, 16, 17, 48, 64, 65, 80, 128, 256}) {
+    for (size_t group : {1, 3, 8}) {
+      for (size_t first : {0, 1, 62, 63, 64, 130}) {
+        for (size_t n : {1, 2, 5}) {
+          Problem problem(n, group, dim, first);
+          ASSERT_NO_FATAL_FAILURE(CheckAgainstReference(problem));
+        }
+      }
+    }
+  }
+  Problem prompt(150, 3, 64, 0);
+  CheckAgainstReference(prompt);
+}
+
+TEST(Attention, SharpScores) {
+  Problem problem(4, 2, 64, 300, 200.0);
+  CheckAgainstReference(problem);
+}
+
+TEST(Attention, PromptAndTokenByTokenGiveTheSameBits) {
+  for (Isa isa : {Isa::kReference, Isa::kAvx2, Isa::kAvx512}) {
+    if (!IsaSupported(isa)) continue;
+    for (size_t dim : {64, 80}) {
+      Problem problem(201, 3, dim, 3, 3.0);
+      const std::vector<float> whole = problem.Run(isa);
+      std::vector<float> single(whole.size(), -77.0f);
+      for (size_t t = 0; t < 201; ++t) {
+        AttentionArgs one = problem.args;
+        one.n = 1;
+        one.first += t;
+        one.q += t * one.q_stride;
+        one.out = single.data() + t * one.out_stride;
+        Attention(one, isa);
+      }
+      EXPECT_EQ(whole, single) << IsaName(isa);
+    }
+  }
+}
+
+TEST(Attention, VectorLevelsGiveTheSameBits) {
+  if (!IsaSupported(Isa::kAvx512)) GTEST_SKIP() << "needs AVX-512";
+  for (size_t dim : {20, 64, 128}) {
+    Problem problem(70, 3, dim, 40);
+    EXPECT_EQ(problem.Run(Isa::kAvx2), problem.Run(Isa::kAvx512));
+  }
+}
+
+TEST(Attention, NanReachesOnlyQueriesThatSeeIt) {
+  Problem problem(6, 2, 16, 10);
+  problem.values[12 * 16 + 3] = kHalfNan;  // position 12: seen from t = 2 on
+  for (Isa isa : {Isa::kReference, Isa::kAvx2, Isa::kAvx512}) {
+    if (!IsaSupported(isa)) continue;
+    const std::vector<float> out = problem.Run(isa);
+    for (size_t t = 0; t < 6; ++t) {
+      EXPECT_EQ(std::isnan(out[t * problem.stride + 3]), t >= 2) << IsaName(isa) << t;
+      EXPECT_FALSE(std::isnan(out[t * problem.stride + 4]));
+    }
+  }
+  problem.keys[12 * 16] = kHalfNan;
+  for (Isa isa : {Isa::kReference, Isa::kAvx2, Isa::kAvx512}) {
+    if (!IsaSupported(isa)) continue;
+    const std::vector<float> out = problem.Run(isa);
+    for (size_t t = 0; t < 6; ++t) {
+      EXPECT_EQ(std::isnan(out[t * problem.stride + 4]), t >= 2) << IsaName(isa) << t;
+    }
+  }
+}
+
+}  // namespace
+}  // namespace tq::transformer

@@ -1,0 +1,24 @@
+// elementwise.h, attention.h and logits.h on AVX2.
+#include "kernels/gemm/simd_avx2.h"
+
+namespace tq::transformer {
+namespace {
+// 4 sums of dot products, or 4 x 1 sums of values: a Vec is two of 16 registers.
+constexpr int kRowsAtOnce = 4, kValueRows = 4, kValueVecs = 1;
+}  // namespace
+}  // namespace tq::transformer
+
+#include "kernels/transformer/attention-inl.h"
+#include "kernels/transformer/elementwise-inl.h"
+#include "kernels/transformer/logits-inl.h"
+
+namespace tq::transformer::avx2 {
+
+const ElementwiseKernels kElementwise = kElementwiseOfLevel;
+void Attention(const AttentionArgs& args) { AttentionOfLevel(args); }
+LogitStats RowStats(const float* logits, size_t n) { return RowStatsOfLevel(logits, n); }
+Divergence RowDivergence(const float* p_logits, const float* q_logits, size_t n) {
+  return RowDivergenceOfLevel(p_logits, q_logits, n);
+}
+
+}  // namespace tq::transformer::avx2
