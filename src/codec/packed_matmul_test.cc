@@ -1,0 +1,379 @@
+// The fast path against integer sums made from the definition of the layout, bit for
+// bit, on every level; its independence of threads and batch; and the float twin.
+#include "codec/packed_matmul.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <memory>
+
+#include "base/random.h"
+#include "codec/rotation.h"
+#include "device/thread_pool.h"
+#include "kernels/trellis_matmul/trellis_matmul.h"
+
+namespace tq {
+namespace {
+
+using trellis::Code;
+
+constexpr uint64_t kSeed = 31337;
+constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
+
+std::vector<Isa> Levels() {
+  std::vector<Isa> levels;
+  for (Isa isa : {Isa::kReference, Isa::kAvx2, Isa::kAvx2Vnni, Isa::kAvx512}) {
+    if (IsaSupported(isa)) levels.push_back(isa);
+  }
+  return levels;
+}
+
+Tensor RandomScale(uint64_t n, std::string_view name) {
+  Random random(kSeed, name, n);
+  std::vector<uint16_t> halves(n);
+  for (uint16_t& half : halves) {
+    half = FloatToHalf(static_cast<float>(random.NextSign() * (0.5 + random.NextUniform())));
+  }
+  return *Tensor::FromValues<uint16_t>(DType::kF16, {n}, halves);
+}
+
+// Random bytes (any are valid codes) in an allocation of exactly their number, so that the
+// address sanitizer sees a read past them. `second` fills the rows from `split` on.
+PackedMatrix RandomMatrix(uint64_t rows, uint64_t cols, Code first, Code second, uint64_t split,
+                          uint32_t out_limit, uint32_t in_limit) {
+  PackedMatrix matrix;
+  matrix.rows = rows;
+  matrix.cols = cols;
+  matrix.segments = MakeSegments(rows, cols, first, second, split);
+  uint64_t bytes = 0;
+  float scale = 0.013f;
+  for (Segment& segment : matrix.segments) {
+    segment.scale = scale;
+    scale *= 3;
+    bytes += SegmentBytes(segment, cols);
+  }
+  std::shared_ptr<uint8_t[]> codes(new uint8_t[bytes]);
+  Random random(kSeed, "codes", bytes);
+  for (uint64_t i = 0; i < bytes; ++i) codes[i] = static_cast<uint8_t>(random.NextU32());
+  matrix.codes = Tensor({DType::kU8, {bytes}, codes.get()}, codes);
+  matrix.out_scale = RandomScale(rows, "out");
+  matrix.out_block = LargestHadamardOrder(rows, out_limit);
+  matrix.input = std::make_shared<InputTransform>(
+      InputTransform{RandomScale(cols, "in"), LargestHadamardOrder(cols, in_limit)});
+  return matrix;
+}
+
+std::vector<float> RandomInput(uint64_t n, uint64_t cols) {
+  std::vector<float> x(n * cols);
+  Random random(kSeed, "x", cols);
+  for (float& value : x) value = static_cast<float>(random.NextNormal());
+  return x;
+}
+
+std::vector<Code> CodesOf(const PackedMatrix& matrix) {
+  std::vector<Code> codes;
+  for (const Segment& segment : matrix.segments) codes.push_back(segment.code);
+  return codes;
+}
+
+constexpr size_t kGuard = 16;
+
+// y of `path` at `isa`, from a poisoned buffer whose end is watched.
+std::vector<float> Multiply(const PackedMatrix& matrix, const std::vector<float>& x, uint64_t n,
+                            MatmulPath path, Isa isa, Executor& executor) {
+  RotatedInput input;
+  input.PrepareAt(isa, *matrix.input, x.data(), n, matrix.cols, CodesOf(matrix), path, executor);
+  std::vector<float> y(n * matrix.rows + kGuard, -12345.0f);
+  PackedMatmul(matrix, input, path, executor, y.data());
+  for (size_t i = 0; i < kGuard; ++i) {
+    EXPECT_EQ(y[n * matrix.rows + i], -12345.0f) << "written past the end";
+  }
+  y.resize(n * matrix.rows);
+  return y;
+}
+
+bool SameBits(const std::vector<float>& a, const std::vector<float>& b) {
+  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
+}
+
+// Columns up to the next whole 4: the last block of V may reach over the matrix's edge, where
+// its x is zero but the rounding of its combinations is not.
+uint64_t PaddedCols(const PackedMatrix& matrix) { return (matrix.cols + 3) / 4 * 4; }
+
+// The integers of W' [rows, PaddedCols], from the layout's definition.
+std::vector<int> DecodeIntegers(const PackedMatrix& matrix) {
+  const uint64_t cols = PaddedCols(matrix);
+  std::vector<int> w(matrix.rows * cols);
+  for (const Segment& segment : matrix.segments) {
+    const Code code = segment.code;
+    const trellis::TileShape shape = trellis::ShapeOf(code);
+    const uint8_t* tile = matrix.codes.data() + segment.byte_offset;
+    for (uint64_t r0 = segment.row_begin; r0 < segment.row_end; r0 += shape.rows) {
+      for (uint64_t c0 = 0; c0 < matrix.cols; c0 += shape.columns, tile += shape.bytes()) {
+        for (int step = 0; step < shape.steps(); ++step) {
+          const int lane = step / shape.windows, window = step % shape.windows;
+          const uint64_t row = r0 + trellis::TileRow(code, lane, window);
+          const uint64_t column = c0 + trellis::TileColumn(code, lane, window);
+          int values[4] = {};
+          trellis::DecodeState(code, trellis::StateAt(tile, code, step), values);
+          for (int v = 0; v < code.values; ++v) {
+            if (row < segment.row_end && column + v < cols) {
+              w[row * cols + column + v] = values[v];
+            }
+          }
+        }
+      }
+    }
+  }
+  return w;
+}
+
+// Int8 activations of a rotated row, combined for V, and what one is worth.
+struct Quantised {
+  std::vector<int> q;
+  float scale;
+
+  Quantised(std::vector<float> x, int values) {
+    x.resize((x.size() + 3) / 4 * 4, 0.0f);
+    std::vector<float> a = x;
+    for (size_t i = 0; i < x.size(); i += values) {
+      if (values == 2) {
+        a[i] = x[i] + x[i + 1];
+        a[i + 1] = x[i] - x[i + 1];
+      } else if (values == 4) {
+        const float s0 = x[i] + x[i + 1], d0 = x[i] - x[i + 1];
+        const float s1 = x[i + 2] + x[i + 3], d1 = x[i + 2] - x[i + 3];
+        a[i] = s0 + s1, a[i + 1] = d0 + d1, a[i + 2] = s0 - s1, a[i + 3] = d0 - d1;
+      }
+    }
+    float largest = 0;
+    for (float value : a) largest = std::max(largest, std::fabs(value));
+    const float inverse = 127.0f / largest;
+    for (float value : a) q.push_back(static_cast<int>(std::nearbyintf(value * inverse)));
+    scale = largest / 127.0f;
+  }
+
+  // V * sum of w x over a row, in integers: x = H a / V.
+  int64_t Dot(const int* w, uint64_t cols, int values) const {
+    int64_t sum = 0;
+    for (uint64_t i = 0; i < cols; i += values) {
+      int v[4] = {};
+      for (int j = 0; j < values; ++j) v[j] = w[i + j];
+      const int* a = q.data() + i;
+      if (values == 1) {
+        sum += v[0] * a[0];
+      } else if (values == 2) {
+        sum += v[0] * (a[0] + a[1]) + v[1] * (a[0] - a[1]);
+      } else {
+        sum += v[0] * (a[0] + a[1] + a[2] + a[3]) + v[1] * (a[0] - a[1] + a[2] - a[3]) +
+               v[2] * (a[0] + a[1] - a[2] - a[3]) + v[3] * (a[0] - a[1] - a[2] + a[3]);
+      }
+    }
+    return sum;
+  }
+};
+
+// What the fast path must give.
+std::vector<float> Expected(const PackedMatrix& matrix, const std::vector<float>& x, uint64_t n) {
+  InlineExecutor executor;
+  RotatedInput rotated;
+  rotated.PrepareAt(Isa::kReference, *matrix.input, x.data(), n, matrix.cols, {},
+                    MatmulPath::kReference, executor);
+  const std::vector<int> w = DecodeIntegers(matrix);
+  std::vector<float> y(n * matrix.rows);
+  for (uint64_t i = 0; i < n; ++i) {
+    const float* row_of_x = rotated.rotated() + i * matrix.cols;
+    float* out = y.data() + i * matrix.rows;
+    for (const Segment& segment : matrix.segments) {
+      const int values = segment.code.values;
+      const Quantised a({row_of_x, row_of_x + matrix.cols}, values);
+      for (uint64_t row = segment.row_begin; row < segment.row_end; ++row) {
+        // Dot is V times the sum; V = 4 keeps a factor 2 in the integer sum.
+        const int64_t sum = a.Dot(w.data() + row * PaddedCols(matrix), PaddedCols(matrix), values) /
+                            (values == 1 ? 1 : 2);
+        const float worth = values == 4 ? a.scale / 2 : a.scale;
+        out[row] = static_cast<float>(sum) * (worth * segment.scale);
+      }
+    }
+    BlockHadamard(out, matrix.rows, matrix.out_block, HadamardSide::kTransposed);
+    for (uint64_t row = 0; row < matrix.rows; ++row) {
+      out[row] *= HalfToFloat(matrix.out_scale.as<uint16_t>()[row]);
+    }
+  }
+  return y;
+}
+
+class PackedMatmulTest : public testing::TestWithParam<Isa> {};
+
+TEST_P(PackedMatmulTest, SumsExactlyForEveryCodeAndSize) {
+  InlineExecutor executor;
+  constexpr uint64_t kRows[] = {1, 15, 17, 33, 64, 65, 100, 130};
+  constexpr uint64_t kCols[] = {1, 16, 19, 31, 33, 102, 515, 528};
+  constexpr uint64_t kBatches[] = {1, 2, 7, 13};
+  size_t turn = 0;
+  for (Code code : trellis::kMatmulCodes) {
+    for (uint64_t rows : kRows) {
+      const uint64_t cols = kCols[turn % 8], n = kBatches[turn / 2 % 4];
+      ++turn;
+      SCOPED_TRACE(fmt::format("V {} k {} L {}: {} x {}, n {}, seed {}", code.values, code.bits,
+                               code.state_bits, rows, cols, n, kSeed));
+      const PackedMatrix matrix =
+          RandomMatrix(rows, cols, code, code, rows, turn % 3 == 0 ? 1 : 128, 128);
+      const std::vector<float> x = RandomInput(n, cols);
+      ASSERT_TRUE(SameBits(Multiply(matrix, x, n, MatmulPath::kFast, GetParam(), executor),
+                           Expected(matrix, x, n)));
+    }
+  }
+}
+
+TEST_P(PackedMatmulTest, TwoSegmentsKeepTheirOwnCodes) {
+  InlineExecutor executor;
+  for (size_t i = 0; i < 9; ++i) {
+    const Code first = trellis::kMatmulCodes[i], second = trellis::kMatmulCodes[(i * 5 + 3) % 9];
+    for (uint64_t n : {1, 5}) {
+      SCOPED_TRACE(fmt::format("V {} k {} then V {} k {}, n {}", first.values, first.bits,
+                               second.values, second.bits, n));
+      const PackedMatrix matrix = RandomMatrix(130, 72, first, second, 64, 1, 128);
+      ASSERT_EQ(matrix.segments.size(), 2u);
+      const std::vector<float> x = RandomInput(n, 72);
+      ASSERT_TRUE(SameBits(Multiply(matrix, x, n, MatmulPath::kFast, GetParam(), executor),
+                           Expected(matrix, x, n)));
+    }
+  }
+}
+
+TEST_P(PackedMatmulTest, RowsDoNotDependOnBatchOrThreads) {
+  auto pool = ThreadPool::Create(3);
+  ASSERT_TRUE(pool.ok());
+  InlineExecutor inline_executor;
+  const uint64_t rows = 320, cols = 576, most = 33;
+  const std::vector<float> x = RandomInput(most, cols);
+  for (Code code : {Code{2, 4}, Code{1, 3}, Code{4, 3}}) {
+    const PackedMatrix matrix = RandomMatrix(rows, cols, code, {1, 4}, 128, 128, 128);
+    std::vector<float> single;
+    for (uint64_t i = 0; i < most; ++i) {
+      const std::vector<float> one(x.begin() + i * cols, x.begin() + (i + 1) * cols);
+      const std::vector<float> y =
+          Multiply(matrix, one, 1, MatmulPath::kFast, GetParam(), inline_executor);
+      ASSERT_TRUE(SameBits(y, Multiply(matrix, one, 1, MatmulPath::kFast, GetParam(), **pool)));
+      single.insert(single.end(), y.begin(), y.end());
+    }
+    for (uint64_t n : {2, 3, 7, 8, 9, 12, 13, 16, 33}) {
+      const std::vector<float> some(x.begin(), x.begin() + n * cols);
+      const std::vector<float> expected(single.begin(), single.begin() + n * rows);
+      for (Executor* executor :
+           {static_cast<Executor*>(&inline_executor), static_cast<Executor*>(pool->get())}) {
+        ASSERT_TRUE(
+            SameBits(Multiply(matrix, some, n, MatmulPath::kFast, GetParam(), *executor), expected))
+            << "n " << n << " threads " << executor->threads();
+      }
+    }
+  }
+}
+
+TEST_P(PackedMatmulTest, RowsBeyondOneSumOfInt32AreExact) {
+  InlineExecutor executor;
+  // State 0 decodes to -510 with V = 1; against equal activations 127 a sum over 40000
+  // columns is -2.59e9.
+  const uint64_t cols = 40000, rows = 17;
+  for (Code code : {Code{1, 2}, Code{1, 3}, Code{2, 4}, Code{4, 2}}) {
+    PackedMatrix matrix = RandomMatrix(rows, cols, code, code, rows, 1, 1);
+    const auto bytes = matrix.codes.num_bytes();
+    if (code.bits == 2) matrix.codes = *Tensor::Zeros(DType::kU8, {bytes});
+    const std::vector<uint16_t> ones(cols, 0x3c00);
+    matrix.input = std::make_shared<InputTransform>(
+        InputTransform{*Tensor::FromValues<uint16_t>(DType::kF16, {cols}, ones), 1});
+    for (uint64_t n : {1, 2}) {
+      const std::vector<float> x(n * cols, 1.0f);
+      ASSERT_TRUE(SameBits(Multiply(matrix, x, n, MatmulPath::kFast, GetParam(), executor),
+                           Expected(matrix, x, n)))
+          << "V " << code.values << " n " << n;
+    }
+  }
+}
+
+// An activation's rounding error is uniform in +-scale/2 and independent of the weights, so
+// the error of a row has variance sum(w^2) / V * scale^2 / 12 (a combination for V weighs
+// its rounding with the orthogonal transform of w over V).
+TEST_P(PackedMatmulTest, AgreesWithTheReferencePathWithinTheInt8Noise) {
+  InlineExecutor executor;
+  const uint64_t rows = 96, cols = 574, n = 3;
+  for (Code code : trellis::kMatmulCodes) {
+    const PackedMatrix matrix = RandomMatrix(rows, cols, code, code, rows, 1, 128);
+    const std::vector<float> x = RandomInput(n, cols);
+    const std::vector<float> fast = Multiply(matrix, x, n, MatmulPath::kFast, GetParam(), executor);
+    const std::vector<float> reference =
+        Multiply(matrix, x, n, MatmulPath::kReference, GetParam(), executor);
+    RotatedInput rotated;
+    rotated.PrepareAt(GetParam(), *matrix.input, x.data(), n, cols, {}, MatmulPath::kReference,
+                      executor);
+    std::vector<float> w(cols);
+    double total_error = 0, total_variance = 0;
+    for (uint64_t row = 0; row < rows; ++row) {
+      DecodeRotatedRows(matrix, row, row + 1, w.data());
+      double power = 0;
+      for (float value : w) power += static_cast<double>(value) * value;
+      const double out_scale = HalfToFloat(matrix.out_scale.as<uint16_t>()[row]);
+      for (uint64_t i = 0; i < n; ++i) {
+        const float* row_of_x = rotated.rotated() + i * cols;
+        const Quantised a({row_of_x, row_of_x + cols}, code.values);
+        const double sigma = std::fabs(out_scale) * a.scale * std::sqrt(power / code.values / 12);
+        const double error = fast[i * rows + row] - reference[i * rows + row];
+        ASSERT_LE(std::fabs(error), 6 * sigma) << "V " << code.values << " k " << code.bits;
+        total_error += error * error;
+        total_variance += sigma * sigma;
+      }
+    }
+    // Not only bounded: the noise has the size that rounding explains.
+    EXPECT_GT(total_error, 0.5 * total_variance);
+    EXPECT_LT(total_error, 1.6 * total_variance);
+  }
+}
+
+TEST_P(PackedMatmulTest, NonFiniteAndEmptyRowsOfXStayAlone) {
+  InlineExecutor executor;
+  const uint64_t rows = 48, cols = 64;
+  const PackedMatrix matrix = RandomMatrix(rows, cols, {2, 4}, {2, 4}, rows, 16, 16);
+  const std::vector<float> x = RandomInput(5, cols);
+  std::vector<float> bad = x;
+  bad[1 * cols + 7] = kNan;
+  bad[2 * cols + 9] = -std::numeric_limits<float>::infinity();
+  std::fill_n(bad.begin() + 3 * cols, cols, 0.0f);
+  bad[3 * cols + 5] = 1e-42f;
+  const std::vector<float> good = Multiply(matrix, x, 5, MatmulPath::kFast, GetParam(), executor);
+  const std::vector<float> y = Multiply(matrix, bad, 5, MatmulPath::kFast, GetParam(), executor);
+  for (uint64_t row = 0; row < rows; ++row) {
+    EXPECT_EQ(y[row], good[row]);
+    EXPECT_TRUE(std::isnan(y[rows + row]));
+    EXPECT_TRUE(std::isnan(y[2 * rows + row]));
+    EXPECT_EQ(y[3 * rows + row], 0.0f);
+    EXPECT_EQ(y[4 * rows + row], good[4 * rows + row]);
+  }
+}
+
+TEST_P(PackedMatmulTest, AnInputCanBePreparedAgain) {
+  InlineExecutor executor;
+  RotatedInput input;
+  for (uint64_t n : {9, 1, 3}) {
+    for (Code code : {Code{1, 4}, Code{4, 2}, Code{2, 3, 12}}) {
+      const uint64_t rows = 40, cols = 48 + 16 * n;
+      const PackedMatrix matrix = RandomMatrix(rows, cols, code, code, rows, 1, 64);
+      const std::vector<float> x = RandomInput(n, cols);
+      for (MatmulPath path : {MatmulPath::kFast, MatmulPath::kReference, MatmulPath::kFast}) {
+        input.PrepareAt(GetParam(), *matrix.input, x.data(), n, cols, CodesOf(matrix), path,
+                        executor);
+        std::vector<float> y(n * rows, kNan);
+        PackedMatmul(matrix, input, path, executor, y.data());
+        ASSERT_TRUE(SameBits(y, Multiply(matrix, x, n, path, GetParam(), executor)));
+      }
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(AllLevels, PackedMatmulTest, testing::ValuesIn(Levels()),
+                         [](const auto& info) { return std::string(IsaName(info.param)); });
+
+}  // namespace
+}  // namespace tq
