@@ -1,0 +1,90 @@
+// tq quantize, and what eval and inspect say of its result.
+#include "program/program.h"
+
+namespace tq::testing {
+namespace {
+
+TEST_F(ProgramTest, LossFallsWithEveryBit) {
+  double last_kl = 1e9;
+  for (const char* bits : {"1.5", "2.5", "4"}) {
+    const std::string output = std::string("out-") + bits;
+    const nlohmann::json made = TqJson(Quantize(output, bits));
+    EXPECT_NEAR(made["bits_per_weight"].get<double>(), std::stod(bits), 0.5);
+    const nlohmann::json result = TqJson({"eval", Path(output), "--reference", Path("hf"), "--text",
+                                          Path("text.txt"), "--context", "64", "--windows", "8"});
+    const double kl = result["kl_mean"].get<double>();
+    EXPECT_GT(kl, 0);
+    EXPECT_LT(kl, last_kl) << bits;
+    last_kl = kl;
+    for (const char* key : {"model", "parameters", "file_bytes", "bits_per_weight", "tokens",
+                            "context", "windows", "perplexity", "perplexity_stderr", "reference",
+                            "kl_stderr", "kl_p99", "top1_agreement"}) {
+      EXPECT_TRUE(result.contains(key)) << key;
+    }
+    EXPECT_EQ(result["windows"], 8);
+    EXPECT_EQ(result["tokens"], 8 * 31);
+  }
+}
+
+TEST_F(ProgramTest, InspectAgreesWithTheFile) {
+  const nlohmann::json made = TqJson(Quantize("out", "2"));
+  const nlohmann::json seen = TqJson({"inspect", Path("out")});
+  uint64_t on_disk = 0;
+  for (const auto& [name, contents] : FolderContents(folder_ / "out")) {
+    if (name.ends_with(".safetensors")) on_disk += contents.size();
+  }
+  EXPECT_EQ(seen["file_bytes"], on_disk);
+  EXPECT_EQ(seen["file_bytes"], made["file_bytes"]);
+  EXPECT_EQ(seen["parameters"], made["parameters"]);
+  EXPECT_DOUBLE_EQ(seen["bits_per_weight"].get<double>(),
+                   8.0 * static_cast<double>(on_disk) / seen["parameters"].get<double>());
+  EXPECT_FALSE(std::filesystem::exists(folder_ / "out.work"));
+}
+
+TEST_F(ProgramTest, GgufAndDirectoryGiveTheSameText) {
+  const TinyModel model = MakeTinyModel();
+  WriteGguf(model, folder_ / "tiny.gguf");
+  const nlohmann::json a = TqJson({"generate", Path("hf"), "-p", "the river", "-n", "16"});
+  const nlohmann::json b = TqJson({"generate", Path("tiny.gguf"), "-p", "the river", "-n", "16"});
+  EXPECT_EQ(a["tokens"], b["tokens"]);
+  EXPECT_EQ(a["text"], b["text"]);
+}
+
+TEST_F(ProgramTest, GgufSourceGetsATokenizer) {
+  WriteGguf(MakeTinyModel(), folder_ / "tiny.gguf");
+  std::vector<std::string> arguments = Quantize("out", "3");
+  arguments[1] = Path("tiny.gguf");
+  TqJson(arguments);
+  const nlohmann::json made =
+      TqJson({"generate", Path("out"), "-p", "the river", "-n", "8", "--compute", "reference"});
+  EXPECT_EQ(made["prompt_tokens"],
+            TqJson({"generate", Path("hf"), "-p", "the river", "-n", "8"})["prompt_tokens"]);
+}
+
+TEST_F(ProgramTest, RoundToNearestIsTheBaseline) {
+  const nlohmann::json made =
+      TqJson({"quantize", Path("hf"), "-o", Path("rtn"), "--bits", "4", "--method", "rtn"});
+  // 4-bit codes and two fp16 numbers per 32 weights.
+  EXPECT_NEAR(made["decoder_bits_per_weight"].get<double>(), 5.0, 0.05);
+  EXPECT_EQ(Tq({"generate", Path("rtn"), "-p", "the", "-n", "4"}).exit_code, 0);
+}
+
+TEST_F(ProgramTest, FastPathStaysNearTheReferencePath) {
+  TqJson(Quantize("out", "3"));
+  const auto perplexity = [&](const std::string& compute) {
+    return TqJson({"eval", Path("out"), "--text", Path("text.txt"), "--context", "64", "--windows",
+                   "8", "--compute", compute})["perplexity"]
+        .get<double>();
+  };
+  const double fast = perplexity("fast"), reference = perplexity("reference");
+  EXPECT_NEAR(fast, reference, 0.01 * reference);
+  EXPECT_NE(fast, reference);  // else one of the two paths was not taken
+}
+
+TEST_F(ProgramTest, ImpossibleBitsNameThePossible) {
+  ExpectFailure(Tq(Quantize("out", "0.2")), {"0.2"});
+  EXPECT_FALSE(std::filesystem::exists(folder_ / "out"));
+}
+
+}  // namespace
+}  // namespace tq::testing

@@ -1,0 +1,83 @@
+// Long jobs: stopped, killed, resumed, refused. robustness classes 62 to 70.
+#include <sys/stat.h>
+
+#include "program/program.h"
+
+namespace tq::testing {
+namespace {
+
+TEST_F(ProgramTest, SameBytesForAnyNumberOfThreads) {
+  TqJson(Quantize("one", "2.25", {"--threads", "1"}));
+  TqJson(Quantize("three", "2.25", {"--threads", "3"}));
+  EXPECT_EQ(FolderContents(folder_ / "one"), FolderContents(folder_ / "three"));
+}
+
+// Class 64: killed at many moments, then resumed.
+TEST_F(ProgramTest, KilledAndResumedGivesTheSameBytes) {
+  const auto start = std::chrono::steady_clock::now();
+  TqJson(Quantize("straight", "2.25"));
+  const auto whole = std::chrono::duration_cast<std::chrono::milliseconds>(
+                         std::chrono::steady_clock::now() - start)
+                         .count();
+  for (int part = 1; part <= 5; ++part) {
+    ProcessOptions kill;
+    kill.signal_after_ms = static_cast<int>(std::max<int64_t>(1, whole * part / 6));
+    kill.signal = part % 2 == 0 ? SIGTERM : SIGKILL;
+    const ProcessResult result = Tq(Quantize("resumed", "2.25", {"--threads", "1"}), kill);
+    if (result.exit_code != 0) {
+      EXPECT_FALSE(std::filesystem::exists(folder_ / "resumed"));
+    }
+  }
+  if (!std::filesystem::exists(folder_ / "resumed")) TqJson(Quantize("resumed", "2.25"));
+  EXPECT_EQ(FolderContents(folder_ / "straight"), FolderContents(folder_ / "resumed"));
+}
+
+TEST_F(ProgramTest, ExistingOutputIsRefused) {
+  TqJson(Quantize("out", "2"));
+  const auto before = FolderContents(folder_ / "out");
+  ExpectFailure(Tq(Quantize("out", "3", {"--quiet"})), {"out"});
+  EXPECT_EQ(FolderContents(folder_ / "out"), before);
+}
+
+TEST_F(ProgramTest, OutputMayNotBeTheInput) {
+  const auto before = FolderContents(folder_ / "hf");
+  ExpectFailure(Tq(Quantize("hf", "2", {"--quiet"})), {"hf"});
+  EXPECT_EQ(FolderContents(folder_ / "hf"), before);
+}
+
+TEST_F(ProgramTest, MissingParentFolderIsNamed) {
+  ExpectFailure(Tq(Quantize("absent/out", "2", {"--quiet"})), {"absent"});
+}
+
+// Class 65: another job's work folder.
+TEST_F(ProgramTest, WorkOfAnotherJobIsRefused) {
+  ProcessOptions kill;
+  kill.signal_after_ms = 1;
+  for (int tries = 0; tries < 200 && !std::filesystem::exists(folder_ / "out.work"); ++tries) {
+    std::filesystem::remove_all(folder_ / "out");
+    Tq(Quantize("out", "2"), kill);
+    kill.signal_after_ms += 2;
+  }
+  ASSERT_TRUE(std::filesystem::exists(folder_ / "out.work"));
+  std::filesystem::remove_all(folder_ / "out");
+  WriteHuggingFace(MakeTinyModel({.seed = 9}), folder_ / "other");
+  std::vector<std::string> arguments = Quantize("out", "2", {"--quiet"});
+  arguments[1] = Path("other");
+  ExpectFailure(Tq(arguments), {"--fresh"});
+  arguments.push_back("--fresh");
+  EXPECT_EQ(Tq(arguments).exit_code, 0);
+}
+
+// Class 68: memory that runs out is one line and exit code 1.
+#if !defined(TQ_SANITIZED)  // the sanitizers reserve terabytes of address space
+TEST_F(ProgramTest, TooLittleMemoryIsAnError) {
+  ProcessOptions options;
+  options.address_space_limit = uint64_t{48} << 20;
+  const ProcessResult result = Tq(Quantize("out", "2", {"--quiet", "--threads", "1"}), options);
+  EXPECT_EQ(result.exit_code, 1) << result.err;
+  EXPECT_FALSE(std::filesystem::exists(folder_ / "out"));
+}
+#endif
+
+}  // namespace
+}  // namespace tq::testing

@@ -1,0 +1,73 @@
+// Exit codes, help, and errors that a user meets first.
+#include "program/program.h"
+
+namespace tq::testing {
+namespace {
+
+TEST_F(ProgramTest, HelpShowsExamples) {
+  const ProcessResult help = Tq({"--help"});
+  EXPECT_EQ(help.exit_code, 0);
+  for (const char* command : {"quantize", "eval", "generate", "chat", "inspect", "bench"}) {
+    EXPECT_NE(help.out.find(command), std::string::npos) << command;
+    const ProcessResult own = Tq({command, "--help"});
+    EXPECT_EQ(own.exit_code, 0);
+    EXPECT_NE(own.out.find("Examples:"), std::string::npos) << command;
+  }
+  EXPECT_EQ(Tq({"--version"}).out.substr(0, 3), "tq ");
+}
+
+TEST_F(ProgramTest, WrongUsageExitsWithTwo) {
+  EXPECT_EQ(Tq({}).exit_code, 2);
+  EXPECT_EQ(Tq({"frobnicate"}).exit_code, 2);
+  EXPECT_EQ(Tq({"inspect"}).exit_code, 2);
+  EXPECT_EQ(Tq({"inspect", Path("hf"), "--kv-bits", "4,4"}).exit_code, 2);
+  EXPECT_EQ(Tq({"quantize", Path("hf"), "-o", Path("o")}).exit_code, 2);
+  EXPECT_EQ(Tq({"quantize", Path("hf"), "-o", Path("o"), "--bits", "two"}).exit_code, 2);
+  EXPECT_EQ(
+      Tq({"quantize", Path("hf"), "-o", Path("o"), "--bits", "2", "--method", "magic"}).exit_code,
+      2);
+  EXPECT_EQ(Tq({"eval", Path("hf"), "--text", Path("text.txt"), "--context", "-5"}).exit_code, 2);
+}
+
+TEST_F(ProgramTest, MissingFilesAreNamed) {
+  ExpectFailure(Tq({"inspect", Path("absent")}), {"absent"});
+  ExpectFailure(Tq({"eval", Path("hf"), "--text", Path("absent.txt")}), {"absent.txt"});
+  ExpectFailure(Tq(Quantize("o", "2", {"--calibration", Path("absent.txt")})), {"absent.txt"});
+}
+
+TEST_F(ProgramTest, UnsupportedIsaNamesTheSupportedOnes) {
+  ProcessOptions options;
+  options.environment = {"TQ_FORCE_ISA=sse9"};
+  ExpectFailure(Tq({"inspect", Path("hf")}, options), {"sse9", "reference"});
+}
+
+TEST_F(ProgramTest, AbsurdThreadCountIsRefused) {
+  ExpectFailure(Tq({"bench", Path("hf"), "--threads", "1000000"}), {"1000000", "1024"});
+}
+
+// robustness class 36: pickle files, by name and by magic.
+TEST_F(ProgramTest, PickleIsRefused) {
+  std::filesystem::create_directory(folder_ / "pickle");
+  std::filesystem::copy(folder_ / "hf" / "config.json", folder_ / "pickle" / "config.json");
+  std::ofstream(folder_ / "pickle" / "pytorch_model.bin") << "PK\x03\x04";
+  ExpectFailure(Tq({"inspect", Path("pickle")}), {"pickle"});
+  std::ofstream(folder_ / "model.gguf") << std::string("\x80\x02}q\x00.", 6);
+  ExpectFailure(Tq({"inspect", Path("model.gguf")}), {"model.gguf"});
+}
+
+TEST_F(ProgramTest, InspectCountsEveryByte) {
+  const nlohmann::json object = TqJson({"inspect", Path("hf")});
+  uint64_t bytes = 0, elements = 0;
+  for (const auto& tensor : object["tensors"]) {
+    bytes += tensor["bytes"].get<uint64_t>();
+    uint64_t product = 1;
+    for (uint64_t d : tensor["shape"]) product *= d;
+    elements += product;
+  }
+  EXPECT_EQ(object["parameters"], elements);
+  EXPECT_EQ(object["file_bytes"], bytes);
+  EXPECT_DOUBLE_EQ(object["bits_per_weight"].get<double>(), 32.0);
+}
+
+}  // namespace
+}  // namespace tq::testing
