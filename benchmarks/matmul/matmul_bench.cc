@@ -1,0 +1,216 @@
+// Speed of packed products per code and instruction set, one thread: billions of weights
+// (n = 1) or multiply-adds (n > 1) per second, beside a plain read of the same bytes in
+// the same run, interleaved so that a change of clock hits both.
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <fstream>
+#include <functional>
+#include <iostream>
+#include <nlohmann/json.hpp>
+
+#include "base/random.h"
+#include "codec/packed_matmul.h"
+#include "codec/rotation.h"
+#include "kernels/trellis_matmul/trellis_matmul.h"
+
+namespace tq {
+namespace {
+
+struct Options {
+  uint64_t rows = 4096, cols = 14336;
+  uint64_t megabytes = 256;  // of codes, gone through in turn: more than the caches hold
+  int repeats = 9;
+  std::string level, json;
+};
+
+double Seconds() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+double Median(std::vector<double> values) {
+  std::nth_element(values.begin(), values.begin() + values.size() / 2, values.end());
+  return values[values.size() / 2];
+}
+
+uint64_t PlainRead(const uint8_t* bytes, uint64_t n) {
+  uint64_t sums[16] = {};
+  const auto* words = reinterpret_cast<const uint64_t*>(bytes);
+  for (uint64_t i = 0; i + 16 <= n / 8; i += 16) {
+    for (int j = 0; j < 16; ++j) sums[j] ^= words[i + j];
+  }
+  uint64_t all = 0;
+  for (uint64_t sum : sums) all ^= sum;
+  return all;
+}
+
+Tensor Ones(uint64_t n) {
+  const std::vector<uint16_t> ones(n, 0x3c00);
+  return *Tensor::FromValues<uint16_t>(DType::kF16, {n}, ones);
+}
+
+// Codes whose place in `pool` moves on with every call of Next.
+class Matrices {
+ public:
+  Matrices(const std::shared_ptr<uint8_t>& pool, uint64_t pool_bytes, uint64_t rows, uint64_t cols,
+           trellis::Code code)
+      : pool_(pool), pool_bytes_(pool_bytes) {
+    matrix_.rows = rows;
+    matrix_.cols = cols;
+    matrix_.segments = MakeSegments(rows, cols, code, code, rows);
+    matrix_.out_scale = Ones(rows);
+    matrix_.out_block = LargestHadamardOrder(rows, 128);
+    matrix_.input = std::make_shared<InputTransform>(
+        InputTransform{Ones(cols), LargestHadamardOrder(cols, 128)});
+    bytes_ = SegmentBytes(matrix_.segments[0], cols);
+    stride_ = bytes_ / 4096 * 4096 + 4096;
+  }
+  uint64_t bytes() const { return bytes_; }
+  const PackedMatrix& Next() {
+    if (offset_ + bytes_ > pool_bytes_) offset_ = 0;
+    matrix_.codes = Tensor({DType::kU8, {bytes_}, pool_.get() + offset_}, pool_);
+    offset_ += stride_;
+    return matrix_;
+  }
+
+ private:
+  std::shared_ptr<uint8_t> pool_;
+  uint64_t pool_bytes_, bytes_ = 0, stride_ = 0, offset_ = 0;
+  PackedMatrix matrix_;
+};
+
+struct Bench {
+  Options options;
+  std::shared_ptr<uint8_t> pool;
+  uint64_t pool_bytes = 0;
+  std::vector<float> x;
+  uint64_t sink = 0;
+  nlohmann::json results = nlohmann::json::array();
+
+  void Run(Isa isa, trellis::Code code, uint64_t n) {
+    InlineExecutor executor;
+    // About 2e9 multiply-adds a call: fewer rows for many columns of x and for plain code.
+    const uint64_t work = isa == Isa::kReference ? 20'000'000 : 2'000'000'000;
+    const uint64_t most = std::max<uint64_t>(64, work / (options.cols * n) / 64 * 64);
+    const uint64_t rows = std::min(options.rows, most);
+    Matrices matrices(pool, pool_bytes, rows, options.cols, code);
+    RotatedInput input;
+    input.PrepareAt(isa, *matrices.Next().input, x.data(), n, options.cols, {&code, 1},
+                    MatmulPath::kFast, executor);
+    std::vector<float> y(rows * n);
+    std::vector<double> product, read;
+    for (int i = -1; i < options.repeats; ++i) {
+      const double start = Seconds();
+      PackedMatmul(matrices.Next(), input, MatmulPath::kFast, executor, y.data());
+      const double middle = Seconds();
+      sink += PlainRead(matrices.Next().codes.data(), matrices.bytes());
+      const double end = Seconds();
+      if (i < 0) continue;
+      product.push_back(middle - start);
+      read.push_back(end - middle);
+    }
+    const double seconds = Median(product), weights = static_cast<double>(rows * options.cols);
+    const double rate = weights * static_cast<double>(n) / seconds * 1e-9;
+    const double share = Median(read) / seconds;
+    const double bytes_per_s = static_cast<double>(matrices.bytes()) / seconds;
+    std::printf("%-10s V=%d k=%d (%.2f bits) n=%-4llu %8.1f %s %7.2f GB/s %5.1f %% of plain read\n",
+                std::string(IsaName(isa)).c_str(), code.values, code.bits, code.rate(),
+                static_cast<unsigned long long>(n), rate, n == 1 ? "Gweights/s" : "GMAC/s    ",
+                bytes_per_s * 1e-9, 100 * share);
+    std::fflush(stdout);
+    results.push_back({{"isa", IsaName(isa)},
+                       {"values", code.values},
+                       {"bits", code.bits},
+                       {"n", n},
+                       {"rows", rows},
+                       {"cols", options.cols},
+                       {"macs_per_s", rate * 1e9},
+                       {"bytes_per_s", bytes_per_s},
+                       {"share_of_plain_read", share}});
+  }
+
+  void RunPrepare(Isa isa, uint64_t cols, uint64_t n) {
+    InlineExecutor executor;
+    const InputTransform input{Ones(cols), LargestHadamardOrder(cols, 128)};
+    const trellis::Code code{2, 4};
+    RotatedInput rotated;
+    std::vector<double> times;
+    const int loops = 50;
+    for (int i = 0; i < options.repeats + 1; ++i) {
+      const double start = Seconds();
+      for (int j = 0; j < loops; ++j) {
+        rotated.PrepareAt(isa, input, x.data(), n, cols, {&code, 1}, MatmulPath::kFast, executor);
+      }
+      times.push_back((Seconds() - start) / loops);
+    }
+    const double seconds = Median(times);
+    std::printf("%-10s prepare %llu x %llu: %.2f us, %.2f ns per activation\n",
+                std::string(IsaName(isa)).c_str(), static_cast<unsigned long long>(n),
+                static_cast<unsigned long long>(cols), seconds * 1e6,
+                seconds * 1e9 / static_cast<double>(n * cols));
+    results.push_back(
+        {{"isa", IsaName(isa)}, {"prepare_cols", cols}, {"n", n}, {"seconds", seconds}});
+  }
+};
+
+int Main(int argc, char** argv) {
+  Bench bench;
+  Options& options = bench.options;
+  std::vector<uint64_t> batches = {1, 8, 512};
+  CLI::App app("Speed of packed products");
+  app.add_option("--rows", options.rows)->check(CLI::Range(64, 1 << 20));
+  app.add_option("--cols", options.cols)->check(CLI::Range(64, 1 << 20));
+  app.add_option("--megabytes", options.megabytes)->check(CLI::Range(1, 1 << 14));
+  app.add_option("--repeats", options.repeats)->check(CLI::Range(1, 1000));
+  app.add_option("--n", batches, "rows of x")->check(CLI::Range(1, 4096));
+  app.add_option("--isa", options.level, "only this level");
+  app.add_option("--json", options.json, "also write results to this file, - for standard output");
+  CLI11_PARSE(app, argc, argv);
+
+  // No code takes more than 4 bits, and 64 rows more than the matrix's are never needed.
+  bench.pool_bytes = std::max(options.megabytes << 20, options.rows * options.cols / 2 + 65536);
+  auto pool = AllocateAligned(bench.pool_bytes, "codes");
+  if (!pool.ok()) {
+    std::fprintf(stderr, "%s\n", pool.status().message().c_str());
+    return 1;
+  }
+  bench.pool = *pool;
+  uint64_t state = 88172645463325252u;
+  for (uint64_t i = 0; i + 8 <= bench.pool_bytes; i += 8) {
+    state = state * 6364136223846793005u + 1442695040888963407u;
+    const uint64_t mixed = state ^ state >> 32;
+    __builtin_memcpy(bench.pool.get() + i, &mixed, 8);
+  }
+  Random random(1, "x");
+  bench.x.resize(*std::max_element(batches.begin(), batches.end()) *
+                 std::max<uint64_t>(options.cols, 14336));
+  for (float& value : bench.x) value = static_cast<float>(random.NextNormal());
+
+  for (Isa isa : {Isa::kAvx512, Isa::kAvx2Vnni, Isa::kAvx2, Isa::kReference}) {
+    if (!IsaSupported(isa) || (!options.level.empty() && IsaName(isa) != options.level)) continue;
+    for (uint64_t cols : {576, 1536, 4096, 14336}) bench.RunPrepare(isa, cols, 1);
+    for (uint64_t n : batches) {
+      for (trellis::Code code : trellis::kMatmulCodes) {
+        if (code.state_bits == 16) bench.Run(isa, code, n);
+      }
+    }
+  }
+  if (!options.json.empty()) {
+    const nlohmann::json all = {{"benchmark", "matmul"},
+                                {"threads", 1},
+                                {"megabytes", options.megabytes},
+                                {"results", bench.results}};
+    if (options.json == "-") {
+      std::cout << all.dump(1) << '\n';
+    } else {
+      std::ofstream(options.json) << all.dump(1) << '\n';
+    }
+  }
+  return bench.sink == 1;  // keeps the reads
+}
+
+}  // namespace
+}  // namespace tq
+
+int main(int argc, char** argv) { return tq::Main(argc, argv); }
