@@ -1,0 +1,110 @@
+#include "codec/trellis_encoder.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "codec/tile_map.h"
+#include "kernels/viterbi/viterbi.h"
+#include "tensor/tensor.h"
+
+namespace tq {
+namespace {
+
+using trellis::Code;
+using trellis::TileShape;
+
+// Half the steps of the free search: enough for the bits that overlap at step 0 to be
+// settled from both sides.
+int Reach(Code code, int steps) { return std::min(steps / 2, (96 + code.bits - 1) / code.bits); }
+
+// Writes the low k bits of every state of a path as the tile's words.
+void PackStates(Code code, const TileShape& shape, const uint16_t* states, uint8_t* tile) {
+  const uint32_t mask = (1u << code.bits) - 1;
+  uint32_t buffer = 0;
+  int filled = 0, word = 0;
+  for (int step = 0; step < shape.steps(); ++step) {
+    buffer |= (states[step] & mask) << filled;
+    filled += code.bits;
+    if (filled >= 16) {
+      uint8_t* at = tile + 64 * (word % shape.words) + 2 * (word / shape.words);
+      at[0] = static_cast<uint8_t>(buffer);
+      at[1] = static_cast<uint8_t>(buffer >> 8);
+      buffer >>= 16;
+      filled -= 16;
+      ++word;
+    }
+  }
+}
+
+}  // namespace
+
+StatusOr<TrellisEncoder> TrellisEncoder::Create(Code code) { return Create(code, CurrentIsa()); }
+
+StatusOr<TrellisEncoder> TrellisEncoder::Create(Code code, Isa isa) {
+  if (!trellis::IsSupported(code)) {
+    return InvalidArgument("trellis code V = {}, k = {}, L = {}: no such code", code.values,
+                           code.bits, code.state_bits);
+  }
+  TrellisEncoder encoder;
+  encoder.code_ = code;
+  encoder.shape_ = trellis::ShapeOf(code);
+  encoder.isa_ = isa;
+  encoder.batch_ = viterbi::BatchTiles(code, isa);
+  TQ_ASSIGN_OR_RETURN(std::shared_ptr<uint8_t> memory,
+                      AllocateAligned(sizeof(int32_t) * viterbi::TableSize(code), "trellis table"));
+  auto* table = reinterpret_cast<int32_t*>(memory.get());
+  viterbi::FillTable(code, table);
+  encoder.table_ = std::shared_ptr<const int32_t>(std::move(memory), table);
+  return encoder;
+}
+
+StatusOr<TrellisEncoder::Scratch> TrellisEncoder::MakeScratch() const {
+  Scratch scratch;
+  const size_t search = viterbi::ScratchBytes(code_, shape_.steps(), isa_);
+  const size_t states = size_t{1} * batch_ * shape_.steps();
+  TQ_ASSIGN_OR_RETURN(scratch.memory_, AllocateAligned(search, "trellis search"));
+  scratch.targets_.resize(states * viterbi::TargetWords(code_.values));
+  scratch.states_.resize(states);
+  scratch.bytes_ = search + sizeof(uint16_t) * states + sizeof(int32_t) * scratch.targets_.size();
+  return scratch;
+}
+
+void TrellisEncoder::Encode(const float* tiles, size_t count, Scratch& scratch, uint8_t* codes,
+                            float* decoded) const {
+  TQ_CHECK(scratch.memory_ != nullptr);
+  for (size_t done = 0; done < count; done += batch_) {
+    const int now = static_cast<int>(std::min<size_t>(batch_, count - done));
+    EncodeBatch(tiles + done * shape_.values(), now, scratch, codes + done * shape_.bytes(),
+                decoded == nullptr ? nullptr : decoded + done * shape_.values());
+  }
+}
+
+void TrellisEncoder::EncodeBatch(const float* tiles, int count, Scratch& scratch, uint8_t* codes,
+                                 float* decoded) const {
+  const TileMap& map = TileMapOf(code_);
+  const int steps = shape_.steps(), words = viterbi::TargetWords(code_.values);
+  for (int tile = 0; tile < count; ++tile) {
+    for (int row = 0; row < shape_.rows; ++row) {
+      const float* values = tiles + tile * shape_.values() + row * shape_.columns;
+      for (int group = 0; group < map.groups; ++group, values += code_.values) {
+        const int step = tile * steps + map.row(row)[group].step;
+        viterbi::QuantizeTarget(code_, values, scratch.targets_.data() + step * words);
+      }
+    }
+  }
+  viterbi::FindPaths({code_, steps, Reach(code_, steps), table_.get(), scratch.targets_.data(),
+                      count, scratch.states_.data(), scratch.memory_.get()},
+                     isa_);
+  for (int tile = 0; tile < count; ++tile) {
+    uint8_t* bytes = codes + tile * shape_.bytes();
+    PackStates(code_, shape_, scratch.states_.data() + tile * steps, bytes);
+    for (int row = 0; decoded != nullptr && row < shape_.rows; ++row) {
+      DecodeTileRow(map, bytes, row, shape_.columns, 1,
+                    decoded + tile * shape_.values() + row * shape_.columns);
+    }
+  }
+}
+
+double BestScale(Code) { return 1; }
+
+}  // namespace tq

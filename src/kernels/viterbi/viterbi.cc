@@ -1,0 +1,98 @@
+// Tables, targets and dispatch of the Viterbi search.
+#include "kernels/viterbi/viterbi.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace tq::viterbi {
+namespace {
+
+using trellis::Code;
+
+// Two int16 in one word, the first in the low half, as pmaddwd multiplies them.
+int32_t Pair(int low, int high) {
+  return static_cast<int32_t>(static_cast<uint32_t>(low & 0xFFFF) |
+                              static_cast<uint32_t>(high & 0xFFFF) << 16);
+}
+
+int Batch(Isa isa) {
+  switch (isa) {
+    case Isa::kAvx512:
+      return kAvx512Batch;
+    case Isa::kAvx2Vnni:
+    case Isa::kAvx2:
+      return kAvx2Batch;
+    default:
+      return kReferenceBatch;
+  }
+}
+
+}  // namespace
+
+void FillTable(Code code, int32_t* table) {
+  const int k = code.bits;
+  for (uint32_t state = 0; state < 1u << code.state_bits; ++state) {
+    const uint32_t h = state * trellis::kMultiplier;
+    const int u0 = h & 255, u1 = (h >> 8) & 255, u2 = (h >> 16) & 255, u3 = h >> 24;
+    const auto word = [&](int w) -> int32_t& { return table[TableIndex(code, state, w)]; };
+    if (code.values == 1) {
+      const int c = u0 + u1 + u2 + u3 - 510;
+      word(0) = Pair(c << k, c * c / 4 - 32768);
+    } else if (code.values == 2) {
+      const int a = u0 + u2 - 255, b = u1 + u3 - 255;
+      word(0) = Pair(a << k, b << k);
+      word(1) = (a * a + b * b) << CostBits(2);
+    } else {
+      const int v[4] = {2 * u0 - 255, 2 * u1 - 255, 2 * u2 - 255, 2 * u3 - 255};
+      word(0) = Pair(v[0] << k, v[1] << k);
+      word(1) = Pair(v[2] << k, v[3] << k);
+      const int norm = v[0] * v[0] + v[1] * v[1] + v[2] * v[2] + v[3] * v[3];
+      word(2) = norm / 2 << CostBits(4);
+    }
+  }
+}
+
+void QuantizeTarget(Code code, const float* values, int32_t* words) {
+  const float limit = TargetLimit(code.values);
+  const float unit = static_cast<float>(1 << (CostBits(code.values) - code.bits));
+  float x[4];
+  for (int v = 0; v < code.values; ++v) {
+    x[v] = std::isnan(values[v]) ? 0 : std::clamp(values[v], -limit, limit);
+  }
+  const auto negated = [&](float y) { return -static_cast<int>(std::lrint(y * unit)); };
+  if (code.values == 1) {
+    words[0] = Pair(negated(x[0]), 2 << CostBits(1));
+  } else if (code.values == 2) {
+    words[0] = Pair(negated(x[0] + x[1]), negated(x[0] - x[1]));
+  } else {
+    const float a = (x[0] + x[1]) / 2, b = (x[0] - x[1]) / 2;
+    const float c = (x[2] + x[3]) / 2, d = (x[2] - x[3]) / 2;
+    words[0] = Pair(negated(a + c), negated(b + d));
+    words[1] = Pair(negated(a - c), negated(b - d));
+  }
+}
+
+int BatchTiles(Code, Isa isa) { return Batch(isa); }
+
+size_t ScratchBytes(Code code, int steps, Isa isa) {
+  const size_t states = size_t{1} << (code.state_bits - code.bits);
+  if (isa == Isa::kReference) return (2 * sizeof(int64_t) + steps) * states;
+  return Batch(isa) * (2 * sizeof(int32_t) * CostStride(code) + steps * WinnerBytes(code));
+}
+
+void FindPaths(const Args& args, Isa isa) {
+  switch (isa) {
+#if TQ_X86
+    case Isa::kAvx512:
+      return avx512::FindPaths(args);
+    case Isa::kAvx2Vnni:
+      return avx2vnni::FindPaths(args);
+    case Isa::kAvx2:
+      return avx2::FindPaths(args);
+#endif
+    default:
+      return reference::FindPaths(args);
+  }
+}
+
+}  // namespace tq::viterbi

@@ -1,0 +1,113 @@
+// Viterbi search: the path of states of a trellis code (kernels/trellis) that is
+// nearest to given targets.
+//
+// A step n in state s costs |x_n - c(s)|^2 / 2 - |x_n|^2 / 2 = |c(s)|^2 / 2 - x_n . c(s).
+// The hash bytes make that product short. With A = u0 + u2 - 255, B = u1 + u3 - 255 and
+// v_i = 2 u_i - 255:
+//
+//   V = 1: c^2 / 2 - x c                            (c^2 / 2 as 2 floor(c^2 / 4))
+//   V = 2: A^2 + B^2 - A (x0 + x1) - B (x0 - x1)
+//   V = 4: |v|^2 / 2 - v . (H x / 2)                (H: signs of DecodeState)
+//
+// All of it is computed exactly in 32-bit integers, with the targets (x, x0 +- x1, H x / 2)
+// rounded to multiples of 2^-g: two products of int16 per lane and instruction. Costs
+// carry kCostBits = g + k fractional bits, so their low k bits are zero, and the search
+// keeps there which of the 2^k predecessors won: one minimum finds both, and ties go to
+// the lowest state. Every level gives the same path.
+//
+// Magnitudes, for |x| <= TargetLimit: a step costs less than 2^25.2 and more than
+// -2^24.9 (V = 4; less for V = 1 and 2). Any two states are joined by ceil(16 / k) <= 8
+// steps, so costs of one step differ by less than 2^29.1; they are brought back to zero
+// every 16 steps, in which they grow by less than 2^29.2. Nothing reaches 2^31.
+//
+// Time runs backwards: s_n = s_{n+1} << k | oldest bits, so best[q], q the low L - k bits
+// of a state, expands to 2^k neighbouring states of the step before. The circle is closed
+// by two searches (H. Mao et al. call it that in QTIP, section 3.2; the idea is older): a
+// free one over 2 * reach steps round step 0 finds the bits that overlap there, the
+// second is made with them fixed.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "kernels/isa.h"
+#include "kernels/trellis/trellis_code.h"
+
+namespace tq::viterbi {
+
+// int32 words per step of a target and per state of a table: pairs of int16, and for
+// V > 1 the |c|^2 term.
+constexpr int TargetWords(int values) { return values == 4 ? 2 : 1; }
+constexpr int TableWords(int values) { return values == 1 ? 1 : values == 2 ? 2 : 3; }
+constexpr int CostBits(int values) { return values == 4 ? 5 : 6; }
+// Targets are clamped to this many decoded units: beyond the largest decoded value, and
+// small enough for int16 arithmetic.
+constexpr float TargetLimit(int values) { return values == 4 ? 1000.0f : 640.0f; }
+
+// States of a table are grouped in the order of the search: 16 neighbours q of the low
+// L - k bits, then the k high bits j, then the words.
+inline constexpr int kTableLanes = 16;
+constexpr size_t TableIndex(trellis::Code code, uint32_t state, int word) {
+  const uint32_t j = state >> (code.state_bits - code.bits);
+  const uint32_t q = state & ((1u << (code.state_bits - code.bits)) - 1);
+  const size_t group = size_t{q / kTableLanes} << code.bits | j;
+  return (group * TableWords(code.values) + word) * kTableLanes + q % kTableLanes;
+}
+constexpr size_t TableSize(trellis::Code code) {
+  return (size_t{1} << code.state_bits) * TableWords(code.values);
+}
+// table: int32 [TableSize(code)].
+void FillTable(trellis::Code code, int32_t* table);
+
+// One step's V target values (decoded units) as TargetWords words. NaN counts as 0.
+void QuantizeTarget(trellis::Code code, const float* values, int32_t* words);
+
+struct Args {
+  trellis::Code code;
+  int steps;               // of the circle; at least 32
+  int reach;               // half the steps of the free search; at most steps / 2
+  const int32_t* table;    // FillTable
+  const int32_t* targets;  // [tiles, steps, TargetWords]
+  int tiles;
+  uint16_t* states;  // [tiles, steps]: the result
+  uint8_t* scratch;  // ScratchBytes(code, steps, isa), aligned to 64
+};
+
+// Tiles that a level searches side by side; other numbers work, a multiple is fastest.
+int BatchTiles(trellis::Code code, Isa isa);
+size_t ScratchBytes(trellis::Code code, int steps, Isa isa);
+void FindPaths(const Args& args, Isa isa);
+
+// The levels. A batch of a level shares its table loads.
+inline constexpr int kReferenceBatch = 1;
+inline constexpr int kAvx2Batch = 2;
+inline constexpr int kAvx512Batch = 4;
+
+namespace reference {
+void FindPaths(const Args& args);
+}
+#if TQ_X86
+namespace avx2 {
+void FindPaths(const Args& args);
+}
+namespace avx2vnni {
+void FindPaths(const Args& args);
+}
+namespace avx512 {
+void FindPaths(const Args& args);
+}
+#endif
+
+// Scratch of the vector levels, per tile of a batch: two cost arrays (padded so that
+// tiles do not compete for the same cache sets) and the winners of every step.
+constexpr size_t kCostPadding = 16 * 5;
+constexpr size_t CostStride(trellis::Code code) {
+  return (size_t{1} << (code.state_bits - code.bits)) + kCostPadding;
+}
+// Winners per byte: 2, 4, 4 or 8 bits each for k = 2, 3, 4, 5.
+constexpr int WinnersPerByte(int bits) { return bits == 2 ? 4 : bits == 5 ? 1 : 2; }
+constexpr size_t WinnerBytes(trellis::Code code) {
+  return (size_t{1} << (code.state_bits - code.bits)) / WinnersPerByte(code.bits);
+}
+
+}  // namespace tq::viterbi
