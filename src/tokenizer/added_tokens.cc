@@ -22,6 +22,12 @@ AddedTokens::Match AddedTokens::LongestAt(std::string_view text, size_t at,
   Match match{at, 0, -1};
   auto low = entries_.begin(), high = entries_.end();
   for (size_t size = 0; low != high; ++size) {
+    if (high - low == 1) {
+      if ((with_control || !low->control) && text.substr(at).starts_with(low->text)) {
+        match = {at, low->text.size(), low->id};
+      }
+      break;
+    }
     if (low->text.size() == size) {
       if (with_control || !low->control) match = {at, size, low->id};
       if (++low == high) break;
@@ -29,6 +35,7 @@ AddedTokens::Match AddedTokens::LongestAt(std::string_view text, size_t at,
     if (at + size >= text.size()) break;
     const auto byte = static_cast<uint8_t>(text[at + size]);
     const auto byte_of = [size](const Entry& e) { return static_cast<uint8_t>(e.text[size]); };
+    if (byte_of(*low) == byte && byte_of(high[-1]) == byte) continue;
     low = std::partition_point(low, high, [&](const Entry& e) { return byte_of(e) < byte; });
     high = std::partition_point(low, high, [&](const Entry& e) { return byte_of(e) == byte; });
   }

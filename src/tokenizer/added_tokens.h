@@ -11,8 +11,9 @@ namespace tq {
 
 class AddedTokens {
  public:
-  // Longer tokens are refused when read: they bound the work per byte of text.
-  static constexpr size_t kMaxBytes = 1024;
+  // Longer tokens are refused when read: this bounds the work per byte of text. Those in
+  // use have 64 bytes at most.
+  static constexpr size_t kMaxBytes = 256;
 
   // `text` must not be empty; each text once.
   void Add(std::string text, int32_t id, bool control);

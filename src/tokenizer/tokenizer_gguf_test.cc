@@ -1,0 +1,200 @@
+// Reading a tokenizer from GGUF metadata, with files made here.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <functional>
+#include <map>
+#include <variant>
+
+#include "base/file_io.h"
+#include "checkpoint/gguf.h"
+#include "tokenizer/byte_spelling.h"
+#include "tokenizer/tokenizer.h"
+
+namespace tq {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+using Strings = std::vector<std::string>;
+using Ints = std::vector<int32_t>;
+// Metadata by key. GGUF's type codes: 4 uint32, 5 int32, 7 bool, 8 string, 9 array.
+using Metadata = std::map<std::string, std::variant<uint32_t, bool, std::string, Strings, Ints>>;
+
+void Append(std::string& out, uint64_t value, int bytes) {
+  for (int i = 0; i < bytes; ++i) out += static_cast<char>(value >> 8 * i & 0xFF);
+}
+void AppendString(std::string& out, const std::string& text) {
+  Append(out, text.size(), 8);
+  out += text;
+}
+
+std::string GgufBytes(const Metadata& metadata) {
+  std::string out = "GGUF";
+  Append(out, 3, 4);
+  Append(out, 0, 8);
+  Append(out, metadata.size(), 8);
+  for (const auto& [key, value] : metadata) {
+    AppendString(out, key);
+    if (const auto* number = std::get_if<uint32_t>(&value)) {
+      Append(out, 4, 4);
+      Append(out, *number, 4);
+    } else if (const auto* flag = std::get_if<bool>(&value)) {
+      Append(out, 7, 4);
+      Append(out, *flag, 1);
+    } else if (const auto* text = std::get_if<std::string>(&value)) {
+      Append(out, 8, 4);
+      AppendString(out, *text);
+    } else if (const auto* strings = std::get_if<Strings>(&value)) {
+      Append(out, 9, 4);
+      Append(out, 8, 4);
+      Append(out, strings->size(), 8);
+      for (const std::string& s : *strings) AppendString(out, s);
+    } else {
+      const auto& ints = std::get<Ints>(value);
+      Append(out, 9, 4);
+      Append(out, 5, 4);
+      Append(out, ints.size(), 8);
+      for (const int32_t i : ints) Append(out, static_cast<uint32_t>(i), 4);
+    }
+  }
+  out.resize((out.size() + 31) / 32 * 32);
+  return out;
+}
+
+std::filesystem::path Written(const Metadata& metadata) {
+  const auto path = std::filesystem::path(::testing::TempDir()) / "tq_tokenizer_test.gguf";
+  EXPECT_TRUE(WriteFileAtomically(path, GgufBytes(metadata)).ok());
+  return path;
+}
+
+StatusOr<TokenizerData> Read(const Metadata& metadata) {
+  const auto file = GgufFile::Open(Written(metadata));
+  if (!file.ok()) return file.status();
+  return TokenizerDataFromGguf(**file);
+}
+
+// The bytes as 0 to 255, "th" 256, "the" 257, " the" 258, "<s>" 259, "</s>" 260, "\u00E9 x" 261.
+Metadata Base() {
+  Strings tokens;
+  for (int byte = 0; byte < 256; ++byte) tokens.push_back(SpellByte(static_cast<uint8_t>(byte)));
+  for (const char* token : {"th", "the", "\u0120the", "<s>", "</s>", "\u00E9 x"}) {
+    tokens.push_back(token);
+  }
+  Ints types(tokens.size(), 1);
+  types[7] = 5;
+  types[259] = 3;
+  types[260] = 2;
+  types[261] = 4;
+  return {{"tokenizer.ggml.model", "gpt2"},
+          {"tokenizer.ggml.pre", "smollm"},
+          {"tokenizer.ggml.tokens", tokens},
+          {"tokenizer.ggml.token_type", types},
+          {"tokenizer.ggml.merges", Strings{"t h", "th e", "\u0120 the"}},
+          {"tokenizer.ggml.bos_token_id", 259u},
+          {"tokenizer.ggml.eos_token_id", 260u},
+          {"tokenizer.ggml.add_bos_token", true},
+          {"tokenizer.ggml.add_space_prefix", false},
+          {"tokenizer.chat_template", "{{ x }}"}};
+}
+
+TEST(TokenizerGguf, ReadsMetadata) {
+  const auto data = Read(Base());
+  ASSERT_TRUE(data.ok()) << data.status().message();
+  EXPECT_EQ(data->pre_tokenizer, PreTokenizerKind::kSmolLm);
+  EXPECT_EQ(data->merges,
+            (std::vector<TokenMerge>{{'t', 'h', 256}, {256, 'e', 257}, {' ', 257, 258}}));
+  EXPECT_EQ(data->types[7], TokenType::kNormal);
+  EXPECT_EQ(data->types[259], TokenType::kControl);
+  EXPECT_EQ(data->types[260], TokenType::kControl);
+  EXPECT_EQ(data->types[261], TokenType::kUserDefined);
+  EXPECT_EQ(data->bos, 259);
+  EXPECT_EQ(data->eos, 260);
+  EXPECT_EQ(data->unk, -1);
+  EXPECT_TRUE(data->add_bos);
+  EXPECT_FALSE(data->add_prefix_space);
+  EXPECT_EQ(data->chat_template, "{{ x }}");
+}
+
+TEST(TokenizerGguf, MakesATokenizer) {
+  const auto tokenizer = Tokenizer::FromModel(Written(Base()));
+  ASSERT_TRUE(tokenizer.ok()) << tokenizer.status().message();
+  EXPECT_THAT((*tokenizer)->Encode("the the 12\u00E9 x<s>", true),
+              ElementsAre(257, 258, ' ', '1', '2', 261, 259));
+  EXPECT_TRUE((*tokenizer)->IsEndOfGeneration(260));
+}
+
+TEST(TokenizerGguf, TokenizerJsonGivesTheSame) {
+  const auto data = Read(Base());
+  ASSERT_TRUE(data.ok());
+  const auto again =
+      TokenizerDataFromJson(TokenizerDataToJson(*data), TokenizerConfigToJson(*data));
+  ASSERT_TRUE(again.ok()) << again.status().message();
+  EXPECT_EQ(*again, *data);
+}
+
+TEST(TokenizerGguf, RefusesByName) {
+  const auto error = [](const std::function<void(Metadata&)>& change) {
+    Metadata metadata = Base();
+    change(metadata);
+    const auto data = Read(metadata);
+    if (data.ok()) return std::string("read");
+    EXPECT_THAT(data.status().message(), HasSubstr("tq_tokenizer_test.gguf: "));
+    EXPECT_EQ(data.status().message().find("gguf: /"), std::string::npos) << "file named twice";
+    return data.status().message();
+  };
+  using M = Metadata;
+  const auto set = [](const std::string& key, const M::mapped_type& value) {
+    return [=](M& m) { m["tokenizer.ggml." + key] = value; };
+  };
+  const auto type = [](size_t id, int32_t value) {
+    return [=](M& m) { std::get<Ints>(m["tokenizer.ggml.token_type"])[id] = value; };
+  };
+  const auto token = [](size_t id, const std::string& value) {
+    return [=](M& m) { std::get<Strings>(m["tokenizer.ggml.tokens"])[id] = value; };
+  };
+  const auto merge = [](const std::string& value) {
+    return [=](M& m) { std::get<Strings>(m["tokenizer.ggml.merges"])[1] = value; };
+  };
+  EXPECT_THAT(error(set("model", "llama")), HasSubstr("tokenizer.ggml.model is 'llama'"));
+  EXPECT_THAT(error(set("pre", "llama-bpe")), HasSubstr("tokenizer.ggml.pre is 'llama-bpe'"));
+  EXPECT_THAT(error(set("pre", "default")), HasSubstr("'default'"));
+  EXPECT_THAT(error([](M& m) { m.erase("tokenizer.ggml.pre"); }), HasSubstr("tokenizer.ggml.pre"));
+  EXPECT_THAT(error([](M& m) { m.erase("tokenizer.ggml.merges"); }),
+              HasSubstr("tokenizer.ggml.merges"));
+  EXPECT_THAT(error(set("add_eos_token", true)), HasSubstr("add_eos_token is true"));
+  EXPECT_THAT(error(set("add_space_prefix", true)), HasSubstr("add_prefix_space together"));
+  EXPECT_THAT(error(set("add_bos_token", 1u)), HasSubstr("add_bos_token"));
+  // Class 25: special ids outside the vocabulary.
+  EXPECT_THAT(error(set("eos_token_id", 262u)), HasSubstr("is 262: the vocabulary has 262 tokens"));
+  EXPECT_THAT(error(set("padding_token_id", 0xFFFFFFFFu)), HasSubstr("is 4294967295"));
+  EXPECT_THAT(error(type(0, 6)), HasSubstr("byte fallback"));
+  EXPECT_THAT(error(type(0, 0)), HasSubstr("token_type[0] is 0, want 1 to 6"));
+  EXPECT_THAT(error(type(0, -7)), HasSubstr("is -7"));
+  EXPECT_THAT(error(set("token_type", Ints{1})), HasSubstr("has 1 entries for 262 tokens"));
+  EXPECT_THAT(error(set("tokens", Strings{})), HasSubstr("for 0 tokens"));
+  EXPECT_THAT(error(set("tokens", "x")), HasSubstr("tokenizer.ggml.tokens"));
+  EXPECT_THAT(error(token(259, "")), HasSubstr("token 259 is empty"));
+  EXPECT_THAT(error(token(259, "the")), HasSubstr("tokens 257 and 259 are both 'the'"));
+  EXPECT_THAT(error(token(259, "<\xFF")), HasSubstr("token 259 is not UTF-8"));
+  EXPECT_THAT(error(token(259, std::string(1 << 20, 'x'))), HasSubstr("the limit is 256"));
+  EXPECT_THAT(error(merge("th zz")), HasSubstr("merges[1] needs the token 'zz'"));
+  EXPECT_THAT(error(merge("the the")), HasSubstr("needs the token 'thethe'"));
+  EXPECT_THAT(error(merge("the")), HasSubstr("merges[1] is 'the', want two tokens"));
+  EXPECT_THAT(error(merge("")), HasSubstr("want two tokens"));
+}
+
+TEST(TokenizerGguf, GptTwoWithPrefixSpace) {
+  Metadata metadata = Base();
+  metadata["tokenizer.ggml.pre"] = "gpt-2";
+  metadata["tokenizer.ggml.add_space_prefix"] = true;
+  const auto data = Read(metadata);
+  ASSERT_TRUE(data.ok()) << data.status().message();
+  EXPECT_EQ(data->pre_tokenizer, PreTokenizerKind::kGpt2);
+  EXPECT_TRUE(data->add_prefix_space);
+}
+
+}  // namespace
+}  // namespace tq
