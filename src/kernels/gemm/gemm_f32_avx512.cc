@@ -1,4 +1,4 @@
-// gemm_f32.h on AVX-512.
+// gemm_f32.h and grouped_codes.h on AVX-512.
 #include "kernels/gemm/simd_avx512.h"
 
 namespace tq::gemm {
@@ -9,11 +9,13 @@ constexpr int kTileRows = 8, kTileVecs = 3;
 }  // namespace tq::gemm
 
 #include "kernels/gemm/gemm_f32-inl.h"
+#include "kernels/gemm/grouped_codes-inl.h"
 
 namespace tq::gemm::avx512 {
 
 void MatmulNt(const Args& args) { Matmul<true>(args); }
 void MatmulNn(const Args& args) { Matmul<false>(args); }
 void SyrkUpper(const SyrkArgs& args) { Syrk(args); }
+void DecodeGroupedRow(const GroupedRow& row, float* out) { DecodeRow(row, out); }
 
 }  // namespace tq::gemm::avx512

@@ -142,6 +142,26 @@ inline Vec LoadBFloat16First(const uint16_t* p, size_t n) {
           _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(high), 16))};
 }
 
+inline float HalfToFloatOne(uint16_t half) {
+  return _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(half)));
+}
+
+// Sixteen codes of `bits` bits out of 16 bytes: bytes[4 i], bytes[4 i + 1] and shift[i] are
+// where code i stands (grouped_codes-inl.h).
+inline Vec CodesToFloat(const uint8_t* codes, const uint8_t* bytes, const int32_t* shift,
+                        int bits) {
+  const __m256i all =
+      _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(codes)));
+  const auto half = [&](int first) {
+    const auto* at = reinterpret_cast<const __m256i*>(bytes + 4 * first);
+    const __m256i words = _mm256_shuffle_epi8(all, _mm256_load_si256(at));
+    const __m256i shifted = _mm256_srlv_epi32(
+        words, _mm256_load_si256(reinterpret_cast<const __m256i*>(shift + first)));
+    return _mm256_cvtepi32_ps(_mm256_and_si256(shifted, _mm256_set1_epi32((1 << bits) - 1)));
+  };
+  return {half(0), half(8)};
+}
+
 // r[i] lane j <- r[j] lane i.
 inline void Transpose8(__m256 (&r)[8]) {
   __m256 t[8];

@@ -106,6 +106,21 @@ inline Vec LoadBFloat16First(const uint16_t* p, size_t n) {
   return {_mm512_castsi512_ps(_mm512_slli_epi32(wide, 16))};
 }
 
+inline float HalfToFloatOne(uint16_t half) {
+  return _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(half)));
+}
+
+// Sixteen codes of `bits` bits out of 16 bytes: bytes[4 i], bytes[4 i + 1] and shift[i] are
+// where code i stands (grouped_codes-inl.h).
+inline Vec CodesToFloat(const uint8_t* codes, const uint8_t* bytes, const int32_t* shift,
+                        int bits) {
+  const __m512i all =
+      _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(codes)));
+  const __m512i words = _mm512_shuffle_epi8(all, _mm512_load_si512(bytes));
+  const __m512i shifted = _mm512_srlv_epi32(words, _mm512_load_si512(shift));
+  return {_mm512_cvtepi32_ps(_mm512_and_si512(shifted, _mm512_set1_epi32((1 << bits) - 1)))};
+}
+
 // r[i] lane j <- r[j] lane i.
 inline void Transpose16(Vec (&r)[16]) {
   __m512 t[16];

@@ -1,0 +1,153 @@
+// Float kernels on one core: products at the shapes of small Llama models, attention at
+// several depths, and rows of logits. Prints FLOP/s (or bytes/s) per level.
+#include <benchmark/benchmark.h>
+#include <fmt/format.h>
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "base/random.h"
+#include "kernels/gemm/gemm_f32.h"
+#include "kernels/isa.h"
+#include "kernels/transformer/attention.h"
+#include "kernels/transformer/elementwise.h"
+#include "kernels/transformer/logits.h"
+
+namespace tq {
+namespace {
+
+using benchmark::Counter;
+
+std::vector<float> RandomFloats(size_t count) {
+  Random random(1, "dense_bench");
+  std::vector<float> values(count);
+  for (float& value : values) value = static_cast<float>(random.NextUniform() - 0.5);
+  return values;
+}
+
+void SetRate(benchmark::State& state, const char* name, double per_iteration) {
+  state.counters[name] =
+      Counter(per_iteration, Counter::kIsIterationInvariantRate, Counter::kIs1000);
+}
+
+// n x m x k.
+void MatmulNt(benchmark::State& state, Isa isa) {
+  const size_t n = state.range(0), m = state.range(1), k = state.range(2);
+  const std::vector<float> x = RandomFloats(n * k), w = RandomFloats(m * k);
+  std::vector<float> y(n * m);
+  for (auto _ : state) {
+    gemm::MatmulNt({n, m, k, x.data(), k, w.data(), k, y.data(), m, false}, isa);
+    benchmark::DoNotOptimize(y.data());
+  }
+  SetRate(state, "FLOP/s", 2.0 * n * m * k);
+  if (n == 1) SetRate(state, "B/s", 4.0 * m * k);
+}
+
+// The update of the remaining columns after a block of 16, or a whole panel.
+void MatmulNn(benchmark::State& state, Isa isa) {
+  const size_t n = state.range(0), m = state.range(1), k = state.range(2);
+  const std::vector<float> a = RandomFloats(n * k), b = RandomFloats(m * k);
+  std::vector<float> c(n * m);
+  for (auto _ : state) {
+    gemm::MatmulNn({n, m, k, a.data(), k, b.data(), m, c.data(), m, true}, isa);
+    benchmark::DoNotOptimize(c.data());
+  }
+  SetRate(state, "FLOP/s", 2.0 * n * m * k);
+}
+
+// n rows of k into the upper triangle; counts its k (k + 1) / 2 elements only.
+void Syrk(benchmark::State& state, Isa isa) {
+  const size_t n = state.range(0), k = state.range(1);
+  const std::vector<float> x = RandomFloats(n * k);
+  std::vector<double> h(k * k);
+  for (auto _ : state) {
+    gemm::SyrkUpper({n, k, x.data(), k, h.data(), k, 0, k}, isa);
+    benchmark::DoNotOptimize(h.data());
+  }
+  SetRate(state, "FLOP/s", 1.0 * n * k * (k + 1));
+}
+
+// n queries ending at `depth`, group 3, head dimension 64 (SmolLM2) or 4 x 128.
+void Attention(benchmark::State& state, Isa isa) {
+  const size_t n = state.range(0), depth = state.range(1);
+  const size_t dim = state.range(2), group = dim == 64 ? 3 : 4;
+  const std::vector<float> q = RandomFloats(n * group * dim), floats = RandomFloats(depth * dim);
+  std::vector<uint16_t> cache(depth * dim);
+  transformer::FloatToHalf(floats.data(), floats.size(), cache.data());
+  std::vector<float> out(q.size());
+  transformer::AttentionArgs args;
+  args.n = n, args.group = group, args.head_dim = dim, args.first = depth - n;
+  args.scale = 0.125f;
+  args.q = q.data(), args.q_stride = group * dim;
+  args.keys = args.values = cache.data();
+  args.out = out.data(), args.out_stride = group * dim;
+  for (auto _ : state) {
+    transformer::Attention(args, isa);
+    benchmark::DoNotOptimize(out.data());
+  }
+  const double keys = n * (depth - 0.5 * (n - 1));
+  SetRate(state, "FLOP/s", 4.0 * group * dim * keys);
+  SetRate(state, "keys/s", keys);
+}
+
+void RowDivergence(benchmark::State& state, Isa isa) {
+  const size_t n = state.range(0);
+  const std::vector<float> p = RandomFloats(n), q = RandomFloats(n);
+  for (auto _ : state) {
+    benchmark::DoNotOptimize(transformer::RowDivergence(p.data(), q.data(), n, isa));
+  }
+  SetRate(state, "logits/s", n);
+}
+
+void Elementwise(benchmark::State& state, Isa isa) {
+  const size_t n = state.range(0);
+  const std::vector<float> a = RandomFloats(n), b = RandomFloats(n);
+  std::vector<float> out(n);
+  const auto& kernels = transformer::ElementwiseFor(isa);
+  for (auto _ : state) {
+    kernels.silu_multiply(a.data(), b.data(), n, out.data());
+    benchmark::DoNotOptimize(out.data());
+  }
+  SetRate(state, "values/s", n);
+}
+
+void RegisterAll() {
+  for (Isa isa : {Isa::kReference, Isa::kAvx2, Isa::kAvx512}) {
+    if (!IsaSupported(isa)) continue;
+    const auto add = [&](const char* what, void (*run)(benchmark::State&, Isa)) {
+      const std::string name = fmt::format("{}/{}", what, IsaName(isa));
+      return benchmark::RegisterBenchmark(name.c_str(), run, isa);
+    };
+    auto* nt = add("matmul_nt", MatmulNt)
+                   ->Args({512, 576, 1536})
+                   ->Args({512, 1536, 576})
+                   ->Args({1, 576, 1536})
+                   ->Args({1, 1536, 576})
+                   ->Args({8, 1536, 576});
+    auto* nn = add("matmul_nn", MatmulNn)->Args({1536, 512, 16});
+    auto* syrk = add("syrk", Syrk)->Args({512, 576});
+    auto* attention = add("attention", Attention)->Args({1, 512, 64});
+    if (isa != Isa::kReference) {
+      nt->Args({512, 49152, 576})->Args({1, 49152, 576})->Args({512, 4096, 4096});
+      nn->Args({1536, 1536, 128});
+      syrk->Args({512, 1536})->Args({512, 2048});
+      attention->Args({1, 4096, 64})->Args({1, 4096, 128});
+      attention->Args({512, 512, 64})->Args({512, 4096, 64})->Args({512, 4096, 128});
+    }
+    for (auto* bench : {nt, nn, syrk, attention}) bench->Unit(benchmark::kMicrosecond);
+    add("row_divergence", RowDivergence)->Arg(49152)->Unit(benchmark::kMicrosecond);
+    add("silu_multiply", Elementwise)->Arg(1536)->Unit(benchmark::kNanosecond);
+  }
+}
+
+}  // namespace
+}  // namespace tq
+
+int main(int argc, char** argv) {
+  tq::RegisterAll();
+  benchmark::Initialize(&argc, argv);
+  if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 1;
+  benchmark::RunSpecifiedBenchmarks();
+  return 0;
+}
