@@ -29,6 +29,10 @@ double Seconds() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
+double Best(const std::vector<double>& values) {
+  return *std::min_element(values.begin(), values.end());
+}
+
 double Median(std::vector<double> values) {
   std::nth_element(values.begin(), values.begin() + values.size() / 2, values.end());
   return values[values.size() / 2];
@@ -112,12 +116,15 @@ struct Bench {
     }
     const double seconds = Median(product), weights = static_cast<double>(rows * options.cols);
     const double rate = weights * static_cast<double>(n) / seconds * 1e-9;
+    const double best = rate * seconds / Best(product);
     const double share = Median(read) / seconds;
     const double bytes_per_s = static_cast<double>(matrices.bytes()) / seconds;
-    std::printf("%-10s V=%d k=%d (%.2f bits) n=%-4llu %8.1f %s %7.2f GB/s %5.1f %% of plain read\n",
-                std::string(IsaName(isa)).c_str(), code.values, code.bits, code.rate(),
-                static_cast<unsigned long long>(n), rate, n == 1 ? "Gweights/s" : "GMAC/s    ",
-                bytes_per_s * 1e-9, 100 * share);
+    std::printf(
+        "%-10s V=%d k=%d (%.2f bits) n=%-4llu %8.1f (best %.1f) %s %7.2f GB/s %5.1f %% of plain "
+        "read\n",
+        std::string(IsaName(isa)).c_str(), code.values, code.bits, code.rate(),
+        static_cast<unsigned long long>(n), rate, best, n == 1 ? "Gweights/s" : "GMAC/s    ",
+        bytes_per_s * 1e-9, 100 * share);
     std::fflush(stdout);
     results.push_back({{"isa", IsaName(isa)},
                        {"values", code.values},
@@ -126,6 +133,7 @@ struct Bench {
                        {"rows", rows},
                        {"cols", options.cols},
                        {"macs_per_s", rate * 1e9},
+                       {"best_macs_per_s", best * 1e9},
                        {"bytes_per_s", bytes_per_s},
                        {"share_of_plain_read", share}});
   }

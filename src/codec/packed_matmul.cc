@@ -2,6 +2,8 @@
 #include "codec/packed_matmul.h"
 
 #include <algorithm>
+#include <span>
+#include <vector>
 
 #include "base/checked.h"
 #include "base/status.h"
@@ -21,8 +23,10 @@ constexpr uint64_t kGrainWeights = 32768;
 // Columns decoded at a time for many rows of x: 16 KiB of operands and a panel of 6 KiB
 // stay in any L1 cache.
 constexpr uint64_t kDecodeColumns = 512;
-// Rows of x per decode, at most: 128 KiB of sums stay in L2.
-constexpr uint64_t kBatchRows = 1024;
+// Fragments of 16 rows decoded together, and rows of x they meet, at most: 64 KiB of
+// operands and 256 KiB of sums stay in L2, and x is read from beyond it once per 64 rows.
+constexpr uint64_t kMaxFragments = 4;
+constexpr uint64_t kBatchRows = 516;
 
 struct alignas(64) CacheLine {
   uint8_t bytes[64];
@@ -109,29 +113,40 @@ void GemvTileRow(const Product& product, const SegmentWork& work, uint64_t tile_
   }
 }
 
-// 16 rows of a row of tiles against rows [x_begin, x_end) of x.
+// 16 rows of a row of tiles.
+struct Fragment {
+  const SegmentWork* work;
+  uint64_t tile_row, index;
+
+  uint64_t row() const {
+    return work->segment->row_begin + tile_row * work->shape.rows + index * kFragmentRows;
+  }
+};
+
+// Up to kMaxFragments fragments of a segment against a batch of rows of x.
 class FragmentProduct {
  public:
-  FragmentProduct(const Product& product, uint64_t batch_rows)
+  FragmentProduct(const Product& product, uint64_t batch_rows, uint64_t max_fragments)
       : product_(product),
-        decoded_(kDecodeColumns * trellis::kMaxDecodedBytesPerColumn / sizeof(CacheLine)),
-        partial_(batch_rows * kPartialLines),
-        totals_(product.parts > 1 ? batch_rows * kFragmentRows : 0) {}
+        batch_rows_(batch_rows),
+        decoded_(max_fragments * kDecodedLines),
+        partial_(max_fragments * batch_rows * kPartialLines),
+        totals_(product.parts > 1 ? max_fragments * batch_rows * kFragmentRows : 0) {}
 
-  void Run(const SegmentWork& work, uint64_t tile_row, int fragment, uint64_t x_begin,
-           uint64_t x_end) {
-    const uint64_t row = work.segment->row_begin + tile_row * work.shape.rows +
-                         static_cast<uint64_t>(fragment) * kFragmentRows;
-    if (row >= work.segment->row_end) return;
-    const uint64_t count = std::min<uint64_t>(kFragmentRows, work.segment->row_end - row);
+  void Run(std::span<const Fragment> fragments, uint64_t x_begin, uint64_t x_end) {
+    const SegmentWork& work = *fragments[0].work;
     const uint64_t part_tiles = kMaxSumColumns / work.shape.columns;
     for (uint64_t part = 0; part < product_.parts; ++part) {
       const uint64_t first = part * part_tiles;
-      const uint64_t last = std::min(first + part_tiles, work.tiles_across);
-      SumPart(work, tile_row, fragment, first, last, x_begin, x_end);
-      for (uint64_t i = 0; i < x_end - x_begin; ++i) {
-        int64_t* totals = totals_.empty() ? nullptr : totals_.data() + i * kFragmentRows;
-        FinishRows(product_, work, x_begin + i, part, row, Partial(i), count, totals);
+      SumPart(fragments, first, std::min(first + part_tiles, work.tiles_across), x_begin, x_end);
+      for (size_t f = 0; f < fragments.size(); ++f) {
+        const uint64_t row = fragments[f].row();
+        const uint64_t count = std::min<uint64_t>(kFragmentRows, work.segment->row_end - row);
+        for (uint64_t i = 0; i < x_end - x_begin; ++i) {
+          int64_t* totals =
+              totals_.empty() ? nullptr : totals_.data() + (f * batch_rows_ + i) * kFragmentRows;
+          FinishRows(product_, work, x_begin + i, part, row, Partial(f, i), count, totals);
+        }
       }
     }
   }
@@ -139,42 +154,56 @@ class FragmentProduct {
  private:
   // [2][8][2] int32 per row of x.
   static constexpr uint64_t kPartialLines = 2 * kFragmentRows * sizeof(int32_t) / sizeof(CacheLine);
+  static constexpr uint64_t kDecodedLines =
+      kDecodeColumns * trellis::kMaxDecodedBytesPerColumn / sizeof(CacheLine);
 
-  int32_t* Partial(uint64_t i) {
-    return reinterpret_cast<int32_t*>(partial_.data() + i * kPartialLines);
+  int32_t* Partial(size_t fragment, uint64_t i) {
+    return reinterpret_cast<int32_t*>(partial_.data() +
+                                      (fragment * batch_rows_ + i) * kPartialLines);
+  }
+  uint8_t* Decoded(size_t fragment) {
+    return reinterpret_cast<uint8_t*>(decoded_.data() + fragment * kDecodedLines);
   }
 
-  void SumPart(const SegmentWork& work, uint64_t tile_row, int fragment, uint64_t first,
-               uint64_t last, uint64_t x_begin, uint64_t x_end) {
+  // Sums over tiles [first, last). A panel of x comes from memory once for all fragments.
+  void SumPart(std::span<const Fragment> fragments, uint64_t first, uint64_t last, uint64_t x_begin,
+               uint64_t x_end) {
+    const SegmentWork& work = *fragments[0].work;
     const auto panel_rows = static_cast<uint64_t>(product_.input.panel_rows());
     const uint64_t step = kDecodeColumns / work.shape.columns;
+    const uint64_t groups = work.GroupsPerTile();
     const uint64_t group_bytes = GroupBytes(work.operand->form);
-    auto* decoded = reinterpret_cast<uint8_t*>(decoded_.data());
-    std::fill_n(Partial(0), (x_end - x_begin) * 2 * kFragmentRows, 0);
+    for (size_t f = 0; f < fragments.size(); ++f) {
+      std::fill_n(Partial(f, 0), (x_end - x_begin) * 2 * kFragmentRows, 0);
+    }
     for (uint64_t tile = first; tile < last; tile += step) {
       const uint64_t tiles = std::min(step, last - tile);
-      work.kernels->decode(work.TileRow(tile_row) + tile * work.shape.bytes(), tiles, fragment,
-                           decoded);
-      const uint64_t groups = work.GroupsPerTile();
+      for (size_t f = 0; f < fragments.size(); ++f) {
+        work.kernels->decode(work.TileRow(fragments[f].tile_row) + tile * work.shape.bytes(), tiles,
+                             static_cast<int>(fragments[f].index), Decoded(f));
+      }
       for (uint64_t x_row = x_begin; x_row < x_end; x_row += panel_rows) {
         const uint64_t rows = std::min(panel_rows, product_.input.n() - x_row);
         const uint8_t* panel = work.operand->bytes.data() + x_row * work.operand->row_bytes +
                                tile * groups * rows * group_bytes;
-        work.kernels->multiply[rows - 1](decoded, panel, tiles * groups, Partial(x_row - x_begin));
+        for (size_t f = 0; f < fragments.size(); ++f) {
+          work.kernels->multiply[rows - 1](Decoded(f), panel, tiles * groups,
+                                           Partial(f, x_row - x_begin));
+        }
       }
     }
   }
 
   const Product& product_;
+  const uint64_t batch_rows_;
   std::vector<CacheLine> decoded_, partial_;
   std::vector<int64_t> totals_;
 };
 
-// The segments of a matrix as kernels see them, and the items they are cut into.
+// The segments of a matrix as kernels see them, and their rows of tiles and fragments in order.
 class WorkList {
  public:
-  // An item is `rows_per_item` rows, or a row of tiles when that is 0.
-  WorkList(const Product& product, uint64_t rows_per_item) {
+  explicit WorkList(const Product& product) {
     for (const Segment& segment : product.matrix.segments) {
       TQ_CHECK(count_ < kMaxSegments);
       SegmentWork& work = work_[count_];
@@ -185,59 +214,79 @@ class WorkList {
       work.shape = trellis::ShapeOf(segment.code);
       work.tiles_across = CeilDiv<uint64_t>(product.matrix.cols, work.shape.columns);
       work.codes = product.matrix.codes.data() + segment.byte_offset;
-      const uint64_t tile_rows =
-          CeilDiv<uint64_t>(segment.row_end - segment.row_begin, work.shape.rows);
-      per_tile_row_[count_] = rows_per_item == 0 ? 1 : work.shape.rows / rows_per_item;
-      items_[count_] = tile_rows * per_tile_row_[count_];
+      tile_rows_[count_] = CeilDiv<uint64_t>(segment.row_end - segment.row_begin, work.shape.rows);
+      fragments_[count_] = tile_rows_[count_] * (work.shape.rows / kFragmentRows);
       ++count_;
     }
   }
 
-  uint64_t size() const { return items_[0] + items_[1]; }
+  uint64_t tile_rows() const { return tile_rows_[0] + tile_rows_[1]; }
+  uint64_t fragments() const { return fragments_[0] + fragments_[1]; }
 
-  // Calls body(work, tile_row, index inside the row of tiles) for items [begin, end).
-  template <class Body>
-  void ForEach(uint64_t begin, uint64_t end, Body&& body) const {
-    for (uint64_t item = begin; item < end; ++item) {
-      const size_t s = item < items_[0] ? 0 : 1;
-      const uint64_t local = s == 0 ? item : item - items_[0];
-      body(work_[s], local / per_tile_row_[s], local % per_tile_row_[s]);
+  Fragment TileRowAt(uint64_t i) const {
+    return i < tile_rows_[0] ? Fragment{&work_[0], i, 0}
+                             : Fragment{&work_[1], i - tile_rows_[0], 0};
+  }
+  // Takes up to `most` fragments of one segment from [next, end), leaving out those that are
+  // padding, and moves `next` on.
+  uint64_t Take(uint64_t& next, uint64_t end, uint64_t most, Fragment* fragments) const {
+    uint64_t count = 0;
+    for (; count < most && next < end; ++next) {
+      const Fragment fragment = FragmentAt(next);
+      if (count > 0 && fragment.work != fragments[0].work) break;
+      if (fragment.row() < fragment.work->segment->row_end) fragments[count++] = fragment;
     }
+    return count;
   }
 
  private:
   static constexpr size_t kMaxSegments = 2;
+
+  Fragment FragmentAt(uint64_t i) const {
+    const size_t s = i < fragments_[0] ? 0 : 1;
+    const uint64_t local = i - (s == 0 ? 0 : fragments_[0]);
+    const uint64_t per_tile_row = work_[s].shape.rows / kFragmentRows;
+    return {&work_[s], local / per_tile_row, local % per_tile_row};
+  }
+
   SegmentWork work_[kMaxSegments];
-  uint64_t items_[kMaxSegments] = {}, per_tile_row_[kMaxSegments] = {};
+  uint64_t tile_rows_[kMaxSegments] = {}, fragments_[kMaxSegments] = {};
   size_t count_ = 0;
 };
 
-void FastProduct(const Product& product, Executor& executor) {
-  const uint64_t n = product.input.n(), cols = product.matrix.cols;
-  if (n == 1) {
-    const WorkList list(product, 0);
-    const uint64_t item_weights = cols * kFragmentRows;
-    executor.ParallelFor(list.size(), std::max<uint64_t>(1, kGrainWeights / item_weights),
-                         [&](size_t begin, size_t end, size_t) {
-                           list.ForEach(begin, end,
-                                        [&](const SegmentWork& work, uint64_t tile_row, uint64_t) {
-                                          GemvTileRow(product, work, tile_row);
-                                        });
-                         });
-    return;
-  }
+void GemvProduct(const Product& product, Executor& executor) {
+  const WorkList list(product);
+  const uint64_t item_weights = product.matrix.cols * kFragmentRows;
+  executor.ParallelFor(list.tile_rows(), std::max<uint64_t>(1, kGrainWeights / item_weights),
+                       [&](size_t begin, size_t end, size_t) {
+                         for (size_t i = begin; i < end; ++i) {
+                           const Fragment at = list.TileRowAt(i);
+                           GemvTileRow(product, *at.work, at.tile_row);
+                         }
+                       });
+}
+
+void BatchProduct(const Product& product, Executor& executor) {
+  const WorkList list(product);
+  const uint64_t n = product.input.n();
   const auto panel_rows = static_cast<uint64_t>(product.input.panel_rows());
   const uint64_t batch = std::min(n, kBatchRows / panel_rows * panel_rows);
-  const WorkList list(product, kFragmentRows);
-  const uint64_t grain = std::max<uint64_t>(1, kGrainWeights / (cols * kFragmentRows * n));
-  executor.ParallelFor(list.size(), grain, [&](size_t begin, size_t end, size_t) {
-    FragmentProduct fragments(product, batch);
-    list.ForEach(begin, end, [&](const SegmentWork& work, uint64_t tile_row, uint64_t fragment) {
-      for (uint64_t x = 0; x < n; x += batch) {
-        fragments.Run(work, tile_row, static_cast<int>(fragment), x, std::min(n, x + batch));
+  // Few rows of x stay in the cache by themselves; else fragments share their passage
+  // through it, as long as every thread has work.
+  const uint64_t shares = CeilDiv<uint64_t>(list.fragments(), 2 * executor.threads());
+  const uint64_t together = n <= panel_rows ? 1 : std::min<uint64_t>(kMaxFragments, shares);
+  const uint64_t enough = kGrainWeights / (product.matrix.cols * kFragmentRows * n);
+  const auto body = [&](size_t begin, size_t end, size_t) {
+    FragmentProduct fragments_product(product, batch, together);
+    Fragment fragments[kMaxFragments];
+    for (uint64_t next = begin; next < end;) {
+      const uint64_t count = list.Take(next, end, together, fragments);
+      for (uint64_t x = 0; count > 0 && x < n; x += batch) {
+        fragments_product.Run({fragments, count}, x, std::min(n, x + batch));
       }
-    });
-  });
+    }
+  };
+  executor.ParallelFor(list.fragments(), std::max(together, enough), body);
 }
 
 // Decoded floats against float activations, a block of rows at a time, summed in double
@@ -296,7 +345,11 @@ void PackedMatmul(const PackedMatrix& matrix, const RotatedInput& input, MatmulP
     return;
   }
   const Product product{matrix, input, y, kernels, CeilDiv<uint64_t>(matrix.cols, kMaxSumColumns)};
-  FastProduct(product, executor);
+  if (input.n() == 1) {
+    GemvProduct(product, executor);
+  } else {
+    BatchProduct(product, executor);
+  }
   if (matrix.out_block != 1) TransformOutput(matrix, kernels, input.n(), executor, y);
 }
 

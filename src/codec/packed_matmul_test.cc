@@ -232,7 +232,7 @@ TEST_P(PackedMatmulTest, TwoSegmentsKeepTheirOwnCodes) {
   InlineExecutor executor;
   for (size_t i = 0; i < 9; ++i) {
     const Code first = trellis::kMatmulCodes[i], second = trellis::kMatmulCodes[(i * 5 + 3) % 9];
-    for (uint64_t n : {1, 5}) {
+    for (uint64_t n : {1, 5, 14}) {
       SCOPED_TRACE(fmt::format("V {} k {} then V {} k {}, n {}", first.values, first.bits,
                                second.values, second.bits, n));
       const PackedMatrix matrix = RandomMatrix(130, 72, first, second, 64, 1, 128);

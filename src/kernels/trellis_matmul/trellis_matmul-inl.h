@@ -206,22 +206,26 @@ void Multiply(const uint8_t* decoded, const uint8_t* panel, size_t groups, int32
     const uint8_t* operands = decoded + first / kParts * kOperands * 64;
     const uint8_t* activations = panel;
     for (size_t g = 0; g < groups; ++g, operands += kGroupSize, activations += 8 * N) {
+      Vec w[kOperands][kVecs];
 #pragma GCC unroll 2
       for (int o = 0; o < kOperands; ++o) {
-        Vec w[kVecs];
 #pragma GCC unroll 4
         for (int v = 0; v < kVecs; ++v) {
-          w[v] = Simd::Load(operands + (v / kParts * kOperands + o) * 64 + v % kParts * kVecBytes);
+          w[o][v] =
+              Simd::Load(operands + (v / kParts * kOperands + o) * 64 + v % kParts * kVecBytes);
         }
+      }
 #pragma GCC unroll 12
-        for (int i = 0; i < N; ++i) {
-          const Vec a = Simd::Broadcast(activations + 8 * i);
+      for (int i = 0; i < N; ++i) {
+        const Vec a = Simd::Broadcast(activations + 8 * i);
+#pragma GCC unroll 2
+        for (int o = 0; o < kOperands; ++o) {
 #pragma GCC unroll 4
           for (int v = 0; v < kVecs; ++v) {
             if constexpr (kWordForm) {
-              sums[i][v] = Simd::DotWords(sums[i][v], w[v], a);
+              sums[i][v] = Simd::DotWords(sums[i][v], w[o][v], a);
             } else {
-              sums[i][v] = Simd::DotBytes(sums[i][v], w[v], a);
+              sums[i][v] = Simd::DotBytes(sums[i][v], w[o][v], a);
             }
           }
         }

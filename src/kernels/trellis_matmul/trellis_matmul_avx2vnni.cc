@@ -13,8 +13,8 @@ namespace {
 #include "kernels/trellis_matmul/simd_ymm.h"
 
 struct Simd : SimdYmm {
-  // 2 x 6 sums, 2 operands, 1 activation: 15 of 16 registers.
-  static constexpr int kPanelRows = 6;
+  // 2 x 5 sums, 4 operands, 1 activation: 15 of 16 registers.
+  static constexpr int kPanelRows = 5;
   static constexpr int kMultiplyVecs = 2;
   template <int kValues>
   static constexpr ActivationForm kGemvForm = ActivationForm::kBytes;
