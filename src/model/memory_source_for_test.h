@@ -26,6 +26,7 @@ class MemorySource final : public ModelSource {
     if (it == values_.end()) return NotFound("memory: no tensor {}", name);
     return it->second;
   }
+  StatusOr<Tensor> LoadStored(std::string_view name) const override { return LoadFloat(name); }
   Status HashTensor(std::string_view name, Hasher& hasher) const override {
     TQ_ASSIGN_OR_RETURN(const Tensor tensor, LoadFloat(name));
     hasher.Update(tensor.data(), tensor.num_bytes());

@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "kernels/transformer/attention.h"
 #include "model/embedding.h"
 
 namespace tq {
@@ -25,7 +26,7 @@ Status CheckConfig(const ModelConfig& c) {
       {"num_layers", c.num_layers},     {"num_heads", c.num_heads},
       {"num_kv_heads", c.num_kv_heads}, {"head_dim", c.head_dim},
       {"max_position", c.max_position}, {"intermediate_size", c.intermediate_size}};
-  constexpr uint32_t kLimit = 1u << 28;
+  constexpr uint32_t kLimit = 1u << 23;  // times head_dim it still fits 32 bits
   for (const auto& [name, value] : sizes) {
     if (value == 0 || value > kLimit) {
       return InvalidArgument("config: {} is {}: must be from 1 to {}", name, value, kLimit);
@@ -38,10 +39,9 @@ Status CheckConfig(const ModelConfig& c) {
   if (c.head_dim % 2 != 0) {
     return InvalidArgument("config: head_dim {} is odd, RoPE turns pairs", c.head_dim);
   }
-  constexpr uint64_t kAttentionLimit = 1u << 30;
-  if (uint64_t{c.num_heads} * c.head_dim > kAttentionLimit) {
-    return InvalidArgument("config: {} heads of {} values exceed {}", c.num_heads, c.head_dim,
-                           kAttentionLimit);
+  if (c.head_dim > transformer::kMaxHeadDim) {
+    return Unimplemented("config: head_dim {}: at most {} is supported", c.head_dim,
+                         transformer::kMaxHeadDim);
   }
   if (!(c.rope_theta > 0) || !(c.rms_norm_eps >= 0)) {
     return InvalidArgument("config: rope_theta {} or rms_norm_eps {} is not usable", c.rope_theta,

@@ -26,7 +26,7 @@ uint64_t FirstNonFinite(const float* x, uint64_t size);
 // i + head_dim / 2 and turns by position * theta^(-2 i / head_dim).
 class RopeTable {
  public:
-  RopeTable(uint32_t head_dim, float theta);
+  RopeTable(uint32_t head_dim, float theta) : half_(head_dim / 2), theta_(theta) {}
   // Cosines and sines of positions [begin, begin + n); kept until others are asked for.
   void Prepare(uint64_t begin, uint64_t n);
   // float [head_dim / 2] of the i-th prepared position.
@@ -35,7 +35,7 @@ class RopeTable {
 
  private:
   uint64_t half_;
-  std::vector<double> frequencies_;  // radians per position
+  double theta_;
   uint64_t begin_ = 0, n_ = 0;
   std::vector<float> cosines_, sines_;
 };
