@@ -65,7 +65,11 @@ void Bpe::Encode(std::string_view word, Scratch& scratch, std::vector<int32_t>& 
 // position; the heap holds (rank, position) of every pair that ever was, and an entry is
 // stale when its position's rank is another by now.
 void Bpe::EncodeBounded(std::string_view word, Scratch& scratch, std::vector<int32_t>& ids) const {
-  auto& [tokens, next, previous, ranks, heap] = scratch;
+  auto& tokens = scratch.tokens;
+  auto& next = scratch.next;
+  auto& previous = scratch.previous;
+  auto& ranks = scratch.ranks;
+  auto& heap = scratch.heap;
   tokens.clear();
   for (const char byte : word) {
     const int32_t token = byte_tokens_[static_cast<uint8_t>(byte)];

@@ -1,0 +1,111 @@
+// Tokenizers and texts from arbitrary bytes. The first byte picks what the rest is:
+//   0: tokenizer.json, NUL, tokenizer_config.json, NUL, a text
+//   1: a text for a fixed vocabulary
+//   2: a vocabulary built from the bytes, with merges and added tokens, and a text
+#include <algorithm>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "tokenizer/byte_spelling.h"
+#include "tokenizer/tokenizer.h"
+
+namespace tq {
+namespace {
+
+// Takes bytes from the front; zeros when there are none left.
+class Input {
+ public:
+  explicit Input(std::string_view bytes) : bytes_(bytes) {}
+  uint8_t Byte() {
+    if (bytes_.empty()) return 0;
+    const auto byte = static_cast<uint8_t>(bytes_[0]);
+    bytes_.remove_prefix(1);
+    return byte;
+  }
+  std::string_view Until(char end) {
+    const std::string_view piece = bytes_.substr(0, bytes_.find(end));
+    bytes_.remove_prefix(std::min(bytes_.size(), piece.size() + 1));
+    return piece;
+  }
+  std::string_view Rest() const { return bytes_; }
+
+ private:
+  std::string_view bytes_;
+};
+
+// Merges join earlier tokens; a third byte makes some results added tokens.
+TokenizerData DataFromBytes(Input& input) {
+  TokenizerData data;
+  for (int byte = 0; byte < 256; ++byte) {
+    data.tokens.push_back(SpellByte(static_cast<uint8_t>(byte)));
+  }
+  data.types.resize(256, TokenType::kNormal);
+  const uint8_t flags = input.Byte();
+  data.pre_tokenizer = flags & 1 ? PreTokenizerKind::kSmolLm : PreTokenizerKind::kGpt2;
+  data.add_prefix_space = flags & 2;
+  for (int n = input.Byte(); n > 0; --n) {
+    const size_t left = input.Byte() % data.tokens.size();
+    const size_t right = (input.Byte() * size_t{7}) % data.tokens.size();
+    const uint8_t kind = input.Byte();
+    if (data.tokens[left].size() + data.tokens[right].size() > 100) continue;
+    const auto id = static_cast<int32_t>(data.tokens.size());
+    data.tokens.push_back(data.tokens[left] + data.tokens[right]);
+    data.types.push_back(kind < 200   ? TokenType::kNormal
+                         : kind < 228 ? TokenType::kControl
+                                      : TokenType::kUserDefined);
+    if (kind < 200) {
+      data.merges.push_back({static_cast<int32_t>(left), static_cast<int32_t>(right), id});
+    } else if (kind & 1) {
+      data.matched_late.push_back(id);
+    }
+  }
+  return data;
+}
+
+void Require(bool condition) {
+  if (!condition) __builtin_trap();
+}
+
+void Exercise(const TokenizerData& data, bool all_bytes, std::string_view text) {
+  const auto tokenizer = Tokenizer::Create(data);
+  if (!tokenizer.ok()) return;
+  for (const bool parse_special : {false, true}) {
+    const std::vector<int32_t> ids = (*tokenizer)->Encode(text, parse_special);
+    const auto decoded = (*tokenizer)->Decode(ids, /*show_special=*/true);
+    Require(decoded.ok());
+    if (all_bytes && !data.add_prefix_space) Require(*decoded == text);
+  }
+  const std::string json = TokenizerDataToJson(data);
+  const auto again = TokenizerDataFromJson(json, TokenizerConfigToJson(data));
+  Require(again.ok() && *again == data);
+}
+
+}  // namespace
+}  // namespace tq
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* bytes, size_t size) {
+  tq::Input input(std::string_view(reinterpret_cast<const char*>(bytes), size));
+  switch (input.Byte()) {
+    case 0: {
+      const std::string_view json = input.Until('\0'), config = input.Until('\0');
+      const auto data = tq::TokenizerDataFromJson(json, config);
+      if (data.ok()) tq::Exercise(*data, false, input.Rest());
+      break;
+    }
+    case 1: {
+      tq::Input fixed(std::string_view("\0\4th\0\0e\1  \2aa\3", 14));
+      tq::Exercise(tq::DataFromBytes(fixed), true, input.Rest());
+      break;
+    }
+    case 2: {
+      const tq::TokenizerData data = tq::DataFromBytes(input);
+      tq::Exercise(data, true, input.Rest());
+      break;
+    }
+    default:
+      break;
+  }
+  return 0;
+}
