@@ -15,6 +15,10 @@ int32_t Pair(int low, int high) {
                               static_cast<uint32_t>(high & 0xFFFF) << 16);
 }
 
+// Shift of the table's values. For V = 2 and 4 the one that gives their product with
+// themselves, A^2 + B^2 and |v|^2 = 2 (|v|^2 / 2), the cost's fractional bits.
+int TableShift(Code code) { return code.values == 1 ? code.bits : code.values == 2 ? 3 : 2; }
+
 int Batch(Isa isa) {
   switch (isa) {
     case Isa::kAvx512:
@@ -30,36 +34,38 @@ int Batch(Isa isa) {
 }  // namespace
 
 void FillTable(Code code, int32_t* table) {
-  const int k = code.bits;
+  const int shift = TableShift(code);
   for (uint32_t state = 0; state < 1u << code.state_bits; ++state) {
     const uint32_t h = state * trellis::kMultiplier;
     const int u0 = h & 255, u1 = (h >> 8) & 255, u2 = (h >> 16) & 255, u3 = h >> 24;
     const auto word = [&](int w) -> int32_t& { return table[TableIndex(code, state, w)]; };
     if (code.values == 1) {
       const int c = u0 + u1 + u2 + u3 - 510;
-      word(0) = Pair(c << k, c * c / 4 - 32768);
+      word(0) = Pair(c << shift, c * c / 4 - 32768);
     } else if (code.values == 2) {
-      const int a = u0 + u2 - 255, b = u1 + u3 - 255;
-      word(0) = Pair(a << k, b << k);
-      word(1) = (a * a + b * b) << CostBits(2);
+      word(0) = Pair((u0 + u2 - 255) << shift, (u1 + u3 - 255) << shift);
     } else {
       const int v[4] = {2 * u0 - 255, 2 * u1 - 255, 2 * u2 - 255, 2 * u3 - 255};
-      word(0) = Pair(v[0] << k, v[1] << k);
-      word(1) = Pair(v[2] << k, v[3] << k);
-      const int norm = v[0] * v[0] + v[1] * v[1] + v[2] * v[2] + v[3] * v[3];
-      word(2) = norm / 2 << CostBits(4);
+      word(0) = Pair(v[0] << shift, v[1] << shift);
+      word(1) = Pair(v[2] << shift, v[3] << shift);
     }
   }
 }
 
 void QuantizeTarget(Code code, const float* values, int32_t* words) {
   const float limit = TargetLimit(code.values);
-  const float unit = static_cast<float>(1 << (CostBits(code.values) - code.bits));
+  // Fractional bits: as many as complete the table's, rounded so that the cost's low k
+  // bits are zero.
+  const int bits = CostBits(code.values) - TableShift(code);
+  const int zeros = std::max(0, code.bits - TableShift(code));
+  const auto unit = static_cast<float>(1 << (bits - zeros));
   float x[4];
   for (int v = 0; v < code.values; ++v) {
     x[v] = std::isnan(values[v]) ? 0 : std::clamp(values[v], -limit, limit);
   }
-  const auto negated = [&](float y) { return -static_cast<int>(std::lrint(y * unit)); };
+  const auto negated = [&](float y) {
+    return -static_cast<int>(std::lrint(y * unit)) * (1 << zeros);
+  };
   if (code.values == 1) {
     words[0] = Pair(negated(x[0]), 2 << CostBits(1));
   } else if (code.values == 2) {
@@ -77,7 +83,7 @@ int BatchTiles(Code, Isa isa) { return Batch(isa); }
 size_t ScratchBytes(Code code, int steps, Isa isa) {
   const size_t states = size_t{1} << (code.state_bits - code.bits);
   if (isa == Isa::kReference) return (2 * sizeof(int64_t) + steps) * states;
-  return Batch(isa) * (2 * sizeof(int32_t) * CostStride(code) + steps * WinnerBytes(code));
+  return Batch(isa) * (2 * sizeof(int32_t) * TileCosts(code) + steps * WinnerBytes(code));
 }
 
 void FindPaths(const Args& args, Isa isa) {

@@ -10,10 +10,10 @@
 //   V = 4: |v|^2 / 2 - v . (H x / 2)                (H: signs of DecodeState)
 //
 // All of it is computed exactly in 32-bit integers, with the targets (x, x0 +- x1, H x / 2)
-// rounded to multiples of 2^-g: two products of int16 per lane and instruction. Costs
-// carry kCostBits = g + k fractional bits, so their low k bits are zero, and the search
-// keeps there which of the 2^k predecessors won: one minimum finds both, and ties go to
-// the lowest state. Every level gives the same path.
+// rounded to multiples of 2^-g: two products of int16 per lane and instruction, the norm
+// of A, B or v as their product with themselves. Costs carry CostBits = g + k fractional bits, so
+// their low k bits are zero, and the search keeps there which of the 2^k predecessors won: one
+// minimum finds both, and ties go to the lowest state. Every level gives the same path.
 //
 // Magnitudes, for |x| <= TargetLimit: a step costs less than 2^25.2 and more than
 // -2^24.9 (V = 4; less for V = 1 and 2). Any two states are joined by ceil(16 / k) <= 8
@@ -35,10 +35,8 @@
 
 namespace tq::viterbi {
 
-// int32 words per step of a target and per state of a table: pairs of int16, and for
-// V > 1 the |c|^2 term.
-constexpr int TargetWords(int values) { return values == 4 ? 2 : 1; }
-constexpr int TableWords(int values) { return values == 1 ? 1 : values == 2 ? 2 : 3; }
+// int32 words, each a pair of int16, per step of a target and per state of a table.
+constexpr int Words(int values) { return values == 4 ? 2 : 1; }
 constexpr int CostBits(int values) { return values == 4 ? 5 : 6; }
 // Targets are clamped to this many decoded units: beyond the largest decoded value, and
 // small enough for int16 arithmetic.
@@ -51,15 +49,15 @@ constexpr size_t TableIndex(trellis::Code code, uint32_t state, int word) {
   const uint32_t j = state >> (code.state_bits - code.bits);
   const uint32_t q = state & ((1u << (code.state_bits - code.bits)) - 1);
   const size_t group = size_t{q / kTableLanes} << code.bits | j;
-  return (group * TableWords(code.values) + word) * kTableLanes + q % kTableLanes;
+  return (group * Words(code.values) + word) * kTableLanes + q % kTableLanes;
 }
 constexpr size_t TableSize(trellis::Code code) {
-  return (size_t{1} << code.state_bits) * TableWords(code.values);
+  return (size_t{1} << code.state_bits) * Words(code.values);
 }
 // table: int32 [TableSize(code)].
 void FillTable(trellis::Code code, int32_t* table);
 
-// One step's V target values (decoded units) as TargetWords words. NaN counts as 0.
+// One step's V target values (decoded units) as Words(V) words. NaN counts as 0.
 void QuantizeTarget(trellis::Code code, const float* values, int32_t* words);
 
 struct Args {
@@ -67,7 +65,7 @@ struct Args {
   int steps;               // of the circle; at least 32
   int reach;               // half the steps of the free search; at most steps / 2
   const int32_t* table;    // FillTable
-  const int32_t* targets;  // [tiles, steps, TargetWords]
+  const int32_t* targets;  // [tiles, steps, Words]
   int tiles;
   uint16_t* states;  // [tiles, steps]: the result
   uint8_t* scratch;  // ScratchBytes(code, steps, isa), aligned to 64
@@ -98,11 +96,11 @@ void FindPaths(const Args& args);
 }
 #endif
 
-// Scratch of the vector levels, per tile of a batch: two cost arrays (padded so that
-// tiles do not compete for the same cache sets) and the winners of every step.
-constexpr size_t kCostPadding = 16 * 5;
-constexpr size_t CostStride(trellis::Code code) {
-  return (size_t{1} << (code.state_bits - code.bits)) + kCostPadding;
+// Scratch of the vector levels, per tile of a batch: two arrays of costs, with a gap of
+// kCostLanes for each of the 2^k values of the top bits, and the winners of every step.
+inline constexpr int kCostLanes = 16;
+constexpr size_t TileCosts(trellis::Code code) {
+  return (size_t{1} << (code.state_bits - code.bits)) + (size_t{kCostLanes} << code.bits);
 }
 // Winners per byte: 2, 4, 4 or 8 bits each for k = 2, 3, 4, 5.
 constexpr int WinnersPerByte(int bits) { return bits == 2 ? 4 : bits == 5 ? 1 : 2; }

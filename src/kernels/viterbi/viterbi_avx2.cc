@@ -10,9 +10,7 @@ namespace {
 
 inline Vec Dot(Vec sum, Vec a, Vec b) { return Add(sum, _mm256_madd_epi16(a, b)); }
 
-#define TQ_UNROLL_WINNERS _Pragma("GCC unroll 4")
 #include "kernels/viterbi/viterbi_inl.h"
-#undef TQ_UNROLL_WINNERS
 
 }  // namespace
 

@@ -10,9 +10,7 @@ namespace {
 
 inline Vec Dot(Vec sum, Vec a, Vec b) { return _mm256_dpwssd_avx_epi32(sum, a, b); }
 
-#define TQ_UNROLL_WINNERS _Pragma("GCC unroll 4")
 #include "kernels/viterbi/viterbi_inl.h"
-#undef TQ_UNROLL_WINNERS
 
 }  // namespace
 

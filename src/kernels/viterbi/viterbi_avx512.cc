@@ -47,9 +47,7 @@ inline void StoreBytes(uint8_t* p, Vec x) {
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(x));
 }
 
-#define TQ_UNROLL_WINNERS _Pragma("GCC unroll 4")
 #include "kernels/viterbi/viterbi_inl.h"
-#undef TQ_UNROLL_WINNERS
 
 }  // namespace
 

@@ -15,24 +15,47 @@
 constexpr int32_t kForbidden = 1 << 30;
 constexpr int kRebaseEvery = 16;
 
+// The inner loops must keep their vectors in registers.
+#define TQ_INLINE inline __attribute__((always_inline))
+
+// How the costs of kTiles tiles are laid out.
+template <int kBits, int kTiles>
+struct CostLayout {
+  int overlaps;   // 2^(L - k)
+  int top_shift;  // L - 2k
+
+  // Where the cost of overlap q of tile t stands: 16 neighbours of each tile in turn, and
+  // a gap between the 2^k runs that one vector of states reads, which would otherwise
+  // compete for the same cache sets.
+  TQ_INLINE int At(int q, int t) const {
+    const int gap = top_shift >= 4 ? (q >> top_shift) * kCostLanes * kTiles : 0;
+    return (q / kCostLanes * kTiles + t) * kCostLanes + q % kCostLanes + gap;
+  }
+
+  // The low k bits of the cost of overlap q: the top k bits of q, which are the winning
+  // j if a state above q is chosen.
+  TQ_INLINE Vec TopBits(int q) const {
+    // The same for kLanes neighbours, but for k = 5 at L = 12.
+    if (kBits < 5 || top_shift >= 4) return Set1(q >> top_shift);
+    return ShiftRight(Add(Set1(q), Iota()), top_shift);
+  }
+};
+
 // A batch of kTiles tiles of one code.
 template <int kValues, int kBits, int kTiles>
 class Search {
  public:
   explicit Search(const Args& args, int first_tile)
       : args_(args),
-        overlaps_(1 << (args.code.state_bits - kBits)),
-        top_shift_(args.code.state_bits - 2 * kBits) {
-    const size_t cost_bytes = sizeof(int32_t) * CostStride(args.code);
-    const size_t winner_bytes = WinnerBytes(args.code) * args.steps;
-    uint8_t* at = args.scratch;
+        layout_{1 << (args.code.state_bits - kBits), args.code.state_bits - 2 * kBits} {
+    const size_t costs = kTiles * TileCosts(args.code);
+    best_ = reinterpret_cast<int32_t*>(args.scratch);
+    next_ = best_ + costs;
+    uint8_t* winners = reinterpret_cast<uint8_t*>(next_ + costs);
     for (int t = 0; t < kTiles; ++t) {
-      targets_[t] = args.targets + size_t(first_tile + t) * args.steps * kTargetWords;
-      best_[t] = reinterpret_cast<int32_t*>(at);
-      next_[t] = reinterpret_cast<int32_t*>(at + cost_bytes);
-      at += 2 * cost_bytes;
+      targets_[t] = args.targets + size_t(first_tile + t) * args.steps * kWords;
+      winners_[t] = winners + t * WinnerBytes(args.code) * args.steps;
     }
-    for (int t = 0; t < kTiles; ++t, at += winner_bytes) winners_[t] = at;
   }
 
   void FindPaths(uint16_t* states) {
@@ -43,7 +66,7 @@ class Search {
     for (int t = 0; t < kTiles; ++t) overlap[t] = Follow(t, Lowest(t), args_.reach, nullptr);
     for (int t = 0; t < kTiles; ++t) {
       Start(t, kForbidden);
-      best_[t][overlap[t]] -= kForbidden;
+      best_[layout_.At(overlap[t], t)] -= kForbidden;
     }
     Run(0, args_.steps, true);
     for (int t = 0; t < kTiles; ++t) {
@@ -52,22 +75,14 @@ class Search {
   }
 
  private:
-  static constexpr int kTargetWords = TargetWords(kValues);
-  static constexpr int kTableWords = TableWords(kValues);
+  static constexpr int kWords = Words(kValues);
   static constexpr int kPerByte = WinnersPerByte(kBits);
   static constexpr int kWinnerBits = 8 / kPerByte;
   static constexpr int kWinners = 1 << kBits;
 
-  // The low k bits of best[q]: the top k bits of q, which are the winning j if q's
-  // state is chosen.
-  Vec TopBits(int q) const {
-    if (top_shift_ >= 4) return Set1(q >> top_shift_);  // the same for kLanes neighbours
-    return ShiftRight(Add(Set1(q), Iota()), top_shift_);
-  }
-
   void Start(int t, int32_t cost) {
-    for (int q = 0; q < overlaps_; q += kLanes) {
-      Store(best_[t] + q, Or(Set1(cost), TopBits(q)));
+    for (int q = 0; q < layout_.overlaps; q += kLanes) {
+      Store(best_ + layout_.At(q, t), Or(Set1(cost), layout_.TopBits(q)));
     }
   }
 
@@ -80,78 +95,100 @@ class Search {
       } else {
         Step<false>(step, i);
       }
-      for (int t = 0; t < kTiles; ++t) {
-        int32_t* swap = best_[t];
-        best_[t] = next_[t];
-        next_[t] = swap;
-      }
+      int32_t* swap = best_;
+      best_ = next_;
+      next_ = swap;
       if (i % kRebaseEvery == 0) Rebase();
     }
   }
 
   template <bool kKeep>
   void Step(int step, int row) {
-    Vec target[kTiles][kTargetWords];
+    // Copies: the stores below might change members, as far as the compiler knows.
+    const CostLayout<kBits, kTiles> layout = layout_;
+    const int32_t* best = best_;
+    int32_t* next = next_;
+    const int32_t* table = args_.table;
+    Vec target[kTiles][kWords];
+    uint8_t* winners[kTiles];
     for (int t = 0; t < kTiles; ++t) {
-      for (int w = 0; w < kTargetWords; ++w) {
-        target[t][w] = Set1(targets_[t][step * kTargetWords + w]);
-      }
+      for (int w = 0; w < kWords; ++w) target[t][w] = Set1(targets_[t][step * kWords + w]);
+      winners[t] = winners_[t] + size_t(row) * (layout.overlaps / kPerByte);
     }
-    const Vec mask = Set1(kWinners - 1);
-    const size_t row_at = size_t(row) * (overlaps_ / kPerByte);
-    for (int q = 0; q < overlaps_; q += kPerByte * kLanes) {
+    for (int q = 0; q < layout.overlaps; q += kPerByte * kLanes) {
       Vec packed[kTiles];
-      for (int t = 0; t < kTiles; ++t) packed[t] = Set1(0);
+#pragma GCC unroll 4
       for (int part = 0; part < kPerByte; ++part) {
         const int at = q + part * kLanes;
+        const Vec mask = Set1(kWinners - 1);
         Vec least[kTiles];
-        LeastCosts(at, target, least);
-        const Vec top = TopBits(at);
+        LeastCosts(layout, table, best, at, target, least);
+        const Vec top = layout.TopBits(at);
+        int32_t* to = next + layout.At(at, 0);
         for (int t = 0; t < kTiles; ++t) {
-          Store(next_[t] + at, Select(mask, least[t], top));
-          if constexpr (kKeep) {
-            const Vec winner = And(mask, least[t]);
-            packed[t] = Or(packed[t], ShiftLeft(winner, part * kWinnerBits));
+          Store(to + t * kCostLanes, Select(mask, least[t], top));
+          if (!kKeep) continue;
+          if (part == 0) {
+            packed[t] = And(mask, least[t]);
+          } else {
+            const int shift = part * kWinnerBits;
+            const Vec place = Set1((kWinners - 1) << shift);
+            packed[t] = Select(place, packed[t], ShiftLeft(least[t], shift));
           }
         }
       }
-      if constexpr (kKeep) {
-        for (int t = 0; t < kTiles; ++t) {
-          StoreBytes(winners_[t] + row_at + q / kPerByte, packed[t]);
-        }
-      }
+      for (int t = 0; kKeep && t < kTiles; ++t) StoreBytes(winners[t] + q / kPerByte, packed[t]);
     }
   }
 
   // The least cost, winner in its low bits, over the 2^k states above each of kLanes
   // overlaps from q on.
-  inline void LeastCosts(int q, const Vec (*target)[kTargetWords], Vec* least) const {
-    const int32_t* table = args_.table +
-                           size_t(q / kTableLanes) * kWinners * kTableWords * kTableLanes +
-                           q % kTableLanes;
+  static TQ_INLINE void LeastCosts(const CostLayout<kBits, kTiles>& layout, const int32_t* table,
+                                   const int32_t* best, int q, const Vec (*target)[kWords],
+                                   Vec* least) {
+    table += size_t(q / kTableLanes) * kWinners * kWords * kTableLanes + q % kTableLanes;
     const int below = q >> kBits;
-    TQ_UNROLL_WINNERS
-    for (int j = 0; j < kWinners; ++j) {
-      Vec word[kTableWords];
-      for (int w = 0; w < kTableWords; ++w) word[w] = Load(table + w * kTableLanes);
-      table += kTableWords * kTableLanes;
-      const int from = (j << top_shift_) + below;
-      for (int t = 0; t < kTiles; ++t) {
-        Vec cost = Expand<kBits>(best_[t] + from);
-        if constexpr (kValues > 1) cost = Add(cost, word[kTableWords - 1]);
-        cost = Dot(cost, word[0], target[t][0]);
-        if constexpr (kValues == 4) cost = Dot(cost, word[1], target[t][kTargetWords - 1]);
-        least[t] = j == 0 ? cost : Min(least[t], cost);
+    const int32_t* from = best + layout.At(below, 0);
+    Costs(table, from, target, least);
+    // The next j's costs are a constant further on, but for k = 5 at L = 12, where a run
+    // is shorter than a vector.
+    const size_t run = size_t(kTiles) * ((1 << layout.top_shift) + kCostLanes);
+#pragma GCC unroll 4
+    for (int j = 1; j < kWinners; ++j) {
+      table += kWords * kTableLanes;
+      if constexpr (kBits < 5) {
+        from += run;
+      } else {
+        from = best + layout.At((j << layout.top_shift) + below, 0);
       }
+      Vec cost[kTiles];
+      Costs(table, from, target, cost);
+      for (int t = 0; t < kTiles; ++t) least[t] = Min(least[t], cost[t]);
+    }
+  }
+
+  // Costs of kLanes neighbouring states: `best` is their successors' cost, tile 0.
+  static TQ_INLINE void Costs(const int32_t* table, const int32_t* best,
+                              const Vec (*target)[kWords], Vec* cost) {
+    Vec word[kWords], norm = Set1(0);
+    for (int w = 0; w < kWords; ++w) {
+      word[w] = Load(table + w * kTableLanes);
+      if constexpr (kValues > 1) norm = Dot(norm, word[w], word[w]);
+    }
+    for (int t = 0; t < kTiles; ++t) {
+      cost[t] = Expand<kBits>(best + t * kCostLanes);
+      if constexpr (kValues > 1) cost[t] = Add(cost[t], norm);
+      for (int w = 0; w < kWords; ++w) cost[t] = Dot(cost[t], word[w], target[t][w]);
     }
   }
 
   // Subtracts the cost of overlap 0 from all; the low bits stay.
   void Rebase() {
     for (int t = 0; t < kTiles; ++t) {
-      const Vec base = Set1(best_[t][0] & -kWinners);
-      for (int q = 0; q < overlaps_; q += kLanes) {
-        Store(best_[t] + q, Sub(Load(best_[t] + q), base));
+      const Vec base = Set1(best_[layout_.At(0, t)] & -kWinners);
+      for (int q = 0; q < layout_.overlaps; q += kLanes) {
+        int32_t* costs = best_ + layout_.At(q, t);
+        Store(costs, Sub(Load(costs), base));
       }
     }
   }
@@ -159,15 +196,15 @@ class Search {
   // The overlap of least cost, the lowest of equals (their low bits rise with q).
   uint32_t Lowest(int t) const {
     int lowest = 0;
-    for (int q = 1; q < overlaps_; ++q) {
-      if (best_[t][q] < best_[t][lowest]) lowest = q;
+    for (int q = 1; q < layout_.overlaps; ++q) {
+      if (best_[layout_.At(q, t)] < best_[layout_.At(lowest, t)]) lowest = q;
     }
     return lowest;
   }
 
   uint32_t Follow(int t, uint32_t q, int count, uint16_t* states) const {
     for (int i = 0; i < count; ++i) {
-      const uint8_t* row = winners_[t] + size_t(i) * (overlaps_ / kPerByte);
+      const uint8_t* row = winners_[t] + size_t(i) * (layout_.overlaps / kPerByte);
       const uint32_t group = q / (kPerByte * kLanes), part = q / kLanes % kPerByte;
       const uint32_t byte = row[group * kLanes + q % kLanes];
       const uint32_t j = byte >> (part * kWinnerBits) & (kWinners - 1);
@@ -179,10 +216,9 @@ class Search {
   }
 
   const Args& args_;
-  const int overlaps_;   // 2^(L - k)
-  const int top_shift_;  // L - 2k
+  const CostLayout<kBits, kTiles> layout_;
   const int32_t* targets_[kTiles];
-  int32_t *best_[kTiles], *next_[kTiles];
+  int32_t *best_, *next_;  // costs of the step before (in time: after), and of this one
   uint8_t* winners_[kTiles];
 };
 
@@ -219,3 +255,5 @@ inline void FindPathsHere(const Args& args) {
       return FindPathsOf<4, 3>(args);
   }
 }
+
+#undef TQ_INLINE

@@ -14,10 +14,12 @@ int64_t Dot(int32_t a, int32_t b) {
 }
 
 int64_t StepCost(const Args& args, uint32_t state, const int32_t* target) {
-  const int values = args.code.values;
-  int64_t cost = Dot(args.table[TableIndex(args.code, state, 0)], target[0]);
-  if (values == 4) cost += Dot(args.table[TableIndex(args.code, state, 1)], target[1]);
-  if (values > 1) cost += args.table[TableIndex(args.code, state, TableWords(values) - 1)];
+  int64_t cost = 0;
+  for (int w = 0; w < Words(args.code.values); ++w) {
+    const int32_t word = args.table[TableIndex(args.code, state, w)];
+    cost += Dot(word, target[w]);
+    if (args.code.values > 1) cost += Dot(word, word);
+  }
   return cost;
 }
 
@@ -26,7 +28,7 @@ class Search {
   Search(const Args& args, int tile)
       : args_(args),
         overlaps_(1u << (args.code.state_bits - args.code.bits)),
-        targets_(args.targets + size_t{1} * tile * args.steps * TargetWords(args.code.values)),
+        targets_(args.targets + size_t{1} * tile * args.steps * Words(args.code.values)),
         best_(reinterpret_cast<int64_t*>(args.scratch)),
         next_(best_ + overlaps_),
         winners_(args.scratch + 2 * sizeof(int64_t) * overlaps_) {}
@@ -37,7 +39,7 @@ class Search {
     const int k = args_.code.bits, high = args_.code.state_bits - k;
     for (int i = count - 1; i >= 0; --i) {
       const int step = (first + i + args_.steps) % args_.steps;
-      const int32_t* target = targets_ + step * TargetWords(args_.code.values);
+      const int32_t* target = targets_ + step * Words(args_.code.values);
       for (uint32_t q = 0; q < overlaps_; ++q) {
         int64_t least = INT64_MAX;
         for (uint32_t j = 0; j < 1u << k; ++j) {

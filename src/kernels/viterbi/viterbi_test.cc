@@ -41,11 +41,11 @@ struct Problem {
       : code(code), steps(steps), reach(reach), tiles(tiles) {
     table.resize(TableSize(code));
     FillTable(code, table.data());
-    targets.resize(size_t{1} * tiles * steps * TargetWords(code.values));
+    targets.resize(size_t{1} * tiles * steps * Words(code.values));
     for (int n = 0; n < tiles * steps; ++n) {
       float x[4];
       for (int v = 0; v < code.values; ++v) x[v] = value(n * code.values + v);
-      QuantizeTarget(code, x, targets.data() + n * TargetWords(code.values));
+      QuantizeTarget(code, x, targets.data() + n * Words(code.values));
     }
   }
 
@@ -90,18 +90,20 @@ TEST(Viterbi, TableGivesTheSquaredError) {
       double expected = 0;
       for (int v = 0; v < code.values; ++v) expected += c[v] * c[v] / 2.0 - c[v] * x[v];
       int64_t actual = 0;
-      for (int w = 0; w < TargetWords(code.values); ++w) {
+      const auto dot = [](int32_t a, int32_t b) {
+        return int64_t{static_cast<int16_t>(a)} * static_cast<int16_t>(b) +
+               int64_t{a >> 16} * (b >> 16);
+      };
+      for (int w = 0; w < Words(code.values); ++w) {
         const int32_t a = table[TableIndex(code, state, w)];
-        actual += int64_t{static_cast<int16_t>(a)} * static_cast<int16_t>(words[w]) +
-                  int64_t{a >> 16} * (words[w] >> 16);
+        actual += dot(a, words[w]) + (code.values > 1 ? dot(a, a) : 0);
       }
-      if (code.values > 1) actual += table[TableIndex(code, state, TableWords(code.values) - 1)];
       ASSERT_EQ(actual & ((1 << code.bits) - 1), 0) << Name(code);
       double cost = static_cast<double>(actual) / (1 << CostBits(code.values));
       if (code.values == 1) cost += 65536;  // the constant that keeps c^2 / 4 in 16 bits
       // Half a unit of the target per component of the state (at most 510 in sum, 1020
       // for V = 4), and half a unit of c^2 / 2 for odd c.
-      const double unit = std::ldexp(1, code.bits - CostBits(code.values));
+      const double unit = std::ldexp(1, std::max(code.bits, 3) - CostBits(code.values));
       const double tolerance = unit / 2 * (code.values == 4 ? 1020 : 510) + 0.5;
       ASSERT_NEAR(cost, expected, tolerance) << Name(code) << " state " << state;
     }
