@@ -53,6 +53,7 @@ Status CheckConfig(const ModelConfig& c) {
 }  // namespace
 
 struct Transformer::Impl {
+  std::shared_ptr<const PackedModel> packed;  // null for unquantised models
   std::shared_ptr<LayerWorkspace> workspace;
   std::unique_ptr<EmbeddingTable> embedding;
   std::vector<std::unique_ptr<DecoderLayer>> layers;
@@ -190,6 +191,7 @@ StatusOr<std::unique_ptr<Transformer>> Transformer::FromPacked(
   TQ_RETURN_IF_ERROR(CheckConfig(config).WithContext(model->path().string()));
   TQ_RETURN_IF_ERROR(model->VerifyFiles());
   auto impl = std::make_unique<Impl>();
+  impl->packed = model;
   impl->workspace = std::make_shared<LayerWorkspace>(config);
   const PackedLoader loader(model, impl->workspace);
   const std::string embedding_name = "model.embed_tokens";
@@ -226,6 +228,8 @@ Status Transformer::Run(const ForwardContext& context, KvCache& cache,
     return InvalidArgument("{} tokens at position {}: the KV cache holds only {}", tokens.size(),
                            cache.length(), cache.capacity());
   }
+  // Mapped weights: reading past the end of a file that has shrunk would be a SIGBUS.
+  if (impl_->packed != nullptr) TQ_RETURN_IF_ERROR(impl_->packed->VerifyFiles());
   const uint64_t start = cache.length();
   const uint64_t chunk = std::min<uint64_t>(impl_->workspace->chunk(), tokens.size());
   if (impl_->hidden.size() < chunk * config_.hidden_size) {

@@ -1,9 +1,10 @@
 // A decoder-only transformer: load it, run it. Unquantised and packed models are one
 // class; only their LinearGroups differ.
 //
-// Results do not depend on the number of threads. Products of a packed model on the fast
-// path and of a dense model may be summed in another order for one position than for many,
-// so a prompt run at once and token by token agree to rounding, not to the bit.
+// The logits of a position depend on the tokens up to it alone, to the bit: not on the number
+// of threads, nor on whether its tokens came at once, in pieces or one by one. (Products are
+// exact integer sums or one chain of additions; attention visits keys in fixed blocks.)
+// The reference path of packed models is close to that, but makes no such promise.
 #pragma once
 
 #include <cstdint>
