@@ -1,0 +1,110 @@
+#include "compress/calibrate.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "base/cancel.h"
+#include "model/embedding.h"
+#include "model/transformer_ops.h"
+
+namespace tq {
+namespace {
+
+struct GroupOfRole {
+  GroupRole role;
+  const char* name;    // in `wanted`
+  const char* suffix;  // of the group's full name
+};
+constexpr GroupOfRole kGroups[] = {{GroupRole::kQkv, "qkv", "self_attn.qkv"},
+                                   {GroupRole::kO, "o", "self_attn.o"},
+                                   {GroupRole::kGateUp, "gate_up", "mlp.gate_up"},
+                                   {GroupRole::kDown, "down", "mlp.down"}};
+
+uint64_t InputFeatures(const ModelConfig& config, GroupRole role) {
+  switch (role) {
+    case GroupRole::kO:
+      return config.q_size();
+    case GroupRole::kDown:
+      return config.intermediate_size;
+    default:
+      return config.hidden_size;
+  }
+}
+
+}  // namespace
+
+StatusOr<CalibrationStream> CalibrationStream::Create(const ModelSource& source,
+                                                      CalibrationTokens tokens,
+                                                      uint64_t memory_limit,
+                                                      const std::filesystem::path& folder) {
+  const ModelConfig& config = source.config();
+  for (const int32_t id : tokens.ids) {
+    if (id < 0 || static_cast<uint32_t>(id) >= config.vocab_size) {
+      return InvalidArgument("calibration: token {} is outside the vocabulary of {}", id,
+                             config.vocab_size);
+    }
+  }
+  TQ_ASSIGN_OR_RETURN(
+      StateStore states,
+      StateStore::Create(tokens.ids.size() * config.hidden_size, memory_limit, folder));
+  TQ_ASSIGN_OR_RETURN(KvCache cache, KvCache::Create(config, /*layers=*/1, tokens.context));
+  TQ_ASSIGN_OR_RETURN(Tensor embedding, source.LoadFloat("model.embed_tokens.weight"));
+  MakeDenseEmbedding(std::move(embedding))->Lookup(tokens.ids, states.data());
+  return CalibrationStream(source, std::move(tokens), std::move(states), std::move(cache));
+}
+
+StatusOr<std::vector<HessianSum>> CalibrationStream::RunLayer(const std::set<std::string>& wanted,
+                                                              Executor& executor) {
+  const ModelConfig& config = source_->config();
+  TQ_CHECK(next_layer_ < config.num_layers);
+  std::vector<HessianSum> sums;
+  std::vector<GroupRole> roles;
+  for (const GroupOfRole& group : kGroups) {
+    if (!wanted.contains(group.name)) continue;
+    TQ_ASSIGN_OR_RETURN(
+        HessianSum sum,
+        HessianSum::Create(fmt::format("model.layers.{}.{}", next_layer_, group.suffix),
+                           InputFeatures(config, group.role)));
+    sums.push_back(std::move(sum));
+    roles.push_back(group.role);
+  }
+  TQ_ASSIGN_OR_RETURN(const std::unique_ptr<DecoderLayer> layer,
+                      LoadFloatLayer(*source_, next_layer_, workspace_));
+  Status observed;
+  const InputObserver observer = [&](GroupRole role, const float* x, uint64_t n, uint64_t) {
+    for (size_t i = 0; i < sums.size(); ++i) {
+      if (roles[i] == role && observed.ok()) observed = sums[i].Add(x, n, executor);
+    }
+  };
+  ForwardContext context;
+  context.executor = &executor;
+  for (uint64_t window = 0; window < tokens_.windows(); ++window) {
+    TQ_RETURN_IF_ERROR(CheckCancelled());
+    cache_.Truncate(0);
+    const Status ran =
+        layer->Forward(context, cache_, 0, WindowStates(window), tokens_.context, observer);
+    TQ_RETURN_IF_ERROR(observed);
+    TQ_RETURN_IF_ERROR(ran.WithContext(
+        fmt::format("calibration, layer {}, window {}", next_layer_, window)));
+  }
+  ++next_layer_;
+  return sums;
+}
+
+StatusOr<HessianSum> CalibrationStream::HeadInput(Executor& executor) {
+  const ModelConfig& config = source_->config();
+  TQ_CHECK(next_layer_ == config.num_layers);
+  TQ_ASSIGN_OR_RETURN(const Tensor norm, source_->LoadFloat("model.norm.weight"));
+  TQ_ASSIGN_OR_RETURN(HessianSum sum, HessianSum::Create("lm_head", config.hidden_size));
+  std::vector<float> normed(tokens_.context * config.hidden_size);
+  for (uint64_t window = 0; window < tokens_.windows(); ++window) {
+    RmsNormRows(WindowStates(window), norm.as<float>(), tokens_.context, config.hidden_size,
+                config.rms_norm_eps, executor, normed.data());
+    TQ_RETURN_IF_ERROR(sum.Add(normed.data(), tokens_.context, executor));
+  }
+  return sum;
+}
+
+}  // namespace tq

@@ -1,0 +1,61 @@
+// Streams the calibration tokens through the original model, one layer at a time, and
+// collects the Hessians E[x x^T] of the inputs of its matrices.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "base/status.h"
+#include "checkpoint/model_source.h"
+#include "compress/calibration_tokens.h"
+#include "compress/hessian.h"
+#include "compress/state_store.h"
+#include "device/executor.h"
+#include "model/decoder_layer.h"
+
+namespace tq {
+
+// In memory at a time: the residual stream of all tokens, one layer in float32 and the
+// Hessians asked for.
+class CalibrationStream {
+ public:
+  // `source` must outlive the stream. States above `memory_limit` bytes are kept in `folder`.
+  static StatusOr<CalibrationStream> Create(const ModelSource& source, CalibrationTokens tokens,
+                                            uint64_t memory_limit,
+                                            const std::filesystem::path& folder);
+
+  // The layer that the next RunLayer will run.
+  uint32_t next_layer() const { return next_layer_; }
+  // Runs the next layer and sums up the inputs of those of its groups ("qkv", "o", "gate_up",
+  // "down") that are in `wanted`; the sums are in that order.
+  StatusOr<std::vector<HessianSum>> RunLayer(const std::set<std::string>& wanted,
+                                             Executor& executor);
+  // After the last layer: the input of the head.
+  StatusOr<HessianSum> HeadInput(Executor& executor);
+
+ private:
+  CalibrationStream(const ModelSource& source, CalibrationTokens tokens, StateStore states,
+                    KvCache cache)
+      : source_(&source),
+        tokens_(std::move(tokens)),
+        states_(std::move(states)),
+        cache_(std::move(cache)),
+        workspace_(std::make_shared<LayerWorkspace>(source.config())) {}
+  float* WindowStates(uint64_t window) {
+    return states_.data() + window * tokens_.context * source_->config().hidden_size;
+  }
+
+  const ModelSource* source_;
+  CalibrationTokens tokens_;
+  StateStore states_;
+  KvCache cache_;  // of one layer and one window
+  std::shared_ptr<LayerWorkspace> workspace_;
+  uint32_t next_layer_ = 0;
+};
+
+}  // namespace tq

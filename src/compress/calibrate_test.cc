@@ -1,0 +1,175 @@
+#include "compress/calibrate.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "../../tests/support/tiny_model.h"
+#include "base/progress.h"
+#include "device/thread_pool.h"
+#include "model/transformer.h"
+
+namespace tq {
+namespace {
+
+using testing::TempFolder;
+
+std::string SomeText(size_t words) {
+  static constexpr const char* kWords[] = {"the ", "cat ", "sat, ", "on ", "a mat. ", "42\n"};
+  std::string text;
+  for (size_t i = 0; i < words; ++i) text += kWords[(i * i + i / 3) % 6];
+  return text;
+}
+
+struct Model {
+  TempFolder folder;
+  std::unique_ptr<ModelSource> source;
+  std::unique_ptr<Tokenizer> tokenizer;
+
+  explicit Model(testing::TinyModel model) {
+    testing::WriteHuggingFace(model, folder / "model");
+    source = *ModelSource::Open(folder / "model");
+    tokenizer = *Tokenizer::FromModel(folder / "model");
+  }
+  explicit Model(const testing::TinyModelOptions& options = {})
+      : Model(testing::MakeTinyModel(options)) {}
+};
+
+TEST(CalibrationTokensTest, WindowsAreSpreadOverTheText) {
+  const Model m({.add_bos = true});
+  const std::string text = SomeText(3000);
+  const std::vector<int32_t> all = m.tokenizer->Encode(text);
+  const auto tokens = CutCalibrationText(text, "t", *m.tokenizer, 1000, 100);
+  ASSERT_TRUE(tokens.ok());
+  EXPECT_EQ(tokens->windows(), 10u);
+  for (uint64_t i = 0; i < 10; ++i) {
+    EXPECT_EQ(tokens->window(i)[0], m.tokenizer->bos());
+    const uint64_t start = (all.size() - 100) * i / 9;
+    EXPECT_TRUE(std::equal(tokens->window(i).begin() + 1, tokens->window(i).end(),
+                           all.begin() + static_cast<ptrdiff_t>(start) + 1));
+  }
+  // More than there is: all of it; shorter than a window: one short window.
+  EXPECT_EQ(CutCalibrationText(text, "t", *m.tokenizer, 1u << 30, 100)->windows(),
+            all.size() / 100);
+  EXPECT_EQ(CutCalibrationText(text, "t", *m.tokenizer, 1000, 1u << 20)->context,
+            all.size());
+}
+
+// Robustness class 50.
+TEST(CalibrationTokensTest, EmptyTinyAndBinaryTextsAreRefused) {
+  const Model m;
+  for (const auto& [text, what] :
+       std::vector<std::pair<std::string, std::string>>{{"", "is empty"},
+                                                        {"a", "tokens"},
+                                                        {std::string("abc\0def", 7), "NUL at byte 3"},
+                                                        {std::string(500, '\x02'), "control"}}) {
+    const auto tokens = CutCalibrationText(text, "file.txt", *m.tokenizer, 1000, 100);
+    ASSERT_FALSE(tokens.ok());
+    EXPECT_NE(tokens.status().message().find(what), std::string::npos) << tokens.status().message();
+    EXPECT_NE(tokens.status().message().find("file.txt"), std::string::npos);
+  }
+}
+
+TEST(CalibrationTokensTest, SamplesFromTheModel) {
+  const Model m;
+  auto pool = ThreadPool::Create(2);
+  InlineExecutor one;
+  NullProgress progress;
+  const auto a = SampleCalibrationTokens(*m.source, 0, 300, 32, 5, **pool, progress);
+  const auto b = SampleCalibrationTokens(*m.source, 0, 300, 32, 5, one, progress);
+  const auto c = SampleCalibrationTokens(*m.source, 0, 300, 32, 6, one, progress);
+  ASSERT_TRUE(a.ok() && b.ok() && c.ok());
+  EXPECT_EQ(a->windows(), 9u);
+  EXPECT_EQ(a->ids, b->ids);
+  EXPECT_NE(a->ids, c->ids);
+  for (uint64_t i = 0; i < 9; ++i) EXPECT_EQ(a->window(i)[0], 0);
+  // The sampler runs the same model as everybody else: its tokens are likelier under it than
+  // random ones.
+  auto model = Transformer::FromSource(*m.source);
+  ASSERT_TRUE(model.ok());
+  ForwardContext context;
+  context.executor = &one;
+  const uint32_t vocab = m.source->config().vocab_size;
+  double sampled = 0, random = 0;
+  Random draw(1, "random tokens");
+  for (uint64_t w = 0; w < 9; ++w) {
+    auto cache = KvCache::Create(m.source->config(), 32);
+    std::vector<float> logits(32 * vocab);
+    ASSERT_TRUE((*model)->Forward(context, *cache, a->window(w), Logits::kAll, logits.data()).ok());
+    for (uint64_t i = 0; i + 1 < 32; ++i) {
+      sampled += logits[i * vocab + a->window(w)[i + 1]];
+      random += logits[i * vocab + draw.NextBelow(vocab)];
+    }
+  }
+  EXPECT_GT(sampled, random + 50);
+}
+
+TEST(CalibrationStreamTest, SpilledStatesGiveTheSameHessians) {
+  const Model m;
+  InlineExecutor executor;
+  auto tokens = *CutCalibrationText(SomeText(500), "t", *m.tokenizer, 400, 50);
+  std::vector<Tensor> hessians[2];
+  for (int spill = 0; spill < 2; ++spill) {
+    auto stream = CalibrationStream::Create(*m.source, tokens, spill ? 1 : 1 << 30,
+                                            m.folder.path());
+    ASSERT_TRUE(stream.ok()) << stream.status().message();
+    for (uint32_t layer = 0; layer < 2; ++layer) {
+      auto sums = stream->RunLayer({"qkv", "o", "gate_up", "down"}, executor);
+      ASSERT_TRUE(sums.ok()) << sums.status().message();
+      ASSERT_EQ(sums->size(), 4u);
+      for (HessianSum& sum : *sums) hessians[spill].push_back(*std::move(sum).Finish(executor));
+    }
+    auto head = stream->HeadInput(executor);
+    ASSERT_TRUE(head.ok());
+    EXPECT_EQ(head->count(), tokens.ids.size());
+    hessians[spill].push_back(*std::move(*head).Finish(executor));
+  }
+  ASSERT_EQ(hessians[0].size(), 9u);
+  for (size_t i = 0; i < 9; ++i) {
+    ASSERT_EQ(hessians[0][i].num_bytes(), hessians[1][i].num_bytes());
+    EXPECT_EQ(std::memcmp(hessians[0][i].data(), hessians[1][i].data(), hessians[0][i].num_bytes()),
+              0);
+  }
+}
+
+// The head's input is normed: its mean square is that of the norm's weight, about.
+TEST(CalibrationStreamTest, HeadInputIsNormed) {
+  const Model m;
+  InlineExecutor executor;
+  auto stream = CalibrationStream::Create(
+      *m.source, *CutCalibrationText(SomeText(500), "t", *m.tokenizer, 400, 50), 1 << 30, "");
+  ASSERT_TRUE(stream.ok());
+  for (uint32_t layer = 0; layer < 2; ++layer) {
+    ASSERT_TRUE(stream->RunLayer({}, executor).ok());
+  }
+  const Tensor h = *std::move(*stream->HeadInput(executor)).Finish(executor);
+  const uint64_t n = h.shape()[0];
+  const Tensor norm = *m.source->LoadFloat("model.norm.weight");
+  double trace = 0, want = 0;
+  for (uint64_t i = 0; i < n; ++i) {
+    trace += h.as<float>()[i * n + i];
+    want += norm.as<float>()[i] * norm.as<float>()[i];
+  }
+  EXPECT_NEAR(trace, want, 0.3 * want);
+}
+
+// Class 48: activations that overflow are an error naming the layer.
+TEST(CalibrationStreamTest, NonFiniteActivationsNameTheLayer) {
+  testing::TinyModel tiny = testing::MakeTinyModel({});
+  for (float& w : tiny.Get("model.layers.1.mlp.up_proj.weight").values) w *= 1e37f;
+  const Model m(std::move(tiny));
+  InlineExecutor executor;
+  auto stream = CalibrationStream::Create(
+      *m.source, *CutCalibrationText(SomeText(500), "t", *m.tokenizer, 400, 50), 1 << 30, "");
+  ASSERT_TRUE(stream.ok());
+  ASSERT_TRUE(stream->RunLayer({"down"}, executor).ok());
+  const auto sums = stream->RunLayer({"down"}, executor);
+  ASSERT_FALSE(sums.ok());
+  EXPECT_EQ(sums.status().code(), StatusCode::kDataLoss);
+  EXPECT_NE(sums.status().message().find("layers.1"), std::string::npos)
+      << sums.status().message();
+}
+
+}  // namespace
+}  // namespace tq

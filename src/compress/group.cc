@@ -1,0 +1,179 @@
+#include "compress/group.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <utility>
+
+#include "codec/grouped_matrix.h"
+#include "codec/packed_matrix.h"
+#include "codec/rotation.h"
+#include "compress/methods/trellis/round_matrix.h"
+
+namespace tq {
+namespace {
+
+// Largest block of the Hadamard rotations: one pass of a kernel over 128 values; larger
+// blocks cost time on every product.
+constexpr uint64_t kRotationLimit = 128;
+
+// Share of the mean diagonal added to the rotated Hessian (measured: docs/quantization.md).
+constexpr double kDamping = 0.01;
+
+double SumOfSquares(const Tensor& values, Executor& executor) {
+  // Fixed pieces, so that the sum does not depend on the number of threads.
+  constexpr uint64_t kPiece = 1 << 16;
+  const uint64_t n = values.num_elements();
+  std::vector<double> sums((n + kPiece - 1) / kPiece);
+  executor.ParallelFor(sums.size(), 1, [&](size_t begin, size_t end, size_t) {
+    for (size_t piece = begin; piece < end; ++piece) {
+      const uint64_t last = std::min(n, (piece + 1) * kPiece);
+      for (uint64_t i = piece * kPiece; i < last; ++i) {
+        sums[piece] += static_cast<double>(values.as<float>()[i]) * values.as<float>()[i];
+      }
+    }
+  });
+  double sum = 0;
+  for (double piece : sums) sum += piece;
+  return sum;
+}
+
+// Signs alone, where the scales are to be left out of the Hessian.
+std::vector<float> Signs(std::vector<float> scales) {
+  for (float& s : scales) s = s < 0 ? -1.0f : 1.0f;
+  return scales;
+}
+
+StatusOr<Tensor> LayoutTensor(const std::vector<int32_t>& ints) {
+  return Tensor::FromValues<int32_t>(DType::kI32, {ints.size()}, ints);
+}
+
+uint64_t Bytes(const std::vector<OutputTensor>& tensors, std::string_view except) {
+  uint64_t bytes = 0;
+  for (const OutputTensor& t : tensors) bytes += t.name == except ? 0 : t.tensor.num_bytes();
+  return bytes;
+}
+
+double Ratio(double part, double whole) { return whole > 0 ? part / whole : 0; }
+
+}  // namespace
+
+StatusOr<GroupQuantizer> GroupQuantizer::Create(const QuantizeOptions& options,
+                                                std::vector<PlannedMatrix> matrices,
+                                                std::vector<Tensor> weights,
+                                                std::optional<Tensor> hessian,
+                                                Executor& executor) {
+  TQ_CHECK(!matrices.empty() && matrices.size() == weights.size());
+  GroupQuantizer group(options, std::move(matrices), std::move(weights));
+  if (options.method == Method::kRtn) return group;
+  const std::string& name = group.matrices_[0].group;
+  const uint64_t cols = group.matrices_[0].cols;
+  std::vector<NamedWeights> named;
+  for (size_t i = 0; i < group.size(); ++i) {
+    const PlannedMatrix& m = group.matrices_[i];
+    named.push_back({m.name, m.rows, m.cols, group.weights_[i].mutable_as<float>()});
+  }
+  std::vector<float> diagonal;
+  if (hessian) {
+    for (uint64_t j = 0; j < cols; ++j) diagonal.push_back(hessian->as<float>()[j * cols + j]);
+  }
+  const ScaleRule rule = hessian ? ScaleRule{} : ScaleRuleWithoutHessian();
+  TQ_ASSIGN_OR_RETURN(group.scales_,
+                      ChooseScales(name, named, diagonal, rule, options.seed, executor));
+  if (!options.no_rotation) group.in_block_ = LargestHadamardOrder(cols, kRotationLimit);
+  if (hessian) {
+    std::vector<float> in_scale = HalfToFloats(group.scales_.in_scale);
+    if (options.hessian_without_scales) in_scale = Signs(std::move(in_scale));
+    RotateHessian(in_scale, group.in_block_, executor, *hessian);
+    TQ_ASSIGN_OR_RETURN(group.factor_,
+                        HessianFactor::Create(name, *std::move(hessian), kDamping, executor));
+  }
+  return group;
+}
+
+StatusOr<QuantizedMatrix> GroupQuantizer::Quantize(size_t i, Executor& executor) {
+  const auto start = std::chrono::steady_clock::now();
+  TQ_ASSIGN_OR_RETURN(QuantizedMatrix result, options_->method == Method::kRtn
+                                                  ? QuantizeRtn(i, executor)
+                                                  : QuantizeTrellis(i, executor));
+  const PlannedMatrix& m = matrices_[i];
+  weights_[i] = Tensor();
+  result.report.name = m.name;
+  result.report.rows = m.rows;
+  result.report.cols = m.cols;
+  // The group's in_scale is counted with the group's first matrix.
+  result.report.bytes = Bytes(result.tensors, i == 0 ? "" : m.group + ".in_scale");
+  result.report.bits =
+      8.0 * static_cast<double>(result.report.bytes) / static_cast<double>(m.rows * m.cols);
+  result.report.seconds =
+      std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  return result;
+}
+
+StatusOr<QuantizedMatrix> GroupQuantizer::QuantizeTrellis(size_t i, Executor& executor) {
+  const PlannedMatrix& m = matrices_[i];
+  Tensor& weights = weights_[i];
+  const double weight_norm = SumOfSquares(weights, executor);
+  WeightTransform transform;
+  transform.out_scale = HalfToFloats(scales_.out_scale[i]);
+  transform.in_scale = HalfToFloats(scales_.in_scale);
+  transform.in_block = in_block_;
+  transform.magnitude = scales_.magnitude[i];
+  if (!m.vocabulary && !options_->no_rotation) {
+    transform.out_block = LargestHadamardOrder(m.rows, kRotationLimit);
+  }
+  RotateWeights(transform, executor, weights.mutable_as<float>());
+  TQ_ASSIGN_OR_RETURN(RoundedMatrix rounded,
+                      RoundMatrix(m.rows, m.cols, m.segments, factor_ ? &*factor_ : nullptr,
+                                  weights.mutable_as<float>(), executor));
+  UnrotateWeights(transform, executor, weights.mutable_as<float>());
+
+  PackedMatrix packed;
+  packed.rows = m.rows;
+  packed.cols = m.cols;
+  packed.segments = std::move(rounded.segments);
+  for (Segment& segment : packed.segments) {
+    segment.scale = static_cast<float>(segment.scale * transform.magnitude);
+  }
+  packed.codes = rounded.codes;
+  packed.out_scale = scales_.out_scale[i];
+  packed.out_block = transform.out_block;
+  packed.input = std::make_shared<InputTransform>(InputTransform{scales_.in_scale, in_block_});
+
+  QuantizedMatrix result;
+  TQ_ASSIGN_OR_RETURN(Tensor layout, LayoutTensor(LayoutToInts(packed)));
+  result.tensors = {{m.name + ".codes", packed.codes},
+                    {m.name + ".out_scale", packed.out_scale},
+                    {m.name + ".layout", std::move(layout)},
+                    {m.group + ".in_scale", scales_.in_scale}};
+  result.report.relative_error = Ratio(SumOfSquares(weights, executor), weight_norm);
+  result.report.hessian_error = Ratio(rounded.loss, rounded.norm);
+  return result;
+}
+
+StatusOr<QuantizedMatrix> GroupQuantizer::QuantizeRtn(size_t i, Executor& executor) {
+  const PlannedMatrix& m = matrices_[i];
+  Tensor& weights = weights_[i];
+  TQ_ASSIGN_OR_RETURN(const GroupedMatrix grouped,
+                      QuantizeToNearest(weights.as<float>(), m.rows, m.cols, m.rtn_bits,
+                                        kRtnGroupSize, executor));
+  const double weight_norm = SumOfSquares(weights, executor);
+  executor.ParallelFor(m.rows, 64, [&](size_t begin, size_t end, size_t) {
+    std::vector<float> decoded(m.cols);
+    for (uint64_t row = begin; row < end; ++row) {
+      DecodeRows(grouped, row, row + 1, decoded.data());
+      float* w = weights.mutable_as<float>() + row * m.cols;
+      for (uint64_t j = 0; j < m.cols; ++j) w[j] -= decoded[j];
+    }
+  });
+  QuantizedMatrix result;
+  TQ_ASSIGN_OR_RETURN(Tensor layout, LayoutTensor(LayoutToInts(grouped)));
+  result.tensors = {{m.name + ".codes", grouped.codes},
+                    {m.name + ".scale", grouped.scale},
+                    {m.name + ".zero", grouped.zero},
+                    {m.name + ".layout", std::move(layout)}};
+  result.report.relative_error = Ratio(SumOfSquares(weights, executor), weight_norm);
+  return result;
+}
+
+}  // namespace tq

@@ -1,0 +1,57 @@
+// Quantising the matrices of one input group: common scales and Hessian, then one matrix
+// after the other.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/status.h"
+#include "checkpoint/safetensors.h"
+#include "compress/hessian.h"
+#include "compress/plan.h"
+#include "compress/quantize.h"
+#include "compress/scales.h"
+#include "device/executor.h"
+#include "tensor/tensor.h"
+
+namespace tq {
+
+// What a matrix became: tensors of the output file (plan.h names them; the group's in_scale
+// is among those of each of its matrices) and how well it went.
+struct QuantizedMatrix {
+  std::vector<OutputTensor> tensors;
+  MatrixReport report;
+};
+
+class GroupQuantizer {
+ public:
+  // The group's matrices in the plan's order and their weights, float [rows, cols], and
+  // E[x x^T] of their input, if there is one. Scales are chosen and the Hessian is factored
+  // here: what depends on all matrices of the group.
+  static StatusOr<GroupQuantizer> Create(const QuantizeOptions& options,
+                                         std::vector<PlannedMatrix> matrices,
+                                         std::vector<Tensor> weights,
+                                         std::optional<Tensor> hessian, Executor& executor);
+
+  size_t size() const { return matrices_.size(); }
+  const PlannedMatrix& matrix(size_t i) const { return matrices_[i]; }
+  // Matrix i; its weights are spent.
+  StatusOr<QuantizedMatrix> Quantize(size_t i, Executor& executor);
+
+ private:
+  GroupQuantizer(const QuantizeOptions& options, std::vector<PlannedMatrix> matrices,
+                 std::vector<Tensor> weights)
+      : options_(&options), matrices_(std::move(matrices)), weights_(std::move(weights)) {}
+  StatusOr<QuantizedMatrix> QuantizeTrellis(size_t i, Executor& executor);
+  StatusOr<QuantizedMatrix> QuantizeRtn(size_t i, Executor& executor);
+
+  const QuantizeOptions* options_;
+  std::vector<PlannedMatrix> matrices_;
+  std::vector<Tensor> weights_;
+  GroupScales scales_;
+  uint32_t in_block_ = 1;
+  std::optional<HessianFactor> factor_;
+};
+
+}  // namespace tq

@@ -1,0 +1,231 @@
+#include "compress/hessian.h"
+
+#include <Eigen/Cholesky>
+#include <Eigen/Core>
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "base/checked.h"
+#include "base/log.h"
+#include "codec/dense_matmul.h"
+#include "codec/rotation.h"
+#include "kernels/gemm/gemm_f32.h"
+
+namespace tq {
+namespace {
+
+using RowMatrixD = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
+
+// Columns of a panel of the Cholesky factorisation: the panel's own n x 128 product is
+// done by triangular inverse, everything else by matrix products.
+constexpr uint64_t kPanel = 128;
+// Side of the squares in which a matrix is transposed: two of 16 KiB fit the L1 cache.
+constexpr uint64_t kTransposeTile = 64;
+// Doubling the damping this often reaches 1e10 times the mean diagonal.
+constexpr int kMaxDoublings = 40;
+
+// a[i, j] = a[j, i] for j < i (copy upper to lower) or a transpose in place.
+enum class Mirror { kTranspose, kUpperToLower };
+
+void MirrorInPlace(float* a, uint64_t n, Mirror mirror, Executor& executor) {
+  const uint64_t tiles = CeilDiv(n, kTransposeTile);
+  executor.ParallelFor(tiles, 1, [&](size_t begin, size_t end, size_t) {
+    for (uint64_t ti = begin; ti < end; ++ti) {
+      for (uint64_t tj = 0; tj <= ti; ++tj) {
+        const uint64_t i_end = std::min(n, (ti + 1) * kTransposeTile);
+        for (uint64_t i = ti * kTransposeTile; i < i_end; ++i) {
+          const uint64_t j_end = std::min(i, (tj + 1) * kTransposeTile);
+          for (uint64_t j = tj * kTransposeTile; j < j_end; ++j) {
+            float& lower = a[i * n + j];
+            float& upper = a[j * n + i];
+            if (mirror == Mirror::kTranspose) {
+              std::swap(lower, upper);
+            } else {
+              lower = upper;
+            }
+          }
+        }
+      }
+    }
+  });
+}
+
+// Factors one diagonal block in double: block (float, stride n, lower triangle) becomes
+// its Cholesky factor, `inverse` the inverse of the factor. False if not positive definite.
+bool FactorDiagonalBlock(float* block, uint64_t stride, uint64_t size, RowMatrixD& inverse) {
+  RowMatrixD a(size, size);
+  for (uint64_t i = 0; i < size; ++i) {
+    for (uint64_t j = 0; j <= i; ++j) a(i, j) = a(j, i) = block[i * stride + j];
+  }
+  const Eigen::LLT<RowMatrixD> llt(a);
+  if (llt.info() != Eigen::Success) return false;
+  const RowMatrixD lower = llt.matrixL();
+  // A pivot lost in float's rounding of the block's largest entry is noise, not a factor.
+  const double smallest = lower.diagonal().minCoeff();
+  const double largest = std::sqrt(std::max(0.0, a.diagonal().maxCoeff()));
+  if (!(smallest > 1e-4 * largest) || !std::isfinite(largest)) return false;
+  inverse = lower.triangularView<Eigen::Lower>().solve(RowMatrixD::Identity(size, size));
+  for (uint64_t i = 0; i < size; ++i) {
+    for (uint64_t j = 0; j <= i; ++j) block[i * stride + j] = static_cast<float>(lower(i, j));
+  }
+  return true;
+}
+
+// c [n, m] = a [n, k] b [m, k]^T, rows of c in parallel.
+void ProductNt(gemm::Args args, Executor& executor) {
+  executor.ParallelFor(args.n, 32, [&](size_t begin, size_t end, size_t) {
+    gemm::Args part = args;
+    part.n = end - begin;
+    part.a += begin * args.lda;
+    part.c += begin * args.ldc;
+    gemm::MatmulNt(part);
+  });
+}
+
+// Left-looking blocked Cholesky of the lower triangle; the upper one is left alone.
+// False if a pivot fails.
+bool FactorLower(float* a, uint64_t n, Executor& executor) {
+  std::vector<float> product(n * kPanel);
+  std::vector<float> panel(n * kPanel);
+  std::vector<float> inverse_float(kPanel * kPanel);
+  RowMatrixD inverse;
+  for (uint64_t k = 0; k < n; k += kPanel) {
+    const uint64_t width = std::min(kPanel, n - k);
+    const uint64_t rows = n - k;
+    if (k > 0) {  // subtract C[k:, :k] C[k : k + width, :k]^T
+      ProductNt({.n = rows,
+                 .m = width,
+                 .k = k,
+                 .a = a + k * n,
+                 .lda = n,
+                 .b = a + k * n,
+                 .ldb = n,
+                 .c = product.data(),
+                 .ldc = width},
+                executor);
+      for (uint64_t i = 0; i < rows; ++i) {
+        float* row = a + (k + i) * n + k;
+        const uint64_t last = std::min(width, i + 1);  // the upper triangle stays
+        for (uint64_t j = 0; j < last; ++j) row[j] -= product[i * width + j];
+      }
+    }
+    if (!FactorDiagonalBlock(a + k * n + k, n, width, inverse)) return false;
+    if (rows == width) break;
+    // C[below, panel] = A[below, panel] C_kk^-T
+    for (uint64_t i = 0; i < width * width; ++i) {
+      inverse_float[i] = static_cast<float>(inverse.data()[i]);
+    }
+    const uint64_t below = rows - width;
+    for (uint64_t i = 0; i < below; ++i) {
+      std::copy_n(a + (k + width + i) * n + k, width, panel.data() + i * width);
+    }
+    ProductNt({.n = below,
+               .m = width,
+               .k = width,
+               .a = panel.data(),
+               .lda = width,
+               .b = inverse_float.data(),
+               .ldb = width,
+               .c = a + (k + width) * n + k,
+               .ldc = n},
+              executor);
+  }
+  return true;
+}
+
+}  // namespace
+
+StatusOr<HessianSum> HessianSum::Create(std::string_view name, uint64_t features) {
+  TQ_ASSIGN_OR_RETURN(Tensor sum, Tensor::Zeros(DType::kF64, {features, features}));
+  return HessianSum(std::string(name), std::move(sum));
+}
+
+Status HessianSum::Add(const float* x, uint64_t n, Executor& executor) {
+  const uint64_t features = sum_.shape()[0];
+  for (uint64_t i = 0; i < n * features; ++i) {
+    if (!std::isfinite(x[i])) {
+      return DataLoss("calibration: the input of {} is {} at token {}, feature {}", name_, x[i],
+                      count_ + i / features, i % features);
+    }
+  }
+  AccumulateHessian(x, n, features, executor, sum_.mutable_as<double>());
+  count_ += n;
+  return OkStatus();
+}
+
+StatusOr<Tensor> HessianSum::Finish(Executor& executor) && {
+  TQ_CHECK(count_ > 0);
+  const uint64_t n = sum_.shape()[0];
+  TQ_ASSIGN_OR_RETURN(Tensor mean, Tensor::Zeros(DType::kF32, {n, n}));
+  const double* sum = sum_.as<double>();
+  float* h = mean.mutable_as<float>();
+  const double factor = 1 / static_cast<double>(count_);
+  executor.ParallelFor(n, 16, [&](size_t begin, size_t end, size_t) {
+    for (uint64_t i = begin; i < end; ++i) {
+      for (uint64_t j = 0; j < n; ++j) {
+        h[i * n + j] = static_cast<float>(factor * sum[std::min(i, j) * n + std::max(i, j)]);
+      }
+    }
+  });
+  sum_ = Tensor();
+  return mean;
+}
+
+void RotateHessian(std::span<const float> in_scale, uint32_t in_block, Executor& executor,
+                   Tensor& h) {
+  const uint64_t n = h.shape()[0];
+  TQ_CHECK(in_scale.size() == n);
+  float* a = h.mutable_as<float>();
+  executor.ParallelFor(n, 16, [&](size_t begin, size_t end, size_t) {
+    for (uint64_t i = begin; i < end; ++i) {
+      float* row = a + i * n;
+      for (uint64_t j = 0; j < n; ++j) row[j] *= in_scale[i] * in_scale[j];
+      BlockHadamard(row, n, in_block, HadamardSide::kForward);
+    }
+  });
+  // S H S Hin^T, transposed: Hin S H S; its rows rotated: Hin S H S Hin^T.
+  MirrorInPlace(a, n, Mirror::kTranspose, executor);
+  executor.ParallelFor(n, 16, [&](size_t begin, size_t end, size_t) {
+    for (uint64_t i = begin; i < end; ++i) {
+      BlockHadamard(a + i * n, n, in_block, HadamardSide::kForward);
+    }
+  });
+}
+
+StatusOr<HessianFactor> HessianFactor::Create(std::string_view name, Tensor h, double damping,
+                                              Executor& executor) {
+  HessianFactor factor;
+  const uint64_t n = factor.n_ = h.shape()[0];
+  float* a = h.mutable_as<float>();
+  std::vector<float> diagonal(n);
+  double mean = 0;
+  for (uint64_t i = 0; i < n; ++i) {
+    diagonal[i] = a[i * n + i];
+    mean += diagonal[i];
+  }
+  mean /= static_cast<double>(n);
+  if (!std::isfinite(mean)) {
+    return DataLoss("the Hessian of {} is not finite (mean diagonal {})", name, mean);
+  }
+  if (!(mean > 0)) {
+    Warn("the inputs of {} are all zero on the calibration text; it is rounded without them", name);
+    std::fill_n(a, n * n, 0.0f);
+    std::fill(diagonal.begin(), diagonal.end(), 1.0f);
+    mean = 1;
+  }
+  for (int attempt = 0; attempt <= kMaxDoublings; ++attempt, damping *= 2) {
+    MirrorInPlace(a, n, Mirror::kUpperToLower, executor);
+    for (uint64_t i = 0; i < n; ++i) {
+      a[i * n + i] = static_cast<float>(diagonal[i] + damping * mean);
+    }
+    if (FactorLower(a, n, executor)) {
+      factor.damping_ = damping;
+      factor.matrix_ = std::move(h);
+      return factor;
+    }
+  }
+  return DataLoss("the Hessian of {} cannot be factored even with damping {}", name, damping);
+}
+
+}  // namespace tq

@@ -1,0 +1,281 @@
+#include "compress/plan.h"
+
+#include <algorithm>
+#include <cmath>
+#include <iterator>
+#include <set>
+
+#include "base/checked.h"
+#include "checkpoint/packed_model.h"
+
+namespace tq {
+namespace {
+
+using trellis::Code;
+
+// How much a given relative error of embedding and head weighs in the KL against the same
+// error per weight of the decoder; measured (docs/quantization.md).
+constexpr double kVocabularySensitivity = 4.0;
+
+// Relative squared error of the native codes on Gaussian values, in the order of
+// trellis::kNativeCodes (design: 256-value tail-biting streams, best scale).
+constexpr double kCodeError[] = {.526, .379, .269, .138, .0711, .0368, .0174, .0045};
+constexpr size_t kNumCodes = std::size(kCodeError);
+static_assert(kNumCodes == std::size(trellis::kNativeCodes));
+
+Code NativeCode(size_t index, const QuantizeOptions& options) {
+  Code code = trellis::kNativeCodes[index];
+  if (options.v1 && code == Code{2, 4}) code = {1, 2};
+  if (options.fast) code.state_bits = 12;
+  return code;
+}
+
+// A decoder rate: code `index` for the lower rows and `index` + 1 for a share `fraction`.
+struct RatePosition {
+  size_t index = 0;
+  double fraction = 0;
+};
+
+RatePosition PositionAt(double x) {
+  const size_t index = std::min(static_cast<size_t>(x), kNumCodes - 1);
+  return {index, index + 1 < kNumCodes ? x - static_cast<double>(index) : 0.0};
+}
+
+// The last coordinate below gives each matrix its own rounding of the split row, so that
+// rates of the whole model can be met to a few rows (golden-ratio sequence).
+double RoundingPhase(size_t matrix) {
+  const double golden = 0.6180339887498949 * static_cast<double>(matrix + 1);
+  return golden - std::floor(golden);
+}
+
+std::vector<Segment> SplitRows(uint64_t rows, RatePosition position, double phase,
+                               const QuantizeOptions& options) {
+  const uint64_t units = CeilDiv(rows, kSegmentRowMultiple);
+  const auto high = std::min(
+      units, static_cast<uint64_t>(position.fraction * static_cast<double>(units) + phase));
+  const uint64_t split =
+      position.fraction > 0 ? std::min(rows, (units - high) * kSegmentRowMultiple) : rows;
+  std::vector<Segment> segments;
+  const auto add = [&](uint64_t begin, uint64_t end, size_t index) {
+    if (begin == end) return;
+    Segment segment;
+    segment.row_begin = begin;
+    segment.row_end = end;
+    segment.code = NativeCode(index, options);
+    segments.push_back(segment);
+  };
+  add(0, split, position.index);
+  add(split, rows, position.index + 1);
+  return segments;
+}
+
+// All matrices of the model, in the order of work, without rates.
+std::vector<PlannedMatrix> ListMatrices(const ModelConfig& c) {
+  std::vector<PlannedMatrix> matrices;
+  const auto add = [&](std::string name, uint64_t rows, uint64_t cols, bool vocabulary) {
+    PlannedMatrix m;
+    m.group = GroupName(name);
+    m.name = std::move(name);
+    m.rows = rows;
+    m.cols = cols;
+    m.vocabulary = vocabulary;
+    matrices.push_back(std::move(m));
+  };
+  for (uint32_t layer = 0; layer < c.num_layers; ++layer) {
+    const std::string prefix = fmt::format("model.layers.{}.", layer);
+    add(prefix + "self_attn.q_proj", c.q_size(), c.hidden_size, false);
+    add(prefix + "self_attn.k_proj", c.kv_size(), c.hidden_size, false);
+    add(prefix + "self_attn.v_proj", c.kv_size(), c.hidden_size, false);
+    add(prefix + "self_attn.o_proj", c.hidden_size, c.q_size(), false);
+    add(prefix + "mlp.gate_proj", c.intermediate_size, c.hidden_size, false);
+    add(prefix + "mlp.up_proj", c.intermediate_size, c.hidden_size, false);
+    add(prefix + "mlp.down_proj", c.hidden_size, c.intermediate_size, false);
+  }
+  if (!c.tie_embeddings) add("lm_head", c.vocab_size, c.hidden_size, true);
+  add("model.embed_tokens", c.vocab_size, c.hidden_size, true);
+  return matrices;
+}
+
+// The plain tensors of the source (norms): everything that is no matrix.
+StatusOr<std::vector<OutputSpec>> PlainTensors(const ModelSource& source,
+                                               const std::vector<PlannedMatrix>& matrices) {
+  std::set<std::string> names;
+  for (const PlannedMatrix& m : matrices) names.insert(m.name + ".weight");
+  // A tied head that is stored all the same is not needed.
+  if (source.config().tie_embeddings) names.insert("lm_head.weight");
+  std::vector<OutputSpec> plain;
+  for (const SourceTensorInfo& info : source.tensors()) {
+    if (names.contains(info.name)) continue;
+    plain.push_back({info.name, PlainTensorType(info), info.shape});
+  }
+  return plain;
+}
+
+void AppendSpecs(const PlannedMatrix& m, std::set<std::string>& groups,
+                 std::vector<OutputSpec>& specs) {
+  if (m.rtn_bits > 0) {
+    const uint64_t groups_per_row = CeilDiv<uint64_t>(m.cols, kRtnGroupSize);
+    specs.push_back({m.name + ".codes", DType::kU8, {m.rows, CeilDiv<uint64_t>(m.cols * m.rtn_bits, 8)}});
+    specs.push_back({m.name + ".scale", DType::kF16, {m.rows, groups_per_row}});
+    specs.push_back({m.name + ".zero", DType::kF16, {m.rows, groups_per_row}});
+    specs.push_back({m.name + ".layout", DType::kI32, {6}});
+    return;
+  }
+  uint64_t bytes = 0;
+  for (const Segment& segment : m.segments) bytes += SegmentBytes(segment, m.cols);
+  specs.push_back({m.name + ".codes", DType::kU8, {bytes}});
+  specs.push_back({m.name + ".out_scale", DType::kF16, {m.rows}});
+  specs.push_back({m.name + ".layout", DType::kI32, {8 + 4 * m.segments.size()}});
+  if (groups.insert(m.group).second) {
+    specs.push_back({m.group + ".in_scale", DType::kF16, {m.cols}});
+  }
+}
+
+// Sizes of the plan with given rates.
+class Planner {
+ public:
+  Planner(const QuantizeOptions& options, std::vector<PlannedMatrix> matrices,
+          std::vector<OutputSpec> plain, uint64_t parameters)
+      : options_(options),
+        matrices_(std::move(matrices)),
+        plain_(std::move(plain)),
+        parameters_(parameters) {}
+
+  // Trellis, or with rtn_bits > 0 round to nearest.
+  ModelPlan Build(double decoder_x, size_t embedding_code, uint32_t rtn_bits) const {
+    ModelPlan plan;
+    plan.matrices = matrices_;
+    std::set<std::string> groups;
+    double decoder_bits = 0, decoder_weights = 0;
+    for (size_t i = 0; i < plan.matrices.size(); ++i) {
+      PlannedMatrix& m = plan.matrices[i];
+      m.rtn_bits = rtn_bits;
+      if (rtn_bits == 0) {
+        const RatePosition position =
+            m.vocabulary ? RatePosition{embedding_code, 0} : PositionAt(decoder_x);
+        m.segments = SplitRows(m.rows, position, RoundingPhase(i), options_);
+      }
+      AppendSpecs(m, groups, plan.tensors);
+      if (m.vocabulary) continue;
+      for (const Segment& s : m.segments) {
+        decoder_bits += s.code.rate() * static_cast<double>((s.row_end - s.row_begin) * m.cols);
+      }
+      decoder_weights += static_cast<double>(m.rows * m.cols);
+    }
+    plan.tensors.insert(plan.tensors.end(), plain_.begin(), plain_.end());
+    // As checkpoint writes them: codes first.
+    std::stable_partition(plan.tensors.begin(), plan.tensors.end(),
+                          [](const OutputSpec& t) { return t.name.ends_with(".codes"); });
+    plan.decoder_rate = rtn_bits > 0 ? rtn_bits : decoder_bits / decoder_weights;
+    plan.embedding_rate =
+        rtn_bits > 0 ? rtn_bits : trellis::kNativeCodes[embedding_code].rate();
+    plan.bytes = SafetensorsFileBytes(plan.tensors);
+    plan.parameters = parameters_;
+    plan.bits_per_weight =
+        8.0 * static_cast<double>(plan.bytes) / static_cast<double>(parameters_);
+    return plan;
+  }
+
+  // The largest decoder position whose plan has at most `bits`; negative if none.
+  double LargestPosition(double bits, size_t embedding_code) const {
+    const auto fits = [&](double x) {
+      return Build(x, embedding_code, 0).bits_per_weight <= bits;
+    };
+    double low = 0, high = static_cast<double>(kNumCodes - 1);
+    if (!fits(low)) return -1;
+    if (fits(high)) return high;
+    // Splits move in steps of 1/units of a matrix: 2^-20 is finer than any.
+    while (high - low > 0x1p-20) {
+      const double middle = (low + high) / 2;
+      (fits(middle) ? low : high) = middle;
+    }
+    return low;
+  }
+
+  // Predicted loss of the rates, up to a factor.
+  double Loss(double decoder_x, size_t embedding_code) const {
+    const RatePosition p = PositionAt(decoder_x);
+    const double decoder_error =
+        p.fraction > 0
+            ? (1 - p.fraction) * kCodeError[p.index] + p.fraction * kCodeError[p.index + 1]
+            : kCodeError[p.index];
+    double decoder = 0, vocabulary = 0;
+    for (const PlannedMatrix& m : matrices_) {
+      (m.vocabulary ? vocabulary : decoder) += static_cast<double>(m.rows * m.cols);
+    }
+    return decoder * decoder_error +
+           kVocabularySensitivity * vocabulary * kCodeError[embedding_code];
+  }
+
+ private:
+  const QuantizeOptions& options_;
+  std::vector<PlannedMatrix> matrices_;
+  std::vector<OutputSpec> plain_;
+  uint64_t parameters_;
+};
+
+StatusOr<ModelPlan> PlanTrellis(const Planner& planner, const QuantizeOptions& options) {
+  double best_loss = INFINITY, best_x = -1;
+  size_t best_code = 0;
+  for (size_t code = 0; code < kNumCodes; ++code) {
+    if (options.embedding_bits > 0 &&
+        trellis::kNativeCodes[code].rate() != options.embedding_bits) {
+      continue;
+    }
+    const double x = planner.LargestPosition(options.bits, code);
+    if (x < 0) continue;
+    const double loss = planner.Loss(x, code);
+    if (loss < best_loss) {
+      best_loss = loss;
+      best_x = x;
+      best_code = code;
+    }
+  }
+  if (best_x < 0) {
+    return InvalidArgument("bits: {} is too few for this model; the smallest possible is {:.3f}",
+                           options.bits, planner.Build(0, 0, 0).bits_per_weight);
+  }
+  const ModelPlan largest =
+      planner.Build(static_cast<double>(kNumCodes - 1), kNumCodes - 1, 0);
+  if (options.bits > largest.bits_per_weight + 0.05) {
+    return InvalidArgument("bits: {} is more than trellis codes give; the largest possible is {:.3f}",
+                           options.bits, largest.bits_per_weight);
+  }
+  return planner.Build(best_x, best_code, 0);
+}
+
+}  // namespace
+
+DType PlainTensorType(const SourceTensorInfo& info) {
+  const std::optional<DType> type = DTypeFromName(info.type);
+  if (type == DType::kF16 || type == DType::kBF16) return *type;
+  return DType::kF32;
+}
+
+uint64_t SafetensorsFileBytes(const std::vector<OutputSpec>& tensors) {
+  std::string header = R"({"__metadata__":{"format":"pt"})";
+  uint64_t offset = 0;
+  for (const OutputSpec& t : tensors) {
+    uint64_t bytes = DTypeSize(t.dtype);
+    for (uint64_t dim : t.shape) bytes *= dim;
+    header += fmt::format(R"(,"{}":{{"dtype":"{}","shape":[{}],"data_offsets":[{},{}]}})", t.name,
+                          DTypeName(t.dtype), fmt::join(t.shape, ","), offset, offset + bytes);
+    offset += bytes;
+  }
+  header += "}";
+  return RoundUp<uint64_t>(8 + header.size(), 64) + offset;
+}
+
+StatusOr<ModelPlan> MakePlan(const ModelSource& source, const QuantizeOptions& options) {
+  std::vector<PlannedMatrix> matrices = ListMatrices(source.config());
+  TQ_ASSIGN_OR_RETURN(std::vector<OutputSpec> plain, PlainTensors(source, matrices));
+  const Planner planner(options, std::move(matrices), std::move(plain), source.num_parameters());
+  if (options.method == Method::kTrellis) return PlanTrellis(planner, options);
+  const double bits = options.bits;
+  if (!(bits >= 2 && bits <= 8) || bits != std::floor(bits)) {
+    return InvalidArgument("bits: rtn needs a whole number from 2 to 8, not {}", bits);
+  }
+  return planner.Build(0, 0, static_cast<uint32_t>(bits));
+}
+
+}  // namespace tq

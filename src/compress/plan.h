@@ -1,0 +1,59 @@
+// Which rate every matrix gets, so that the whole file has the wanted bits per weight.
+//
+// All decoder matrices share one rate r_d, any in [0.5, 4]: between two native rates the
+// first rows of a matrix are coded at the lower one and the rest at the next (split at
+// multiples of 64 rows). Embedding and head share one native rate r_e.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "base/status.h"
+#include "checkpoint/model_source.h"
+#include "codec/packed_matrix.h"
+#include "compress/quantize.h"
+#include "tensor/tensor.h"
+
+namespace tq {
+
+struct PlannedMatrix {
+  std::string name;   // without ".weight"
+  std::string group;  // GroupName(name)
+  uint64_t rows = 0, cols = 0;
+  bool vocabulary = false;  // embedding or head: nothing is mixed along the rows
+  // Trellis: codes and rows; scales are found later.
+  std::vector<Segment> segments;
+  uint32_t rtn_bits = 0;
+};
+
+// A tensor of the output file, known before its contents.
+struct OutputSpec {
+  std::string name;
+  DType dtype = DType::kF32;
+  Shape shape;
+};
+
+struct ModelPlan {
+  std::vector<PlannedMatrix> matrices;  // in the order of work: layer by layer, then the head
+  std::vector<OutputSpec> tensors;      // of the output file, in its order
+  double decoder_rate = 0, embedding_rate = 0;
+  uint64_t bytes = 0;  // of the file, header included
+  uint64_t parameters = 0;
+  double bits_per_weight = 0;
+};
+
+// InvalidArgument naming the nearest possible value when options.bits cannot be had.
+StatusOr<ModelPlan> MakePlan(const ModelSource& source, const QuantizeOptions& options);
+
+// "RTN" groups: columns that share a scale and a zero point.
+inline constexpr uint32_t kRtnGroupSize = 32;
+
+// The data type in which a plain tensor (norm) of the source is stored: its own, if it
+// is one of F32, F16, BF16, else F32.
+DType PlainTensorType(const SourceTensorInfo& info);
+
+// Bytes of a safetensors file of these tensors as checkpoint writes it.
+uint64_t SafetensorsFileBytes(const std::vector<OutputSpec>& tensors);
+
+}  // namespace tq

@@ -1,0 +1,86 @@
+#include "compress/plan.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "../../tests/support/tiny_model.h"
+
+namespace tq {
+namespace {
+
+using testing::TempFolder;
+
+struct Source {
+  TempFolder folder;
+  std::unique_ptr<ModelSource> source;
+
+  explicit Source(const testing::TinyModelOptions& options) {
+    testing::WriteHuggingFace(testing::MakeTinyModel(options), folder / "model");
+    source = *ModelSource::Open(folder / "model");
+  }
+};
+
+QuantizeOptions Bits(double bits) {
+  QuantizeOptions options;
+  options.bits = bits;
+  return options;
+}
+
+TEST(PlanTest, MeetsTheAverage) {
+  for (const bool tied : {true, false}) {
+    const Source s({.hidden = 256, .intermediate = 768, .layers = 4, .vocab = 900, .tied = tied});
+    double last_rate = 0;
+    for (const double bits : {1.2, 1.5, 2.0, 2.3, 2.71, 3.3, 4.0}) {
+      const auto plan = MakePlan(*s.source, Bits(bits));
+      ASSERT_TRUE(plan.ok()) << plan.status().message();
+      // One step of the split is 64 rows x 256 columns of half a bit: 0.003 bits here.
+      EXPECT_LE(plan->bits_per_weight, bits + 0.005);
+      EXPECT_GT(plan->bits_per_weight, bits - 0.02) << bits;
+      EXPECT_GE(plan->decoder_rate, last_rate - 0.3);
+      last_rate = plan->decoder_rate;
+      for (const PlannedMatrix& m : plan->matrices) {
+        ASSERT_FALSE(m.segments.empty());
+        EXPECT_EQ(m.segments.front().row_begin, 0u);
+        EXPECT_EQ(m.segments.back().row_end, m.rows);
+        if (m.segments.size() == 2) {
+          EXPECT_EQ(m.segments[0].row_end, m.segments[1].row_begin);
+          EXPECT_EQ(m.segments[0].row_end % kSegmentRowMultiple, 0u);
+          EXPECT_LT(m.segments[0].code.rate(), m.segments[1].code.rate());
+        }
+        if (m.vocabulary) {
+          EXPECT_EQ(m.segments.size(), 1u);
+        }
+      }
+    }
+  }
+}
+
+TEST(PlanTest, ImpossibleBitsNameThePossible) {
+  const Source s({.hidden = 128, .intermediate = 256});
+  const auto few = MakePlan(*s.source, Bits(0.2));
+  ASSERT_FALSE(few.ok());
+  EXPECT_EQ(few.status().code(), StatusCode::kInvalidArgument);
+  EXPECT_NE(few.status().message().find("smallest possible"), std::string::npos);
+  const auto many = MakePlan(*s.source, Bits(7.5));
+  ASSERT_FALSE(many.ok());
+  EXPECT_NE(many.status().message().find("largest possible"), std::string::npos);
+  EXPECT_FALSE(MakePlan(*s.source, Bits(NAN)).ok());
+  EXPECT_FALSE(MakePlan(*s.source, Bits(-1)).ok());
+}
+
+TEST(PlanTest, RtnTakesWholeWidths) {
+  const Source s({});
+  QuantizeOptions options = Bits(3);
+  options.method = Method::kRtn;
+  const auto plan = MakePlan(*s.source, options);
+  ASSERT_TRUE(plan.ok());
+  EXPECT_EQ(plan->matrices[0].rtn_bits, 3u);
+  for (const double bits : {2.5, 1.0, 9.0, -4.0, 0.0}) {
+    options.bits = bits;
+    EXPECT_FALSE(MakePlan(*s.source, options).ok()) << bits;
+  }
+}
+
+}  // namespace
+}  // namespace tq

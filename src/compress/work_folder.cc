@@ -1,0 +1,171 @@
+#include "compress/work_folder.h"
+
+#include <fcntl.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <nlohmann/json.hpp>
+#include <utility>
+
+#include "base/file_io.h"
+#include "base/log.h"
+
+namespace tq {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr uint64_t kMaxJobFileBytes = 1 << 20;
+constexpr std::string_view kHashTensor = "part.hash";
+
+// Hash of a part: the job, the part's name, and all tensors.
+Hash128 HashPart(const Hash128& fingerprint, std::string_view part,
+                 const std::vector<OutputTensor>& tensors) {
+  Hasher hasher;
+  hasher.Update(&fingerprint, sizeof(fingerprint));
+  hasher.UpdateString(part);
+  for (const OutputTensor& t : tensors) {
+    hasher.UpdateString(t.name);
+    hasher.UpdateString(DTypeName(t.tensor.dtype()));
+    hasher.UpdateString(ShapeToString(t.tensor.shape()));
+    hasher.Update(t.tensor.data(), t.tensor.num_bytes());
+  }
+  return hasher.Digest();
+}
+
+// Removes the files that a job leaves: nothing else is touched.
+Status RemoveParts(const fs::path& folder) {
+  std::error_code error;
+  for (const auto& entry : fs::directory_iterator(folder, error)) {
+    const std::string name = entry.path().filename().string();
+    // Temporary files of an AtomicFile carry the final name inside theirs.
+    if (name == "job.json" || name.find(".part") != std::string::npos ||
+        name.find("job.json.") != std::string::npos) {
+      fs::remove(entry.path(), error);
+      if (error) return IoError(entry.path().string(), error.value());
+    }
+  }
+  if (error) return IoError(folder.string(), error.value());
+  return OkStatus();
+}
+
+StatusOr<std::vector<OutputTensor>> ReadPart(const fs::path& path, const Hash128& fingerprint,
+                                             std::string_view part) {
+  TQ_ASSIGN_OR_RETURN(std::shared_ptr<SafetensorsFile> file, SafetensorsFile::Open(path));
+  std::vector<OutputTensor> tensors;
+  std::string stored;
+  for (const auto& [name, entry] : file->entries()) {
+    TQ_ASSIGN_OR_RETURN(Tensor tensor, file->Get(name));
+    if (name == kHashTensor) {
+      stored.assign(reinterpret_cast<const char*>(tensor.data()), tensor.num_bytes());
+    } else {
+      tensors.push_back({name, std::move(tensor)});
+    }
+  }
+  if (stored != HashPart(fingerprint, part, tensors).Hex()) {
+    return DataLoss("{}: its hash does not match its contents", path.string());
+  }
+  return tensors;
+}
+
+}  // namespace
+
+WorkFolder::WorkFolder(WorkFolder&& other) noexcept
+    : path_(std::move(other.path_)),
+      fingerprint_(other.fingerprint_),
+      lock_(std::exchange(other.lock_, -1)) {}
+
+WorkFolder& WorkFolder::operator=(WorkFolder&& other) noexcept {
+  std::swap(path_, other.path_);
+  std::swap(fingerprint_, other.fingerprint_);
+  std::swap(lock_, other.lock_);
+  return *this;
+}
+
+WorkFolder::~WorkFolder() {
+  if (lock_ >= 0) close(lock_);
+}
+
+StatusOr<WorkFolder> WorkFolder::Open(const fs::path& path, const Hash128& fingerprint,
+                                      std::string_view description, bool fresh) {
+  std::error_code error;
+  fs::create_directory(path, error);
+  if (error) return IoError(path.string(), error.value());
+  const fs::path lock_path = path / "lock";
+  const int lock = open(lock_path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0644);
+  if (lock < 0) return IoError(lock_path.string(), errno);
+  WorkFolder folder(path, fingerprint, lock);
+  if (flock(lock, LOCK_EX | LOCK_NB) != 0) {
+    if (errno != EWOULDBLOCK) return IoError(lock_path.string(), errno);
+    return FailedPrecondition("{}: another process is writing this output", path.string());
+  }
+  TQ_RETURN_IF_ERROR(folder.CheckJob(description, fresh));
+  return folder;
+}
+
+Status WorkFolder::CheckJob(std::string_view description, bool fresh) const {
+  const fs::path job_path = path_ / "job.json";
+  std::error_code error;
+  if (fresh) TQ_RETURN_IF_ERROR(RemoveParts(path_));
+  if (!fs::exists(job_path, error)) {
+    const nlohmann::ordered_json job = {{"fingerprint", fingerprint_.Hex()},
+                                        {"job", description}};
+    return WriteFileAtomically(
+        job_path, job.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n");
+  }
+  TQ_ASSIGN_OR_RETURN(const std::string text, ReadFile(job_path, kMaxJobFileBytes));
+  const nlohmann::json job = nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
+  std::string stored, stored_job;
+  if (job.is_object() && job.contains("fingerprint") && job["fingerprint"].is_string()) {
+    stored = job["fingerprint"].get<std::string>();
+  }
+  if (job.is_object() && job.contains("job") && job["job"].is_string()) {
+    stored_job = job["job"].get<std::string>();
+  }
+  if (stored == fingerprint_.Hex()) return OkStatus();
+  return FailedPrecondition(
+      "{}: holds unfinished work of another job ({}), not of this one ({}); --fresh starts over",
+      path_.string(), stored_job.empty() ? "unreadable" : stored_job, description);
+}
+
+fs::path WorkFolder::PartPath(std::string_view part) const {
+  return path_ / (std::string(part) + ".part");
+}
+
+std::optional<std::vector<OutputTensor>> WorkFolder::Load(std::string_view part) const {
+  const fs::path path = PartPath(part);
+  std::error_code error;
+  if (!fs::exists(path, error)) return std::nullopt;
+  StatusOr<std::vector<OutputTensor>> tensors = ReadPart(path, fingerprint_, part);
+  if (!tensors.ok()) {
+    Warn("{}; it is done again", tensors.status().message());
+    return std::nullopt;
+  }
+  return *std::move(tensors);
+}
+
+Status WorkFolder::Store(std::string_view part, std::vector<OutputTensor> tensors) const {
+  // In the order in which a reader lists them.
+  std::sort(tensors.begin(), tensors.end(),
+            [](const OutputTensor& a, const OutputTensor& b) { return a.name < b.name; });
+  const std::string hash = HashPart(fingerprint_, part, tensors).Hex();
+  TQ_ASSIGN_OR_RETURN(Tensor hash_tensor,
+                      Tensor::FromValues<uint8_t>(
+                          DType::kU8, {hash.size()},
+                          {reinterpret_cast<const uint8_t*>(hash.data()), hash.size()}));
+  tensors.push_back({std::string(kHashTensor), std::move(hash_tensor)});
+  return WriteSafetensors(PartPath(part), tensors);
+}
+
+Status WorkFolder::Remove() {
+  TQ_RETURN_IF_ERROR(RemoveParts(path_));
+  std::error_code error;
+  fs::remove(path_ / "lock", error);
+  fs::remove(path_, error);  // Refused, rightly, when something of somebody else's is inside.
+  if (error) Warn("{}: left in place ({})", path_.string(), error.message());
+  return OkStatus();
+}
+
+}  // namespace tq
