@@ -110,7 +110,14 @@ Status JsonSyntaxError(std::string_view file, size_t position, std::string_view 
   return InvalidArgument("{}: not JSON at byte {}: {}", file, position, line);
 }
 
+Status CheckNoNul(std::string_view text, std::string_view file) {
+  const size_t at = text.find('\0');
+  if (at == std::string_view::npos) return OkStatus();
+  return JsonSyntaxError(file, at, "NUL byte");
+}
+
 StatusOr<json> ParseJson(std::string_view text, std::string_view file, const JsonLimits& limits) {
+  TQ_RETURN_IF_ERROR(CheckNoNul(text, file));
   Builder builder(file, limits);
   try {
     json::sax_parse(text, &builder);

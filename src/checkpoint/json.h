@@ -23,6 +23,9 @@ StatusOr<nlohmann::json> ParseJson(std::string_view text, std::string_view file,
 // The parser's own complaint as a Status: one short line with the position.
 Status JsonSyntaxError(std::string_view file, size_t position, std::string_view what);
 
+// The parser takes a NUL byte for the end of the text and would not see what follows.
+Status CheckNoNul(std::string_view text, std::string_view file);
+
 // "string", "null", ... of a value, for messages.
 std::string JsonTypeName(const nlohmann::json& value);
 

@@ -39,7 +39,7 @@ struct ModelConfig {
 StatusOr<ModelConfig> ModelConfigFromJson(std::string_view json,
                                           std::string_view file = "config.json");
 // The same from a parsed document. `quantization_config` must have been dealt with and removed.
-StatusOr<ModelConfig> ModelConfigFromJson(const nlohmann::json& json, std::string_view file);
+StatusOr<ModelConfig> ModelConfigFromDocument(const nlohmann::json& json, std::string_view file);
 // GGUF metadata ("llama.*" keys), checked likewise.
 StatusOr<ModelConfig> ModelConfigFromGguf(const GgufFile& file);
 // config.json of a Hugging Face directory that describes `config` (without

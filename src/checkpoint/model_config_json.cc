@@ -172,7 +172,7 @@ Status CheckArchitecture(const Fields& fields, std::string_view file) {
 
 }  // namespace
 
-StatusOr<ModelConfig> ModelConfigFromJson(const json& document, std::string_view file) {
+StatusOr<ModelConfig> ModelConfigFromDocument(const json& document, std::string_view file) {
   if (!document.is_object()) {
     return InvalidArgument("{}: holds {} where an object is expected", file,
                            JsonTypeName(document));
@@ -208,7 +208,7 @@ StatusOr<ModelConfig> ModelConfigFromJson(const json& document, std::string_view
 
 StatusOr<ModelConfig> ModelConfigFromJson(std::string_view text, std::string_view file) {
   TQ_ASSIGN_OR_RETURN(const json document, ParseJson(text, file));
-  return ModelConfigFromJson(document, file);
+  return ModelConfigFromDocument(document, file);
 }
 
 }  // namespace tq

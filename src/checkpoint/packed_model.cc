@@ -84,7 +84,7 @@ class PackedModel::Loader {
     }
     model_->method_ = method.get<std::string>();
     document.erase(at);
-    TQ_ASSIGN_OR_RETURN(model_->config_, ModelConfigFromJson(document, name));
+    TQ_ASSIGN_OR_RETURN(model_->config_, ModelConfigFromDocument(document, name));
     return OkStatus();
   }
 

@@ -199,6 +199,7 @@ StatusOr<SafetensorsEntries> ParseSafetensorsHeader(std::string_view header, uin
   if (header.empty() || header.front() != '{') {
     return InvalidArgument("{}: the header does not start with '{{'", file);
   }
+  TQ_RETURN_IF_ERROR(CheckNoNul(header, file));
   HeaderReader reader(file, data_begin);
   try {
     json::sax_parse(header, &reader);

@@ -1,0 +1,236 @@
+#include "checkpoint/model_config.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+
+#include "../../tests/support/tiny_model.h"
+#include "checkpoint/gguf.h"
+#include "checkpoint/status_matcher_for_test.h"
+
+namespace tq {
+namespace {
+
+using nlohmann::json;
+using namespace tq::testing;  // NOLINT: the test support
+constexpr auto kInvalid = StatusCode::kInvalidArgument;
+constexpr auto kUnimplemented = StatusCode::kUnimplemented;
+constexpr auto kNotFound = StatusCode::kNotFound;
+
+json Sound() { return json::parse(ModelConfigToJson(MakeTinyModel().config)); }
+
+StatusOr<ModelConfig> With(const std::string& field, const json& value) {
+  json config = Sound();
+  config[field] = value;
+  return ModelConfigFromJson(config.dump(), "dir/config.json");
+}
+
+TEST(ModelConfig, JsonKeepsEveryField) {
+  ModelConfig config = MakeTinyModel({.hidden = 96, .tied = false}).config;
+  config.rms_norm_eps = 1e-6f;
+  config.rope_theta = 130000.5f;
+  config.head_dim = 32;  // not hidden / heads
+  config.bos_id = -1;
+  const auto read = ModelConfigFromJson(ModelConfigToJson(config));
+  ASSERT_TRUE(read.ok()) << read.status().message();
+  EXPECT_EQ(ModelConfigToJson(*read), ModelConfigToJson(config));
+  EXPECT_EQ(read->rms_norm_eps, config.rms_norm_eps);
+  EXPECT_EQ(read->rope_theta, config.rope_theta);
+  EXPECT_EQ(read->head_dim, 32u);
+  EXPECT_EQ(read->bos_id, -1);
+  EXPECT_FALSE(read->tie_embeddings);
+}
+
+TEST(ModelConfig, DefaultsAreTransformers) {
+  json config = Sound();
+  for (const char* field : {"head_dim", "num_key_value_heads", "rope_theta", "rms_norm_eps",
+                            "tie_word_embeddings", "max_position_embeddings", "architectures"}) {
+    config.erase(field);
+  }
+  config["eos_token_id"] = {1, 7};
+  const auto read = ModelConfigFromJson(config.dump());
+  ASSERT_TRUE(read.ok()) << read.status().message();
+  EXPECT_EQ(read->head_dim, 16u);
+  EXPECT_EQ(read->num_kv_heads, 4u);
+  EXPECT_EQ(read->rope_theta, 10000.0f);
+  EXPECT_EQ(read->rms_norm_eps, 1e-6f);
+  EXPECT_FALSE(read->tie_embeddings);
+  EXPECT_EQ(read->max_position, 2048u);
+  EXPECT_EQ(read->eos_id, 1);
+}
+
+TEST(ModelConfig, RopeParametersOfNewerReleases) {
+  EXPECT_TRUE(With("rope_scaling", {{"rope_type", "default"}}).ok());
+  EXPECT_TRUE(With("rope_scaling", nullptr).ok());
+  const auto read = With("rope_parameters", {{"rope_type", "default"}, {"rope_theta", 5000.0}});
+  ASSERT_TRUE(read.ok());
+  EXPECT_EQ(read->rope_theta, 5000.0f);
+  EXPECT_THAT(With("rope_scaling", {{"rope_type", "llama3"}, {"factor", 8.0}}),
+              Fails(kUnimplemented, "rope_scaling"));
+  EXPECT_THAT(With("rope_scaling", {{"type", "linear"}, {"factor", 2.0}}),
+              Fails(kUnimplemented, "rope_scaling"));
+  EXPECT_THAT(With("rope_parameters", {{"factor", 2.0}}), Fails(kUnimplemented, "factor"));
+  EXPECT_THAT(With("rope_scaling", "linear"), Fails(kInvalid, "rope_scaling"));
+}
+
+TEST(ModelConfig, RefusesWhatItDoesNotHonour) {
+  const std::pair<const char*, json> cases[] = {{"attention_bias", true},
+                                                {"mlp_bias", true},
+                                                {"hidden_act", "gelu"},
+                                                {"sliding_window", 4096},
+                                                {"partial_rotary_factor", 0.5},
+                                                {"rope_interleaved", true},
+                                                {"final_logit_softcapping", 30.},
+                                                {"num_local_experts", 8},
+                                                {"auto_map", {{"AutoModel", "x"}}},
+                                                {"quantization_config", {{"quant_method", "gptq"}}},
+                                                {"residual_multiplier", 0.2},
+                                                {"use_qk_norm", true}};
+  for (const auto& [field, value] : cases) {
+    EXPECT_THAT(With(field, value), Fails(kUnimplemented, "dir/config.json", field)) << field;
+  }
+  // Their neutral values, and fields without effect on the result.
+  EXPECT_TRUE(With("sliding_window", nullptr).ok());
+  EXPECT_TRUE(With("attention_bias", false).ok());
+  EXPECT_TRUE(With("pretraining_tp", 1).ok());
+  EXPECT_TRUE(With("torch_dtype", "bfloat16").ok());
+}
+
+TEST(ModelConfig, Class34BrokenConfigs) {
+  for (const char* field : {"vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers",
+                            "num_attention_heads"}) {
+    json config = Sound();
+    config.erase(field);
+    EXPECT_THAT(ModelConfigFromJson(config.dump()), Fails(kNotFound, field));
+    EXPECT_THAT(With(field, nullptr), Fails(kNotFound, field));
+    EXPECT_THAT(With(field, "64"), Fails(kInvalid, field));
+    EXPECT_THAT(With(field, -1), Fails(kInvalid, field));
+    EXPECT_THAT(With(field, 64.5), Fails(kInvalid, field));
+    EXPECT_THAT(With(field, json::array({64})), Fails(kInvalid, field));
+    EXPECT_FALSE(With(field, 0).ok()) << field;
+    EXPECT_THAT(With(field, 1'000'000'000'000'000'000), Fails(kInvalid, field));
+    EXPECT_FALSE(With(field, 4'000'000'000u).ok()) << field;
+  }
+  EXPECT_THAT(With("num_hidden_layers", 5000), Fails(kInvalid, "layers is 5000", "4096"));
+  EXPECT_THAT(With("num_key_value_heads", 3), Fails(kInvalid, "4 heads", "3 key-value"));
+  EXPECT_THAT(With("num_key_value_heads", 0), Fails(kInvalid, "key-value heads is 0"));
+  EXPECT_THAT(With("head_dim", 15), Fails(kInvalid, "head_dim 15 is odd"));
+  EXPECT_THAT(With("head_dim", 4096), Fails(kInvalid, "head_dim is 4096"));
+  EXPECT_THAT(With("rope_theta", 0), Fails(kInvalid, "rope_theta is 0"));
+  EXPECT_THAT(With("rope_theta", -10), Fails(kInvalid, "rope_theta is -10"));
+  EXPECT_THAT(With("rope_theta", 1e300), Fails(kInvalid, "rope_theta"));
+  EXPECT_THAT(With("rope_theta", "NaN"), Fails(kInvalid, "rope_theta"));
+  EXPECT_THAT(With("rms_norm_eps", -1), Fails(kInvalid, "rms_norm_eps"));
+  EXPECT_THAT(With("rms_norm_eps", 1e300), Fails(kInvalid, "rms_norm_eps"));
+  EXPECT_THAT(With("tie_word_embeddings", 1), Fails(kInvalid, "tie_word_embeddings"));
+  EXPECT_THAT(With("bos_token_id", 300), Fails(kInvalid, "bos", "300"));
+  EXPECT_THAT(With("eos_token_id", 1'000'000'000'000), Fails(kInvalid, "eos_token_id"));
+  EXPECT_THAT(With("eos_token_id", -2), Fails(kInvalid, "eos_token_id"));
+  EXPECT_THAT(With("eos_token_id", json::array({300})), Fails(kInvalid, "300"));
+  EXPECT_THAT(With("eos_token_id", "</s>"), Fails(kInvalid, "eos_token_id"));
+  EXPECT_THAT(With("model_type", "gpt2"), Fails(kUnimplemented, "model_type", "gpt2"));
+  EXPECT_THAT(With("model_type", nullptr), Fails(kNotFound, "model_type"));
+  EXPECT_THAT(With("architectures", {"MistralForCausalLM"}), Fails(kUnimplemented, "Mistral"));
+  EXPECT_THAT(With("architectures", {1}), Fails(kUnimplemented, "architecture"));
+  EXPECT_THAT(With("architectures", 1), Fails(kInvalid, "architectures"));
+  EXPECT_THAT(ModelConfigFromJson("null"), Fails(kInvalid, "config.json", "null"));
+  EXPECT_THAT(ModelConfigFromJson("[]"), Fails(kInvalid, "array"));
+  EXPECT_THAT(ModelConfigFromJson(""), Fails(kInvalid));
+  EXPECT_THAT(ModelConfigFromJson("{}"), Fails(kNotFound, "model_type"));
+  EXPECT_THAT(ModelConfigFromJson(std::string(1'000'000, '{')), Fails(kInvalid));
+}
+
+class GgufConfig : public ::testing::Test {
+ protected:
+  // The tiny model's metadata with one key replaced, dropped or added.
+  StatusOr<ModelConfig> With(std::string_view key, const std::function<void(GgufBuilder&)>& put) {
+    std::vector<std::pair<std::string, uint32_t>> numbers = {
+        {"llama.context_length", 512},      {"llama.embedding_length", 64},
+        {"llama.feed_forward_length", 128}, {"llama.block_count", 2},
+        {"llama.attention.head_count", 4},  {"llama.attention.head_count_kv", 2}};
+    GgufBuilder builder;
+    if (key != "general.architecture") builder.String("general.architecture", "llama");
+    for (const auto& [name, value] : numbers) {
+      if (name != key) builder.Uint(name, value);
+    }
+    if (key != "llama.attention.layer_norm_rms_epsilon") {
+      builder.Float("llama.attention.layer_norm_rms_epsilon", 1e-5f);
+    }
+    put(builder);
+    builder.Tensor("token_embd.weight", kPackF32, {64, 300}, std::string(64 * 300 * 4, '\0'));
+    WriteText(folder_ / "x.gguf", builder.Build());
+    auto file = GgufFile::Open(folder_ / "x.gguf");
+    if (!file.ok()) return file.status();
+    return ModelConfigFromGguf(**file);
+  }
+  StatusOr<ModelConfig> WithUint(std::string_view key, uint32_t value) {
+    return With(key, [&](GgufBuilder& builder) { builder.Uint(key, value); });
+  }
+  TempFolder folder_;
+};
+
+TEST_F(GgufConfig, Defaults) {
+  const auto config = With("", [](GgufBuilder&) {});
+  ASSERT_TRUE(config.ok()) << config.status().message();
+  EXPECT_EQ(config->vocab_size, 300u);
+  EXPECT_EQ(config->rope_theta, 10000.0f);
+  EXPECT_TRUE(config->tie_embeddings);
+  EXPECT_EQ(config->bos_id, -1);
+}
+
+TEST_F(GgufConfig, Class24Sizes) {
+  EXPECT_THAT(WithUint("llama.block_count", 0), Fails(kInvalid, "layers is 0"));
+  EXPECT_THAT(WithUint("llama.block_count", 1u << 31), Fails(kInvalid, "2147483648"));
+  EXPECT_THAT(WithUint("llama.attention.head_count", 0), Fails(kInvalid, "head_count is 0"));
+  EXPECT_THAT(WithUint("llama.attention.head_count", 5), Fails(kInvalid, "64", "head_count 5"));
+  EXPECT_THAT(WithUint("llama.attention.head_count_kv", 0), Fails(kInvalid, "heads is 0"));
+  EXPECT_THAT(WithUint("llama.attention.head_count_kv", 3), Fails(kInvalid, "3"));
+  EXPECT_THAT(WithUint("llama.embedding_length", 0), Fails(kInvalid, "hidden_size is 0"));
+  EXPECT_THAT(WithUint("llama.vocab_size", 299), Fails(kInvalid, "299", "300 rows"));
+  EXPECT_THAT(With("llama.block_count", [](GgufBuilder&) {}), Fails(kNotFound, "block_count"));
+  EXPECT_THAT(With("llama.block_count", [](GgufBuilder& b) { b.String("llama.block_count", "2"); }),
+              Fails(kInvalid, "block_count"));
+  EXPECT_THAT(With("llama.attention.head_count_kv",
+                   [](GgufBuilder& b) {
+                     b.Ints("llama.attention.head_count_kv", {2, 2});
+                   }),
+              Fails(kInvalid, "head_count_kv"));
+  EXPECT_THAT(With("llama.attention.layer_norm_rms_epsilon",
+                   [](GgufBuilder& b) { b.Float("llama.attention.layer_norm_rms_epsilon", NAN); }),
+              Fails(kInvalid, "rms_norm_eps"));
+  for (const float theta : {0.0f, -1.0f, NAN, INFINITY}) {
+    EXPECT_THAT(With("", [&](GgufBuilder& b) { b.Float("llama.rope.freq_base", theta); }),
+                Fails(kInvalid, "rope_theta"));
+  }
+}
+
+TEST_F(GgufConfig, Class25SpecialTokens) {
+  EXPECT_THAT(WithUint("tokenizer.ggml.bos_token_id", 300), Fails(kInvalid, "bos", "300"));
+  EXPECT_THAT(WithUint("tokenizer.ggml.eos_token_id", 0xfffffffe), Fails(kInvalid, "eos_token_id"));
+  EXPECT_TRUE(WithUint("tokenizer.ggml.eos_token_id", 0xffffffff).ok());
+  EXPECT_THAT(With("",
+                   [](GgufBuilder& b) {
+                     b.Strings("tokenizer.ggml.tokens", std::vector<std::string>(301, "x"));
+                   }),
+              Fails(kInvalid, "301 tokens", "300 rows"));
+}
+
+TEST_F(GgufConfig, RefusesWhatItDoesNotHonour) {
+  EXPECT_THAT(WithUint("llama.attention.sliding_window", 128),
+              Fails(kUnimplemented, "llama.attention.sliding_window"));
+  EXPECT_THAT(WithUint("llama.expert_count", 8), Fails(kUnimplemented, "expert_count"));
+  EXPECT_TRUE(WithUint("llama.expert_count", 0).ok());
+  EXPECT_THAT(WithUint("llama.rope.dimension_count", 8), Fails(kUnimplemented, "dimension_count"));
+  EXPECT_THAT(With("", [](GgufBuilder& b) { b.Float("llama.rope.scaling.factor", 8); }),
+              Fails(kUnimplemented, "llama.rope.scaling.factor"));
+  EXPECT_THAT(With("", [](GgufBuilder& b) { b.String("llama.rope.scaling.type", "yarn"); }),
+              Fails(kUnimplemented, "llama.rope.scaling.type", "yarn"));
+  EXPECT_TRUE(With("", [](GgufBuilder& b) { b.String("llama.rope.scaling.type", "none"); }).ok());
+  EXPECT_THAT(With("general.architecture",
+                   [](GgufBuilder& b) { b.String("general.architecture", "gemma3"); }),
+              Fails(kUnimplemented, "gemma3"));
+}
+
+}  // namespace
+}  // namespace tq
