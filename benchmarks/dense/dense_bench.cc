@@ -8,6 +8,8 @@
 #include <vector>
 
 #include "base/random.h"
+#include "codec/grouped_matrix.h"
+#include "device/executor.h"
 #include "kernels/gemm/gemm_f32.h"
 #include "kernels/isa.h"
 #include "kernels/transformer/attention.h"
@@ -44,6 +46,19 @@ void MatmulNt(benchmark::State& state, Isa isa) {
   if (n == 1) SetRate(state, "B/s", 4.0 * m * k);
 }
 
+// What the memory gives one core: the roof of products with one row.
+void PlainRead(benchmark::State& state) {
+  const std::vector<uint64_t> values(state.range(0) / sizeof(uint64_t), 1);
+  for (auto _ : state) {
+    uint64_t sums[8] = {};
+    for (size_t i = 0; i + 8 <= values.size(); i += 8) {
+      for (size_t s = 0; s < 8; ++s) sums[s] += values[i + s];
+    }
+    benchmark::DoNotOptimize(sums);
+  }
+  SetRate(state, "B/s", static_cast<double>(state.range(0)));
+}
+
 // The update of the remaining columns after a block of 16, or a whole panel.
 void MatmulNn(benchmark::State& state, Isa isa) {
   const size_t n = state.range(0), m = state.range(1), k = state.range(2);
@@ -66,6 +81,21 @@ void Syrk(benchmark::State& state, Isa isa) {
     benchmark::DoNotOptimize(h.data());
   }
   SetRate(state, "FLOP/s", 1.0 * n * k * (k + 1));
+}
+
+// n x rows x cols at a width in bits, at the level in force.
+void Grouped(benchmark::State& state) {
+  const size_t n = state.range(0), rows = state.range(1), cols = state.range(2);
+  const std::vector<float> x = RandomFloats(n * cols), w = RandomFloats(rows * cols);
+  InlineExecutor executor;
+  const auto matrix = QuantizeToNearest(w.data(), rows, cols, state.range(3), 32, executor);
+  std::vector<float> y(n * rows);
+  for (auto _ : state) {
+    GroupedMatmul(*matrix, x.data(), n, executor, y.data());
+    benchmark::DoNotOptimize(y.data());
+  }
+  SetRate(state, "FLOP/s", 2.0 * n * rows * cols);
+  SetRate(state, "weights/s", 1.0 * rows * cols);
 }
 
 // n queries ending at `depth`, group 3, head dimension 64 (SmolLM2) or 4 x 128.
@@ -113,6 +143,15 @@ void Elementwise(benchmark::State& state, Isa isa) {
 }
 
 void RegisterAll() {
+  benchmark::RegisterBenchmark("plain_read", PlainRead)
+      ->Arg(3 << 20)
+      ->Arg(108 << 20)
+      ->Unit(benchmark::kMicrosecond);
+  benchmark::RegisterBenchmark("grouped", Grouped)
+      ->Args({1, 1536, 576, 4})
+      ->Args({1, 1536, 576, 3})
+      ->Args({512, 1536, 576, 4})
+      ->Unit(benchmark::kMicrosecond);
   for (Isa isa : {Isa::kReference, Isa::kAvx2, Isa::kAvx512}) {
     if (!IsaSupported(isa)) continue;
     const auto add = [&](const char* what, void (*run)(benchmark::State&, Isa)) {

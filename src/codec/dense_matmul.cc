@@ -49,10 +49,11 @@ void DenseMultiplyAdd(const DenseUpdate& update, Executor& executor) {
 }
 
 void AccumulateHessian(const float* x, uint64_t n, uint64_t k, Executor& executor, double* h) {
-  // The first rows of the triangle are the longest; small strips keep threads even.
-  constexpr uint64_t kStrip = 48;
-  executor.ParallelFor(CeilDiv(k, kStrip), 1, [&](size_t begin, size_t end, size_t) {
-    gemm::SyrkUpper({n, k, x, k, h, k, begin * kStrip, std::min<size_t>(k, end * kStrip)});
+  // The first rows of the triangle are the longest; several strips per thread keep threads
+  // even. The kernel packs 96 rows at a time.
+  const uint64_t strip = k >= 96 * 4 * executor.threads() ? 96 : 48;
+  executor.ParallelFor(CeilDiv(k, strip), 1, [&](size_t begin, size_t end, size_t) {
+    gemm::SyrkUpper({n, k, x, k, h, k, begin * strip, std::min<size_t>(k, end * strip)});
   });
 }
 

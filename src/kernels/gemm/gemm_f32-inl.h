@@ -177,9 +177,9 @@ void SyrkTile(const float* a, const float* b, size_t depth, const SyrkArgs& args
   }
 }
 
-// Rows of h whose factors are packed together: 12 tiles, so that a panel's packing is
+// Rows of h whose factors are packed together, so that a panel's packing is
 // spread over them.
-constexpr size_t kSyrkRows = 48;
+constexpr size_t kSyrkRows = 96;
 static_assert(kSyrkRows % kTileRows == 0);
 
 void Syrk(const SyrkArgs& args) {

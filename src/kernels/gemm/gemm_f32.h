@@ -2,7 +2,7 @@
 // Hessian feedback of the quantiser and calibration Hessians.
 //
 // All matrices are row-major; ld* are the distances of rows in elements. Aliasing of
-// inputs and outputs is not allowed. Scratch lives on the stack (less than 64 KiB).
+// inputs and outputs is not allowed. Scratch lives on the stack (at most 128 KiB).
 //
 // Every element of a product is one chain over p in ascending order,
 //   s <- fma(a_p, b_p, s),

@@ -4,6 +4,7 @@
 // everything has internal linkage.
 #pragma once
 
+#if defined(__GNUC__) && !defined(__clang__)
 // g++ 12 takes the deliberately undefined operands inside its own intrinsics for a mistake
 // (GCC bug 105593).
 #pragma GCC diagnostic push
@@ -11,6 +12,9 @@
 #pragma GCC diagnostic ignored "-Wuninitialized"
 #include <immintrin.h>
 #pragma GCC diagnostic pop
+#else
+#include <immintrin.h>
+#endif
 
 #include <cstddef>
 #include <cstdint>
