@@ -76,17 +76,16 @@ Measured Measure(const TrellisEncoder& encoder, const std::vector<float>& source
     const double difference = source[i] - static_cast<double>(unit) * decoded[i];
     error += difference * difference;
   }
-  return {error / static_cast<double>(tiles.size()),
-          static_cast<double>(tiles.size()) / seconds};
+  return {error / static_cast<double>(tiles.size()), static_cast<double>(tiles.size()) / seconds};
 }
 
 std::string Name(Code code) {
   return fmt::format("V={} k={} L={}", code.values, code.bits, code.state_bits);
 }
 
-// Golden-section-like search on a parabola through five scales.
+// Moves to the bottom of a parabola through five scales, then looks closer.
 double SearchScale(const TrellisEncoder& encoder, const std::vector<float>& source, double guess) {
-  double best = guess, step = 0.06;
+  double best = guess, step = 0.05;
   for (int round = 0; round < 3; ++round, step /= 2.5) {
     double errors[5];
     int low = 0;

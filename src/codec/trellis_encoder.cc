@@ -13,9 +13,12 @@ namespace {
 using trellis::Code;
 using trellis::TileShape;
 
-// Half the steps of the free search: enough for the bits that overlap at step 0 to be
-// settled from both sides.
-int Reach(Code code, int steps) { return std::min(steps / 2, (96 + code.bits - 1) / code.bits); }
+// Half the steps of the free search. Its length trades squared error for time: at 2 bits
+// (V = 2, L = 16) 4, 6, 8, 10 and 16 state lengths on each side give .0717, .0715, .0713,
+// .0711 and .0709, and 10 take a sixth less time than 16.
+int Reach(Code code, int steps) {
+  return std::min(steps / 2, (10 * code.state_bits + code.bits - 1) / code.bits);
+}
 
 // Writes the low k bits of every state of a path as the tile's words.
 void PackStates(Code code, const TileShape& shape, const uint16_t* states, uint8_t* tile) {
@@ -63,7 +66,7 @@ StatusOr<TrellisEncoder::Scratch> TrellisEncoder::MakeScratch() const {
   const size_t search = viterbi::ScratchBytes(code_, shape_.steps(), isa_);
   const size_t states = size_t{1} * batch_ * shape_.steps();
   TQ_ASSIGN_OR_RETURN(scratch.memory_, AllocateAligned(search, "trellis search"));
-  scratch.targets_.resize(states * viterbi::TargetWords(code_.values));
+  scratch.targets_.resize(states * viterbi::Words(code_.values));
   scratch.states_.resize(states);
   scratch.bytes_ = search + sizeof(uint16_t) * states + sizeof(int32_t) * scratch.targets_.size();
   return scratch;
@@ -82,7 +85,7 @@ void TrellisEncoder::Encode(const float* tiles, size_t count, Scratch& scratch, 
 void TrellisEncoder::EncodeBatch(const float* tiles, int count, Scratch& scratch, uint8_t* codes,
                                  float* decoded) const {
   const TileMap& map = TileMapOf(code_);
-  const int steps = shape_.steps(), words = viterbi::TargetWords(code_.values);
+  const int steps = shape_.steps(), words = viterbi::Words(code_.values);
   for (int tile = 0; tile < count; ++tile) {
     for (int row = 0; row < shape_.rows; ++row) {
       const float* values = tiles + tile * shape_.values() + row * shape_.columns;
@@ -105,6 +108,24 @@ void TrellisEncoder::EncodeBatch(const float* tiles, int count, Scratch& scratch
   }
 }
 
-double BestScale(Code) { return 1; }
+double BestScale(Code code) {
+  struct Entry {
+    int values, bits;
+    double scale16, scale12;  // L = 16, L = 12
+  };
+  // bench_codec --search, 65 536 values of N(0, 1). The bottoms are flat: 1 % of scale
+  // beside the best costs about 0.01 % of squared error at 2 bits, 0.1 % at 4.
+  static constexpr Entry kEntries[] = {
+      {4, 2, .700, .692},   {4, 3, .804, .798},   {2, 2, .877, .884},
+      {2, 3, .980, .980},   {2, 4, 1.042, 1.063}, {2, 5, 1.102, 1.123},
+      {1, 2, 1.017, 1.035}, {1, 3, 1.060, 1.111}, {1, 4, 1.094, 1.169},
+  };
+  for (const Entry& entry : kEntries) {
+    if (entry.values == code.values && entry.bits == code.bits) {
+      return code.state_bits == 16 ? entry.scale16 : entry.scale12;
+    }
+  }
+  return 1;
+}
 
 }  // namespace tq
