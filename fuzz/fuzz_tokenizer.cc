@@ -2,6 +2,7 @@
 //   0: tokenizer.json, NUL, tokenizer_config.json, NUL, a text
 //   1: a text for a fixed vocabulary
 //   2: a vocabulary built from the bytes, with merges and added tokens, and a text
+//   3: edits of a tokenizer.json that is fine, and a text: past the parser without seeds
 #include <algorithm>
 #include <cstdint>
 #include <string>
@@ -64,6 +65,44 @@ TokenizerData DataFromBytes(Input& input) {
   return data;
 }
 
+constexpr char kJson[] = R"({"version": "1.0", "truncation": null, "padding": null,
+"added_tokens": [{"id": 5, "content": "<s>", "single_word": false, "lstrip": false,
+  "rstrip": false, "normalized": false, "special": true}],
+"normalizer": null,
+"pre_tokenizer": {"type": "Sequence", "pretokenizers": [
+  {"type": "Digits", "individual_digits": true},
+  {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true}]},
+"post_processor": {"type": "TemplateProcessing",
+  "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A"}}],
+  "special_tokens": {"<s>": {"id": "<s>", "ids": [5], "tokens": ["<s>"]}}},
+"decoder": {"type": "ByteLevel"},
+"model": {"type": "BPE", "dropout": null, "unk_token": "<s>", "byte_fallback": false,
+  "vocab": {"t": 0, "h": 1, "e": 2, "th": 3, "the": 4, "<s>": 5},
+  "merges": ["t h", ["th", "e"]]}})";
+
+// Each edit: its place in two bytes, and what to put there in one; place 65535 ends.
+std::string EditedJson(Input& input) {
+  std::string json = kJson;
+  for (int edits = 0; edits < 8 && !json.empty(); ++edits) {
+    const int place = input.Byte() << 8 | input.Byte();
+    if (place == 0xFFFF) break;
+    const auto at = static_cast<size_t>(place % 4096) % json.size();
+    const auto byte = static_cast<char>(input.Byte());
+    switch (place / 4096 % 3) {
+      case 0:
+        json[at] = byte;
+        break;
+      case 1:
+        json.insert(at, 1, byte);
+        break;
+      default:
+        json.erase(at, static_cast<uint8_t>(byte) % 32u);
+        break;
+    }
+  }
+  return json;
+}
+
 void Require(bool condition) {
   if (!condition) __builtin_trap();
 }
@@ -102,6 +141,11 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* bytes, size_t size) {
     case 2: {
       const tq::TokenizerData data = tq::DataFromBytes(input);
       tq::Exercise(data, true, input.Rest());
+      break;
+    }
+    case 3: {
+      const auto data = tq::TokenizerDataFromJson(tq::EditedJson(input), "");
+      if (data.ok()) tq::Exercise(*data, false, input.Rest());
       break;
     }
     default:
