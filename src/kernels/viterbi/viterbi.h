@@ -9,22 +9,23 @@
 //   V = 2: A^2 + B^2 - A (x0 + x1) - B (x0 - x1)
 //   V = 4: |v|^2 / 2 - v . (H x / 2)                (H: signs of DecodeState)
 //
-// All of it is computed exactly in 32-bit integers, with the targets (x, x0 +- x1, H x / 2)
-// rounded to multiples of 2^-g: two products of int16 per lane and instruction, the norm
-// of A, B or v as their product with themselves. Costs carry CostBits = g + k fractional bits, so
-// their low k bits are zero, and the search keeps there which of the 2^k predecessors won: one
-// minimum finds both, and ties go to the lowest state. Every level gives the same path.
+// All in 32-bit integers, exact but for the targets (x, x0 +- x1, H x / 2), which are
+// rounded to fixed point: two products of int16 per lane and instruction, and the norm of
+// A, B or v as their product with themselves. Costs carry CostBits fractional bits, the low
+// k of them zero: there the search keeps which of the 2^k successors won. One minimum finds
+// both, ties go to the lowest state, and every level gives the same path.
 //
-// Magnitudes, for |x| <= TargetLimit: a step costs less than 2^25.2 and more than
-// -2^24.9 (V = 4; less for V = 1 and 2). Any two states are joined by ceil(16 / k) <= 8
-// steps, so costs of one step differ by less than 2^29.1; they are brought back to zero
-// every 16 steps, in which they grow by less than 2^29.2. Nothing reaches 2^31.
+// Magnitudes, for |x| <= TargetLimit: a step costs at most 2^25.2 and at least -2^25 (V = 4:
+// |v|^2 / 2 <= 130 050, |v . H x / 2| <= 255 * 2 |x| <= 1 020 000, times 2^5; V = 1, 2: less).
+// Any two states are joined by ceil(16 / k) <= 8 steps, so costs of one step differ by less
+// than 2^29.2; they are brought back to zero every 16 steps, in which they grow by less
+// than 2^29.2. Forbidden states start at 2^30, above every allowed one, and are gone after 8
+// steps. Nothing reaches 2^31.
 //
 // Time runs backwards: s_n = s_{n+1} << k | oldest bits, so best[q], q the low L - k bits
 // of a state, expands to 2^k neighbouring states of the step before. The circle is closed
-// by two searches (H. Mao et al. call it that in QTIP, section 3.2; the idea is older): a
-// free one over 2 * reach steps round step 0 finds the bits that overlap there, the
-// second is made with them fixed.
+// by two searches, as in QTIP (Tseng et al., NeurIPS 2024): a free one over 2 * reach steps
+// round step 0 finds the bits that overlap there, the second is made with them fixed.
 #pragma once
 
 #include <cstddef>

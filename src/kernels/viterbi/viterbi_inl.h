@@ -98,7 +98,8 @@ class Search {
       int32_t* swap = best_;
       best_ = next_;
       next_ = swap;
-      if (i % kRebaseEvery == 0) Rebase();
+      // Not sooner: by then no overlap is forbidden any more.
+      if ((count - i) % kRebaseEvery == 0 || i == 0) Rebase();
     }
   }
 
