@@ -33,7 +33,7 @@ struct TinyModelOptions {
   uint32_t layers = 2;
   uint32_t heads = 4;
   uint32_t kv_heads = 2;
-  uint32_t vocab = 300;  // 258 to 960
+  uint32_t vocab = 300;  // 258 to 960; with fewer the model has no tokenizer
   uint32_t max_position = 512;
   bool tied = true;
   // All values are rounded to this type, so that every way of storing them is the same model.
@@ -88,7 +88,9 @@ inline TinyModel MakeTinyModel(const TinyModelOptions& options = {}) {
   config.bos_id = 0;
   config.eos_id = 1;
   model.dtype = options.dtype;
-  model.tokenizer = MakeTinyTokenizer(options.vocab, options.pre_tokenizer, options.add_bos);
+  if (options.vocab >= 258) {
+    model.tokenizer = MakeTinyTokenizer(options.vocab, options.pre_tokenizer, options.add_bos);
+  }
   for (TensorSpec& spec : ModelTensors(config)) {
     Random random(options.seed, spec.name);
     const bool norm = spec.shape.size() == 1;
@@ -116,8 +118,10 @@ inline void WriteHuggingFace(const TinyModel& model, const std::filesystem::path
                              uint64_t shard_bytes = kDefaultShardBytes) {
   ModelDirectory directory;
   directory.config_json = ModelConfigToJson(model.config);
-  directory.files = {{"tokenizer.json", TokenizerJson(model.tokenizer)},
-                     {"tokenizer_config.json", TokenizerConfigJson(model.tokenizer)}};
+  if (!model.tokenizer.tokens.empty()) {
+    directory.files = {{"tokenizer.json", TokenizerJson(model.tokenizer)},
+                       {"tokenizer_config.json", TokenizerConfigJson(model.tokenizer)}};
+  }
   directory.max_shard_bytes = shard_bytes;
   for (const TinyTensor& tensor : model.tensors) {
     const std::string bytes = PackGguf(model.dtype == DType::kBF16  ? kPackBF16
@@ -189,7 +193,7 @@ inline GgufBuilder BuildGguf(const TinyModel& model, uint32_t type = kPackF32) {
       .Uint("llama.rope.dimension_count", config.head_dim)
       .Float("llama.rope.freq_base", config.rope_theta)
       .Float("llama.attention.layer_norm_rms_epsilon", config.rms_norm_eps);
-  AddTokenizerKeys(model.tokenizer, builder);
+  if (!model.tokenizer.tokens.empty()) AddTokenizerKeys(model.tokenizer, builder);
   for (const TinyTensor& tensor : model.tensors) {
     const bool permuted =
         tensor.name.ends_with("q_proj.weight") || tensor.name.ends_with("k_proj.weight");

@@ -1,0 +1,42 @@
+// make_seeds FOLDER: writes small sound inputs into FOLDER/fuzz_<name>.corpus, so that the
+// fuzzers start behind the first checks.
+#include <cstdio>
+#include <filesystem>
+#include <string>
+
+#include "../tests/support/tiny_model.h"
+
+int main(int argc, char** argv) {
+  using namespace tq::testing;  // NOLINT: the test support
+  namespace fs = std::filesystem;
+  if (argc != 2) return 2;
+  const auto corpus = [&](const char* name) {
+    const fs::path folder = fs::path(argv[1]) / ("fuzz_" + std::string(name) + ".corpus");
+    fs::create_directories(folder);
+    return folder;
+  };
+  const TinyModel model = MakeTinyModel({.hidden = 32,
+                                         .intermediate = 32,
+                                         .layers = 1,
+                                         .heads = 2,
+                                         .kv_heads = 1,
+                                         .vocab = 4,
+                                         .dtype = tq::DType::kBF16});
+  for (const uint32_t type : {kPackF32, kPackF16, kPackQ4_0, kPackQ4_1, kPackQ8_0, kPackBF16}) {
+    WriteGguf(model, corpus("gguf") / ("type_" + std::to_string(type)), type);
+  }
+  const TinyTokenizer tokenizer = MakeTinyTokenizer(258);
+  GgufBuilder keys;
+  AddTokenizerKeys(tokenizer, keys);
+  WriteText(corpus("gguf") / "tokenizer", keys.Build());
+  WriteText(corpus("config") / "tiny", tq::ModelConfigToJson(model.config));
+  const TempFolder folder;
+  WriteHuggingFace(model, folder / "hf");
+  const std::string file = ReadText(folder / "hf/model.safetensors");
+  WriteText(corpus("safetensors") / "file", "\1" + file);
+  const std::string header =
+      R"({"__metadata__":{"format":"pt"},"a":{"dtype":"F16","shape":[2,3],"data_offsets":[0,12]},)"
+      R"("b":{"dtype":"U8","shape":[],"data_offsets":[12,13]}})";
+  WriteText(corpus("safetensors") / "header", std::string(1, 13 * 2) + header);
+  return 0;
+}
