@@ -12,8 +12,8 @@
 namespace tq {
 namespace {
 
-// Logits held at once by ForwardBlocks: enough positions to share the head's decoding.
-constexpr uint64_t kLogitBytes = uint64_t{4} << 20;
+// Logits held at once by ForwardBlocks: 85 positions of 49,152 tokens share a read of the head.
+constexpr uint64_t kLogitBytes = uint64_t{16} << 20;
 constexpr uint64_t kMinLogitRows = 4;
 
 // What the arithmetic below relies on, whatever reader the config came from.
