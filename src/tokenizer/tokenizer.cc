@@ -38,7 +38,7 @@ class TokenBytes {
   }
   size_t size() const { return begin_.size() - 1; }
   std::string_view operator[](size_t id) const {
-    return std::string_view(bytes_).substr(begin_[id], begin_[id + 1] - begin_[id]);
+    return std::string_view{bytes_}.substr(begin_[id], begin_[id + 1] - begin_[id]);
   }
 
  private:

@@ -27,7 +27,7 @@ class MergeText {
  private:
   std::string_view Piece(size_t i) const {
     const size_t begin = i == 0 ? 0 : ends_[i - 1];
-    return std::string_view(text_).substr(begin, ends_[i] - begin);
+    return std::string_view{text_}.substr(begin, ends_[i] - begin);
   }
   std::string text_;
   std::vector<size_t> ends_;
