@@ -13,16 +13,6 @@ int64_t Dot(int32_t a, int32_t b) {
          static_cast<int64_t>(a >> 16) * (b >> 16);
 }
 
-int64_t StepCost(const Args& args, uint32_t state, const int32_t* target) {
-  int64_t cost = 0;
-  for (int w = 0; w < Words(args.code.values); ++w) {
-    const int32_t word = args.table[TableIndex(args.code, state, w)];
-    cost += Dot(word, target[w]);
-    if (args.code.values > 1) cost += Dot(word, word);
-  }
-  return cost;
-}
-
 class Search {
  public:
   Search(const Args& args, int tile)
@@ -37,17 +27,24 @@ class Search {
   // after the last of them, and then those before the first.
   void Run(int first, int count) {
     const int k = args_.code.bits, high = args_.code.state_bits - k;
+    const int words = Words(args_.code.values);
     for (int i = count - 1; i >= 0; --i) {
       const int step = (first + i + args_.steps) % args_.steps;
-      const int32_t* target = targets_ + step * Words(args_.code.values);
+      const int32_t* target = targets_ + step * words;
+      uint8_t* winners = winners_ + size_t{1} * i * overlaps_;
       for (uint32_t q = 0; q < overlaps_; ++q) {
         int64_t least = INT64_MAX;
-        for (uint32_t j = 0; j < 1u << k; ++j) {
-          const uint32_t state = j << high | q;
-          const int64_t cost = best_[state >> k] + StepCost(args_, state, target);
+        const int32_t* table = args_.table + TableIndex(args_.code, q, 0);
+        for (uint32_t j = 0; j < 1u << k; ++j, table += words * kTableLanes) {
+          int64_t cost = best_[(j << high | q) >> k];
+          for (int w = 0; w < words; ++w) {
+            const int32_t word = table[w * kTableLanes];
+            cost += Dot(word, target[w]);
+            if (args_.code.values > 1) cost += Dot(word, word);
+          }
           if (cost < least) {
             least = cost;
-            winners_[size_t{1} * i * overlaps_ + q] = static_cast<uint8_t>(j);
+            winners[q] = static_cast<uint8_t>(j);
           }
         }
         next_[q] = least;
