@@ -97,7 +97,7 @@ def peer_perplexity(peer, tokens, context, windows):
 
 
 def check_perplexity(arguments, peer):
-    text = pathlib.Path(arguments.text).read_text(encoding="utf-8", newline="")
+    text = pathlib.Path(arguments.text).read_bytes().decode()
     tokens = peer.tokenize(text)
     windows = min(arguments.windows, len(tokens) // arguments.context)
     theirs, count = peer_perplexity(peer, tokens, arguments.context, windows)
