@@ -6,10 +6,11 @@ namespace {
 
 TEST_F(ProgramTest, LossFallsWithEveryBit) {
   double last_kl = 1e9;
-  for (const char* bits : {"1.5", "2.5", "4"}) {
+  for (const char* bits : {"2", "3", "4"}) {
     const std::string output = std::string("out-") + bits;
     const nlohmann::json made = TqJson(Quantize(output, bits));
-    EXPECT_NEAR(made["bits_per_weight"].get<double>(), std::stod(bits), 0.5);
+    // Small matrices move in coarse steps: 64 rows at a time.
+    EXPECT_NEAR(made["bits_per_weight"].get<double>(), std::stod(bits), 0.3);
     const nlohmann::json result = TqJson({"eval", Path(output), "--reference", Path("hf"), "--text",
                                           Path("text.txt"), "--context", "64", "--windows", "8"});
     const double kl = result["kl_mean"].get<double>();

@@ -70,7 +70,7 @@ TEST_F(ProgramTest, GenerationNeverUnpacksTheModel) {
   arguments[1] = Path("hf768");
   const nlohmann::json made = TqJson(arguments);
   const uint64_t weights = made["file_bytes"];
-  for (const std::string& prompt : {std::string("the old house"), SampleText(2000)}) {
+  for (const std::string& prompt : {std::string("the old house"), SampleText(600)}) {
     const ProcessResult result = Tq({"generate", Path("out"), "-p", prompt, "-n", "16"});
     ASSERT_EQ(result.exit_code, 0) << result.err;
     const uint64_t kv_cache = uint64_t{4} * 2 * 6 * 64 * 2 * 512;  // at most 512 positions

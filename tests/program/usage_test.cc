@@ -32,7 +32,9 @@ TEST_F(ProgramTest, WrongUsageExitsWithTwo) {
 TEST_F(ProgramTest, MissingFilesAreNamed) {
   ExpectFailure(Tq({"inspect", Path("absent")}), {"absent"});
   ExpectFailure(Tq({"eval", Path("hf"), "--text", Path("absent.txt")}), {"absent.txt"});
-  ExpectFailure(Tq(Quantize("o", "2", {"--calibration", Path("absent.txt")})), {"absent.txt"});
+  ExpectFailure(Tq({"quantize", Path("hf"), "-o", Path("o"), "--bits", "2", "--calibration",
+                    Path("absent.txt")}),
+                {"absent.txt"});
 }
 
 TEST_F(ProgramTest, UnsupportedIsaNamesTheSupportedOnes) {
