@@ -46,9 +46,8 @@ StatusOr<CalibrationStream> CalibrationStream::Create(const ModelSource& source,
                              config.vocab_size);
     }
   }
-  TQ_ASSIGN_OR_RETURN(
-      StateStore states,
-      StateStore::Create(tokens.ids.size() * config.hidden_size, memory_limit, folder));
+  TQ_ASSIGN_OR_RETURN(StateStore states, StateStore::Create(tokens.ids.size() * config.hidden_size,
+                                                            memory_limit, folder));
   TQ_ASSIGN_OR_RETURN(KvCache cache, KvCache::Create(config, /*layers=*/1, tokens.context));
   TQ_ASSIGN_OR_RETURN(Tensor embedding, source.LoadFloat("model.embed_tokens.weight"));
   MakeDenseEmbedding(std::move(embedding))->Lookup(tokens.ids, states.data());
@@ -63,10 +62,9 @@ StatusOr<std::vector<HessianSum>> CalibrationStream::RunLayer(const std::set<std
   std::vector<GroupRole> roles;
   for (const GroupOfRole& group : kGroups) {
     if (!wanted.contains(group.name)) continue;
-    TQ_ASSIGN_OR_RETURN(
-        HessianSum sum,
-        HessianSum::Create(fmt::format("model.layers.{}.{}", next_layer_, group.suffix),
-                           InputFeatures(config, group.role)));
+    TQ_ASSIGN_OR_RETURN(HessianSum sum, HessianSum::Create(fmt::format("model.layers.{}.{}",
+                                                                       next_layer_, group.suffix),
+                                                           InputFeatures(config, group.role)));
     sums.push_back(std::move(sum));
     roles.push_back(group.role);
   }
@@ -86,8 +84,8 @@ StatusOr<std::vector<HessianSum>> CalibrationStream::RunLayer(const std::set<std
     const Status ran =
         layer->Forward(context, cache_, 0, WindowStates(window), tokens_.context, observer);
     TQ_RETURN_IF_ERROR(observed);
-    TQ_RETURN_IF_ERROR(ran.WithContext(
-        fmt::format("calibration, layer {}, window {}", next_layer_, window)));
+    TQ_RETURN_IF_ERROR(
+        ran.WithContext(fmt::format("calibration, layer {}, window {}", next_layer_, window)));
   }
   ++next_layer_;
   return sums;

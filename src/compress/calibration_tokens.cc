@@ -21,8 +21,9 @@ Status CheckIsText(std::string_view text, std::string_view what) {
     control += byte < 32 && byte != '\n' && byte != '\r' && byte != '\t' && byte != '\f';
   }
   if (control > text.size() / kMaxControlShare) {
-    return InvalidArgument("calibration text {} is binary: {} of its {} bytes are control characters",
-                           what, control, text.size());
+    return InvalidArgument(
+        "calibration text {} is binary: {} of its {} bytes are control characters", what, control,
+        text.size());
   }
   return OkStatus();
 }
@@ -40,8 +41,8 @@ StatusOr<CalibrationTokens> CutCalibrationText(std::string_view text, std::strin
   }
   CalibrationTokens tokens;
   tokens.context = std::min<uint64_t>(context, all.size());
-  const uint64_t windows = std::max<uint64_t>(
-      1, std::min<uint64_t>(wanted, all.size()) / tokens.context);
+  const uint64_t windows =
+      std::max<uint64_t>(1, std::min<uint64_t>(wanted, all.size()) / tokens.context);
   const uint64_t last_start = all.size() - tokens.context;
   for (uint64_t i = 0; i < windows; ++i) {
     const uint64_t start = windows == 1 ? 0 : last_start * i / (windows - 1);

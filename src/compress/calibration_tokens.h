@@ -21,9 +21,7 @@ struct CalibrationTokens {
   std::vector<int32_t> ids;  // [windows, context]
 
   uint64_t windows() const { return context == 0 ? 0 : ids.size() / context; }
-  std::span<const int32_t> window(uint64_t i) const {
-    return {ids.data() + i * context, context};
-  }
+  std::span<const int32_t> window(uint64_t i) const { return {ids.data() + i * context, context}; }
 };
 
 // What a text must at least give to say anything about a model's activations.

@@ -29,7 +29,8 @@ struct Problem {
     factor = *HessianFactor::Create("g", testing::Copy(h), 0.01, executor);
     double mean = 0;
     for (uint64_t i = 0; i < n; ++i) mean += h.as<float>()[i * n + i] / static_cast<double>(n);
-    for (uint64_t i = 0; i < n; ++i) h.mutable_as<float>()[i * n + i] += static_cast<float>(0.01 * mean);
+    for (uint64_t i = 0; i < n; ++i)
+      h.mutable_as<float>()[i * n + i] += static_cast<float>(0.01 * mean);
   }
   double Form(const std::vector<float>& a) const {
     double sum = 0;

@@ -13,13 +13,6 @@
 namespace tq {
 namespace {
 
-// Largest block of the Hadamard rotations: one pass of a kernel over 128 values; larger
-// blocks cost time on every product.
-constexpr uint64_t kRotationLimit = 128;
-
-// Share of the mean diagonal added to the rotated Hessian (measured: docs/quantization.md).
-constexpr double kDamping = 0.01;
-
 double SumOfSquares(const Tensor& values, Executor& executor) {
   // Fixed pieces, so that the sum does not depend on the number of threads.
   constexpr uint64_t kPiece = 1 << 16;
@@ -59,12 +52,12 @@ double Ratio(double part, double whole) { return whole > 0 ? part / whole : 0; }
 }  // namespace
 
 StatusOr<GroupQuantizer> GroupQuantizer::Create(const QuantizeOptions& options,
+                                                const GroupSettings& settings,
                                                 std::vector<PlannedMatrix> matrices,
                                                 std::vector<Tensor> weights,
-                                                std::optional<Tensor> hessian,
-                                                Executor& executor) {
+                                                std::optional<Tensor> hessian, Executor& executor) {
   TQ_CHECK(!matrices.empty() && matrices.size() == weights.size());
-  GroupQuantizer group(options, std::move(matrices), std::move(weights));
+  GroupQuantizer group(options, settings, std::move(matrices), std::move(weights));
   if (options.method == Method::kRtn) return group;
   const std::string& name = group.matrices_[0].group;
   const uint64_t cols = group.matrices_[0].cols;
@@ -77,16 +70,16 @@ StatusOr<GroupQuantizer> GroupQuantizer::Create(const QuantizeOptions& options,
   if (hessian) {
     for (uint64_t j = 0; j < cols; ++j) diagonal.push_back(hessian->as<float>()[j * cols + j]);
   }
-  const ScaleRule rule = hessian ? ScaleRule{} : ScaleRuleWithoutHessian();
+  const ScaleRule& rule = hessian ? settings.rule : settings.rule_without_hessian;
   TQ_ASSIGN_OR_RETURN(group.scales_,
                       ChooseScales(name, named, diagonal, rule, options.seed, executor));
-  if (!options.no_rotation) group.in_block_ = LargestHadamardOrder(cols, kRotationLimit);
+  if (!options.no_rotation) group.in_block_ = LargestHadamardOrder(cols, settings.rotation_limit);
   if (hessian) {
     std::vector<float> in_scale = HalfToFloats(group.scales_.in_scale);
     if (options.hessian_without_scales) in_scale = Signs(std::move(in_scale));
     RotateHessian(in_scale, group.in_block_, executor, *hessian);
-    TQ_ASSIGN_OR_RETURN(group.factor_,
-                        HessianFactor::Create(name, *std::move(hessian), kDamping, executor));
+    TQ_ASSIGN_OR_RETURN(group.factor_, HessianFactor::Create(name, *std::move(hessian),
+                                                             settings.damping, executor));
   }
   return group;
 }
@@ -120,7 +113,7 @@ StatusOr<QuantizedMatrix> GroupQuantizer::QuantizeTrellis(size_t i, Executor& ex
   transform.in_block = in_block_;
   transform.magnitude = scales_.magnitude[i];
   if (!m.vocabulary && !options_->no_rotation) {
-    transform.out_block = LargestHadamardOrder(m.rows, kRotationLimit);
+    transform.out_block = LargestHadamardOrder(m.rows, settings_.rotation_limit);
   }
   RotateWeights(transform, executor, weights.mutable_as<float>());
   TQ_ASSIGN_OR_RETURN(RoundedMatrix rounded,
@@ -154,9 +147,9 @@ StatusOr<QuantizedMatrix> GroupQuantizer::QuantizeTrellis(size_t i, Executor& ex
 StatusOr<QuantizedMatrix> GroupQuantizer::QuantizeRtn(size_t i, Executor& executor) {
   const PlannedMatrix& m = matrices_[i];
   Tensor& weights = weights_[i];
-  TQ_ASSIGN_OR_RETURN(const GroupedMatrix grouped,
-                      QuantizeToNearest(weights.as<float>(), m.rows, m.cols, m.rtn_bits,
-                                        kRtnGroupSize, executor));
+  TQ_ASSIGN_OR_RETURN(
+      const GroupedMatrix grouped,
+      QuantizeToNearest(weights.as<float>(), m.rows, m.cols, m.rtn_bits, kRtnGroupSize, executor));
   const double weight_norm = SumOfSquares(weights, executor);
   executor.ParallelFor(m.rows, 64, [&](size_t begin, size_t end, size_t) {
     std::vector<float> decoded(m.cols);

@@ -24,15 +24,26 @@ struct QuantizedMatrix {
   MatrixReport report;
 };
 
+// What was chosen by measuring (llama-30m and SmolLM2-135M; docs/quantization.md).
+struct GroupSettings {
+  ScaleRule rule;                             // with a Hessian
+  ScaleRule rule_without_hessian{0.5, 0, 1};  // embeddings that are only looked up, ablations
+  // Share of the mean diagonal added to the rotated Hessian.
+  double damping = 0.01;
+  // Largest block of the Hadamard rotations.
+  uint64_t rotation_limit = 128;
+};
+
 class GroupQuantizer {
  public:
   // The group's matrices in the plan's order and their weights, float [rows, cols], and
   // E[x x^T] of their input, if there is one. Scales are chosen and the Hessian is factored
   // here: what depends on all matrices of the group.
   static StatusOr<GroupQuantizer> Create(const QuantizeOptions& options,
+                                         const GroupSettings& settings,
                                          std::vector<PlannedMatrix> matrices,
-                                         std::vector<Tensor> weights,
-                                         std::optional<Tensor> hessian, Executor& executor);
+                                         std::vector<Tensor> weights, std::optional<Tensor> hessian,
+                                         Executor& executor);
 
   size_t size() const { return matrices_.size(); }
   const PlannedMatrix& matrix(size_t i) const { return matrices_[i]; }
@@ -40,13 +51,17 @@ class GroupQuantizer {
   StatusOr<QuantizedMatrix> Quantize(size_t i, Executor& executor);
 
  private:
-  GroupQuantizer(const QuantizeOptions& options, std::vector<PlannedMatrix> matrices,
-                 std::vector<Tensor> weights)
-      : options_(&options), matrices_(std::move(matrices)), weights_(std::move(weights)) {}
+  GroupQuantizer(const QuantizeOptions& options, const GroupSettings& settings,
+                 std::vector<PlannedMatrix> matrices, std::vector<Tensor> weights)
+      : options_(&options),
+        settings_(settings),
+        matrices_(std::move(matrices)),
+        weights_(std::move(weights)) {}
   StatusOr<QuantizedMatrix> QuantizeTrellis(size_t i, Executor& executor);
   StatusOr<QuantizedMatrix> QuantizeRtn(size_t i, Executor& executor);
 
   const QuantizeOptions* options_;
+  GroupSettings settings_;
   std::vector<PlannedMatrix> matrices_;
   std::vector<Tensor> weights_;
   GroupScales scales_;

@@ -18,7 +18,8 @@ namespace {
 double Product(const HessianFactor& factor, uint64_t i, uint64_t j) {
   double sum = 0;
   for (uint64_t k = 0; k <= std::min(i, j); ++k) {
-    sum += static_cast<double>(factor.lower()[i * factor.n() + k]) * factor.lower()[j * factor.n() + k];
+    sum += static_cast<double>(factor.lower()[i * factor.n() + k]) *
+           factor.lower()[j * factor.n() + k];
   }
   return sum;
 }
@@ -81,7 +82,8 @@ TEST(HessianFactorTest, ReproducesTheDampedHessian) {
     Tensor h = testing::Gram(testing::CorrelatedRows(2 * n, n, n), n);
     const Tensor original = testing::Copy(h);
     double mean = 0;
-    for (uint64_t i = 0; i < n; ++i) mean += original.as<float>()[i * n + i] / static_cast<double>(n);
+    for (uint64_t i = 0; i < n; ++i)
+      mean += original.as<float>()[i * n + i] / static_cast<double>(n);
     auto pool = ThreadPool::Create(2);
     ASSERT_TRUE(pool.ok());
     auto factor = HessianFactor::Create("g", std::move(h), 0.01, **pool);
@@ -145,7 +147,8 @@ TEST(HessianFactorTest, RefusesNan) {
   ASSERT_TRUE(h.ok());
   h->mutable_as<float>()[5] = std::numeric_limits<float>::quiet_NaN();
   InlineExecutor executor;
-  const auto factor = HessianFactor::Create("model.layers.1.mlp.down", *std::move(h), 0.01, executor);
+  const auto factor =
+      HessianFactor::Create("model.layers.1.mlp.down", *std::move(h), 0.01, executor);
   ASSERT_FALSE(factor.ok());
   EXPECT_NE(factor.status().message().find("model.layers.1.mlp.down"), std::string::npos);
 }

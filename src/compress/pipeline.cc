@@ -65,17 +65,18 @@ Status CheckOptions(const QuantizeOptions& options) {
 
 // For people who find a work folder.
 std::string Describe(const QuantizeOptions& options) {
-  std::string text = fmt::format("{}, {}, {} bits, seed {}", options.model.string(),
-                                 options.method == Method::kRtn ? "rtn" : "trellis", options.bits,
-                                 options.seed);
+  std::string text =
+      fmt::format("{}, {}, {} bits, seed {}", options.model.string(),
+                  options.method == Method::kRtn ? "rtn" : "trellis", options.bits, options.seed);
   if (NeedsCalibration(options)) {
     text += fmt::format(", calibration {} ({} tokens)", options.calibration,
                         options.calibration_tokens);
   }
   if (options.fast) text += ", fast";
-  for (const auto& [on, name] :
-       {std::pair{options.no_rotation, "no rotation"}, {options.no_hessian, "no Hessian"},
-        {options.hessian_without_scales, "Hessian without scales"}, {options.v1, "v1"}}) {
+  for (const auto& [on, name] : {std::pair{options.no_rotation, "no rotation"},
+                                 {options.no_hessian, "no Hessian"},
+                                 {options.hessian_without_scales, "Hessian without scales"},
+                                 {options.v1, "v1"}}) {
     if (on) text += fmt::format(", {}", name);
   }
   return text;
@@ -218,12 +219,12 @@ Status Job::SampleTokensIfNeeded() {
     return OkStatus();
   }
   TQ_ASSIGN_OR_RETURN(
-      tokens_, SampleCalibrationTokens(*source_, tokenizer_->bos(), options_.calibration_tokens,
-                                       options_.calibration_context, options_.seed, executor_,
-                                       progress_));
+      tokens_,
+      SampleCalibrationTokens(*source_, tokenizer_->bos(), options_.calibration_tokens,
+                              options_.calibration_context, options_.seed, executor_, progress_));
   TQ_ASSIGN_OR_RETURN(
-      Tensor ids, Tensor::FromValues<int32_t>(DType::kI32, {tokens_.windows(), tokens_.context},
-                                              tokens_.ids));
+      Tensor ids,
+      Tensor::FromValues<int32_t>(DType::kI32, {tokens_.windows(), tokens_.context}, tokens_.ids));
   return work_->Store(kPart, {{"ids", std::move(ids)}});
 }
 
@@ -257,16 +258,16 @@ Status Job::FindPending() {
     }
   }
   if (matrices_done_ > 0) {
-    progress_.Line(fmt::format("resuming: {} of {} matrices are done", matrices_done_,
-                               plan_.matrices.size()));
+    progress_.Line(
+        fmt::format("resuming: {} of {} matrices are done", matrices_done_, plan_.matrices.size()));
   }
   return OkStatus();
 }
 
 void Job::Announce(const MatrixReport& report) {
-  std::string line = fmt::format("[{}/{}] {} {:.2f} bits err {:.4f}", matrices_done_,
-                                 plan_.matrices.size(), report.name, report.bits,
-                                 report.relative_error);
+  std::string line =
+      fmt::format("[{}/{}] {} {:.2f} bits err {:.4f}", matrices_done_, plan_.matrices.size(),
+                  report.name, report.bits, report.relative_error);
   if (report.hessian_error > 0) line += fmt::format(" hessian {:.4f}", report.hessian_error);
   progress_.Line(line + fmt::format(" {:.1f} s", report.seconds));
   progress_.Update(weights_done_, report.name);
@@ -295,10 +296,9 @@ Status Job::QuantizeGroup(const Group& group, std::optional<Tensor> hessian) {
     TQ_ASSIGN_OR_RETURN(Tensor w, source_->LoadFloat(m.name + ".weight"));
     weights.push_back(std::move(w));
   }
-  TQ_ASSIGN_OR_RETURN(
-      GroupQuantizer quantizer,
-      GroupQuantizer::Create(options_, std::move(matrices), std::move(weights),
-                             std::move(hessian), executor_));
+  TQ_ASSIGN_OR_RETURN(GroupQuantizer quantizer,
+                      GroupQuantizer::Create(options_, GroupSettings{}, std::move(matrices),
+                                             std::move(weights), std::move(hessian), executor_));
   for (size_t i = 0; i < quantizer.size(); ++i) {
     if (Done(group.begin + i)) continue;
     TQ_RETURN_IF_ERROR(CheckCancelled());
@@ -348,9 +348,9 @@ Status Job::QuantizeAll() {
   if (last_layer < 0) return OkStatus();
   std::optional<CalibrationStream> stream;
   if (NeedsCalibration(options_)) {
-    TQ_ASSIGN_OR_RETURN(stream,
-                        CalibrationStream::Create(*source_, std::move(tokens_),
-                                                  options_.calibration_memory, work_->path()));
+    TQ_ASSIGN_OR_RETURN(
+        stream, CalibrationStream::Create(*source_, std::move(tokens_), options_.calibration_memory,
+                                          work_->path()));
   }
   progress_.Begin("quantize", weights_total_);
   for (uint32_t layer = 0; layer <= last_layer; ++layer) {
@@ -361,8 +361,8 @@ Status Job::QuantizeAll() {
     if (group.layer >= 0 || !group.pending) continue;
     std::optional<Tensor> hessian;
     // An embedding that is no head is only looked up: nothing is summed over its input.
-    const bool is_head = source_->config().tie_embeddings ||
-                         plan_.matrices[group.begin].group == "lm_head";
+    const bool is_head =
+        source_->config().tie_embeddings || plan_.matrices[group.begin].group == "lm_head";
     if (stream && is_head) {
       progress_.Update(weights_done_, "calibrating the head");
       TQ_ASSIGN_OR_RETURN(HessianSum sum, stream->HeadInput(executor_));
@@ -377,9 +377,8 @@ Status Job::QuantizeAll() {
 StatusOr<std::map<std::string, std::string>> Job::TokenizerFiles() const {
   if (source_->gguf() == nullptr) return ReadTokenizerFiles(options_.model);
   TQ_ASSIGN_OR_RETURN(const TokenizerData data, TokenizerDataFromGguf(*source_->gguf()));
-  return std::map<std::string, std::string>{
-      {"tokenizer.json", TokenizerDataToJson(data)},
-      {"tokenizer_config.json", TokenizerConfigToJson(data)}};
+  return std::map<std::string, std::string>{{"tokenizer.json", TokenizerDataToJson(data)},
+                                            {"tokenizer_config.json", TokenizerConfigToJson(data)}};
 }
 
 StatusOr<QuantizeReport> Job::Write() {
@@ -455,8 +454,7 @@ StatusOr<QuantizeReport> Job::Run() {
   TQ_RETURN_IF_ERROR(QuantizeAll());
   TQ_ASSIGN_OR_RETURN(QuantizeReport report, Write());
   TQ_RETURN_IF_ERROR(work_->Remove());
-  report.seconds =
-      std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
+  report.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
   report.peak_rss_bytes = PeakRss();
   return report;
 }

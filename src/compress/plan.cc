@@ -15,7 +15,7 @@ using trellis::Code;
 
 // How much a given relative error of embedding and head weighs in the KL against the same
 // error per weight of the decoder; measured (docs/quantization.md).
-constexpr double kVocabularySensitivity = 4.0;
+constexpr double kVocabularySensitivity = 2.0;
 
 // Relative squared error of the native codes on Gaussian values, in the order of
 // trellis::kNativeCodes (design: 256-value tail-biting streams, best scale).
@@ -115,7 +115,8 @@ void AppendSpecs(const PlannedMatrix& m, std::set<std::string>& groups,
                  std::vector<OutputSpec>& specs) {
   if (m.rtn_bits > 0) {
     const uint64_t groups_per_row = CeilDiv<uint64_t>(m.cols, kRtnGroupSize);
-    specs.push_back({m.name + ".codes", DType::kU8, {m.rows, CeilDiv<uint64_t>(m.cols * m.rtn_bits, 8)}});
+    specs.push_back(
+        {m.name + ".codes", DType::kU8, {m.rows, CeilDiv<uint64_t>(m.cols * m.rtn_bits, 8)}});
     specs.push_back({m.name + ".scale", DType::kF16, {m.rows, groups_per_row}});
     specs.push_back({m.name + ".zero", DType::kF16, {m.rows, groups_per_row}});
     specs.push_back({m.name + ".layout", DType::kI32, {6}});
@@ -167,20 +168,16 @@ class Planner {
     std::stable_partition(plan.tensors.begin(), plan.tensors.end(),
                           [](const OutputSpec& t) { return t.name.ends_with(".codes"); });
     plan.decoder_rate = rtn_bits > 0 ? rtn_bits : decoder_bits / decoder_weights;
-    plan.embedding_rate =
-        rtn_bits > 0 ? rtn_bits : trellis::kNativeCodes[embedding_code].rate();
+    plan.embedding_rate = rtn_bits > 0 ? rtn_bits : trellis::kNativeCodes[embedding_code].rate();
     plan.bytes = SafetensorsFileBytes(plan.tensors);
     plan.parameters = parameters_;
-    plan.bits_per_weight =
-        8.0 * static_cast<double>(plan.bytes) / static_cast<double>(parameters_);
+    plan.bits_per_weight = 8.0 * static_cast<double>(plan.bytes) / static_cast<double>(parameters_);
     return plan;
   }
 
   // The largest decoder position whose plan has at most `bits`; negative if none.
   double LargestPosition(double bits, size_t embedding_code) const {
-    const auto fits = [&](double x) {
-      return Build(x, embedding_code, 0).bits_per_weight <= bits;
-    };
+    const auto fits = [&](double x) { return Build(x, embedding_code, 0).bits_per_weight <= bits; };
     double low = 0, high = static_cast<double>(kNumCodes - 1);
     if (!fits(low)) return -1;
     if (fits(high)) return high;
@@ -195,10 +192,9 @@ class Planner {
   // Predicted loss of the rates, up to a factor.
   double Loss(double decoder_x, size_t embedding_code) const {
     const RatePosition p = PositionAt(decoder_x);
-    const double decoder_error =
-        p.fraction > 0
-            ? (1 - p.fraction) * kCodeError[p.index] + p.fraction * kCodeError[p.index + 1]
-            : kCodeError[p.index];
+    const double decoder_error = p.fraction > 0 ? (1 - p.fraction) * kCodeError[p.index] +
+                                                      p.fraction * kCodeError[p.index + 1]
+                                                : kCodeError[p.index];
     double decoder = 0, vocabulary = 0;
     for (const PlannedMatrix& m : matrices_) {
       (m.vocabulary ? vocabulary : decoder) += static_cast<double>(m.rows * m.cols);
@@ -235,11 +231,11 @@ StatusOr<ModelPlan> PlanTrellis(const Planner& planner, const QuantizeOptions& o
     return InvalidArgument("bits: {} is too few for this model; the smallest possible is {:.3f}",
                            options.bits, planner.Build(0, 0, 0).bits_per_weight);
   }
-  const ModelPlan largest =
-      planner.Build(static_cast<double>(kNumCodes - 1), kNumCodes - 1, 0);
+  const ModelPlan largest = planner.Build(static_cast<double>(kNumCodes - 1), kNumCodes - 1, 0);
   if (options.bits > largest.bits_per_weight + 0.05) {
-    return InvalidArgument("bits: {} is more than trellis codes give; the largest possible is {:.3f}",
-                           options.bits, largest.bits_per_weight);
+    return InvalidArgument(
+        "bits: {} is more than trellis codes give; the largest possible is {:.3f}", options.bits,
+        largest.bits_per_weight);
   }
   return planner.Build(best_x, best_code, 0);
 }

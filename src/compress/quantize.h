@@ -18,15 +18,15 @@ enum class Method { kTrellis, kRtn };
 struct QuantizeOptions {
   std::filesystem::path model, output;
   Method method = Method::kTrellis;
-  double bits = 2.0;               // trellis: whole-model average; rtn: width of the code
+  double bits = 2.0;                 // trellis: whole-model average; rtn: width of the code
   std::string calibration = "self";  // a text file, or "self": sampled from the model
   uint64_t calibration_tokens = 65536;
   uint64_t calibration_context = 512;
   uint64_t calibration_memory = uint64_t{4} << 30;  // states above this are spilled to disk
   uint64_t seed = 1;
   double embedding_bits = 0;  // trellis: native rate of embedding and head; 0: chosen
-  bool fast = false;    // Viterbi with 12-bit states
-  bool fresh = false;   // forget earlier work
+  bool fast = false;          // Viterbi with 12-bit states
+  bool fresh = false;         // forget earlier work
   // Ablations for research (tq quantize --ablate NAME), each the name of what is left out:
   bool no_rotation = false, no_hessian = false, hessian_without_scales = false, v1 = false;
 };

@@ -3,9 +3,9 @@
 //   W = magnitude * diag(so) Hout^T W' Hin diag(si)
 //
 // The magnitude, one number per matrix, makes W' of unit power; it ends in the float
-// scales of the trellis segments. si is shared by the group, so is each matrix's own; both are signed (random signs: the
-// randomised Hadamard transform) and rounded to fp16, and these rounded values are used
-// in all arithmetic that follows.
+// scales of the trellis segments. si is shared by the group, so is each matrix's own; both are
+// signed (random signs: the randomised Hadamard transform) and rounded to fp16, and these rounded
+// values are used in all arithmetic that follows.
 #pragma once
 
 #include <cstdint>
@@ -39,9 +39,6 @@ struct ScaleRule {
   double input_power = 0.0;
   double row_power = 1.0;
 };
-
-// The best rule for plain rounding: embeddings that are only looked up.
-inline ScaleRule ScaleRuleWithoutHessian() { return {0.5, 0.0, 1.0}; }
 
 struct GroupScales {
   Tensor in_scale;                // F16 [cols]

@@ -93,7 +93,8 @@ TEST(ScalesTest, HostileWeightsGiveFiniteScales) {
       auto scales = ChooseScales("g", {&named, 1}, h, rule, 3, executor);
       ASSERT_TRUE(scales.ok());
       for (float s : HalfToFloats(scales->in_scale)) EXPECT_TRUE(std::isfinite(s) && s != 0) << c;
-      for (float s : HalfToFloats(scales->out_scale[0])) EXPECT_TRUE(std::isfinite(s) && s != 0) << c;
+      for (float s : HalfToFloats(scales->out_scale[0]))
+        EXPECT_TRUE(std::isfinite(s) && s != 0) << c;
       std::vector<float> w = cases[c];
       RotateWeights(TransformOf(*scales, 0, 32, 32), executor, w.data());
       for (float v : w) ASSERT_TRUE(std::isfinite(v) && std::abs(v) < 1e15f) << c << " " << v;

@@ -97,12 +97,12 @@ StatusOr<BatchSampler> BatchSampler::Load(const ModelSource& source, uint64_t se
     SampleLayer layer;
     TQ_ASSIGN_OR_RETURN(layer.attention_norm, source.LoadFloat(p + "input_layernorm.weight"));
     TQ_ASSIGN_OR_RETURN(layer.mlp_norm, source.LoadFloat(p + "post_attention_layernorm.weight"));
-    TQ_ASSIGN_OR_RETURN(layer.qkv, LoadGroup(source, {p + "self_attn.q_proj.weight",
-                                                      p + "self_attn.k_proj.weight",
-                                                      p + "self_attn.v_proj.weight"}));
+    TQ_ASSIGN_OR_RETURN(
+        layer.qkv, LoadGroup(source, {p + "self_attn.q_proj.weight", p + "self_attn.k_proj.weight",
+                                      p + "self_attn.v_proj.weight"}));
     TQ_ASSIGN_OR_RETURN(layer.o, LoadGroup(source, {p + "self_attn.o_proj.weight"}));
-    TQ_ASSIGN_OR_RETURN(layer.gate_up, LoadGroup(source, {p + "mlp.gate_proj.weight",
-                                                          p + "mlp.up_proj.weight"}));
+    TQ_ASSIGN_OR_RETURN(layer.gate_up,
+                        LoadGroup(source, {p + "mlp.gate_proj.weight", p + "mlp.up_proj.weight"}));
     TQ_ASSIGN_OR_RETURN(layer.down, LoadGroup(source, {p + "mlp.down_proj.weight"}));
     sampler.layers_.push_back(std::move(layer));
   }
@@ -186,8 +186,8 @@ void BatchSampler::Step(uint64_t position, std::span<const int32_t> tokens, Exec
   for (uint32_t layer = 0; layer < config_.num_layers; ++layer) {
     RunLayer(layer, position, n, context);
   }
-  RmsNormRows(hidden_.data(), final_norm_.as<float>(), n, config_.hidden_size,
-              config_.rms_norm_eps, executor, normed_.data());
+  RmsNormRows(hidden_.data(), final_norm_.as<float>(), n, config_.hidden_size, config_.rms_norm_eps,
+              executor, normed_.data());
   float* head_out[] = {logits};
   head_->Forward(context, normed_.data(), n, head_out);
 }
@@ -232,8 +232,8 @@ StatusOr<CalibrationTokens> SampleCalibrationTokens(const ModelSource& source, i
   tokens.context = std::min<uint64_t>({context, wanted, c.max_position});
   const uint64_t sequences = std::max<uint64_t>(1, wanted / tokens.context);
   const uint64_t cache_bytes = uint64_t{4} * c.num_layers * c.kv_size() * tokens.context;
-  const uint64_t batch = std::min(
-      {sequences, kMaxBatch, std::max<uint64_t>(1, kCacheBytes / cache_bytes)});
+  const uint64_t batch =
+      std::min({sequences, kMaxBatch, std::max<uint64_t>(1, kCacheBytes / cache_bytes)});
   TQ_RETURN_IF_ERROR(CheckMemory(source, batch * cache_bytes));
   TQ_ASSIGN_OR_RETURN(BatchSampler sampler, BatchSampler::Load(source, batch, tokens.context));
   tokens.ids.resize(sequences * tokens.context);

@@ -110,8 +110,7 @@ Status WorkFolder::CheckJob(std::string_view description, bool fresh) const {
   std::error_code error;
   if (fresh) TQ_RETURN_IF_ERROR(RemoveParts(path_));
   if (!fs::exists(job_path, error)) {
-    const nlohmann::ordered_json job = {{"fingerprint", fingerprint_.Hex()},
-                                        {"job", description}};
+    const nlohmann::ordered_json job = {{"fingerprint", fingerprint_.Hex()}, {"job", description}};
     return WriteFileAtomically(
         job_path, job.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n");
   }
@@ -151,10 +150,10 @@ Status WorkFolder::Store(std::string_view part, std::vector<OutputTensor> tensor
   std::sort(tensors.begin(), tensors.end(),
             [](const OutputTensor& a, const OutputTensor& b) { return a.name < b.name; });
   const std::string hash = HashPart(fingerprint_, part, tensors).Hex();
-  TQ_ASSIGN_OR_RETURN(Tensor hash_tensor,
-                      Tensor::FromValues<uint8_t>(
-                          DType::kU8, {hash.size()},
-                          {reinterpret_cast<const uint8_t*>(hash.data()), hash.size()}));
+  TQ_ASSIGN_OR_RETURN(
+      Tensor hash_tensor,
+      Tensor::FromValues<uint8_t>(DType::kU8, {hash.size()},
+                                  {reinterpret_cast<const uint8_t*>(hash.data()), hash.size()}));
   tensors.push_back({std::string(kHashTensor), std::move(hash_tensor)});
   return WriteSafetensors(PartPath(part), tensors);
 }

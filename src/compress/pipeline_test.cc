@@ -1,0 +1,345 @@
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <fstream>
+#include <map>
+
+#include "../../tests/support/tiny_model.h"
+#include "base/cancel.h"
+#include "base/hash.h"
+#include "checkpoint/packed_model.h"
+#include "compress/quantize.h"
+#include "device/thread_pool.h"
+#include "evaluate/evaluate.h"
+#include "tokenizer/tokenizer.h"
+
+namespace tq {
+namespace {
+
+namespace fs = std::filesystem;
+using testing::TempFolder;
+
+// Random letters: a model of random weights knows no likelier text.
+std::string SomeText(uint64_t seed = 1) {
+  Random random(seed, "text");
+  std::string text;
+  for (size_t i = 0; i < 4000; ++i) text += static_cast<char>(32 + random.NextBelow(95));
+  return text;
+}
+
+// Hash of every file by name.
+std::map<std::string, std::string> HashFolder(const fs::path& folder) {
+  std::map<std::string, std::string> hashes;
+  for (const auto& entry : fs::directory_iterator(folder)) {
+    std::ifstream file(entry.path(), std::ios::binary);
+    const std::string bytes{std::istreambuf_iterator<char>(file), {}};
+    hashes[entry.path().filename().string()] = HashBytes(bytes.data(), bytes.size()).Hex();
+  }
+  return hashes;
+}
+
+// Asks to stop once `lines` matrices have been announced.
+class StopAfter final : public Progress {
+ public:
+  explicit StopAfter(int lines) : lines_(lines) {}
+  void Begin(std::string_view, uint64_t) override {}
+  void Update(uint64_t, std::string_view) override {}
+  void Line(std::string_view text) override {
+    if (text.starts_with("[") && --lines_ == 0) RequestCancel();
+  }
+  void End() override {}
+
+ private:
+  int lines_;
+};
+
+class PipelineTest : public ::testing::Test {
+ protected:
+  void TearDown() override { ClearCancel(); }
+
+  void Make(const testing::TinyModelOptions& options = {}) {
+    Make(testing::MakeTinyModel(options));
+  }
+  void Make(const testing::TinyModel& model) {
+    testing::WriteHuggingFace(model, folder_ / "model");
+    testing::WriteText(folder_ / "text.txt", SomeText());
+  }
+  QuantizeOptions Options(double bits, std::string_view output = "out") {
+    QuantizeOptions options;
+    options.model = folder_ / "model";
+    options.output = folder_ / output;
+    options.bits = bits;
+    options.calibration = (folder_ / "text.txt").string();
+    options.calibration_tokens = 2048;
+    options.calibration_context = 128;
+    options.fast = true;
+    return options;
+  }
+  StatusOr<QuantizeReport> Run(const QuantizeOptions& options, size_t threads = 2) {
+    auto pool = ThreadPool::Create(threads);
+    NullProgress progress;
+    return Quantize(options, **pool, progress);
+  }
+  double KlAgainstOriginal(const fs::path& path) {
+    auto pool = ThreadPool::Create(2);
+    auto model = Transformer::Load(path), reference = Transformer::Load(folder_ / "model");
+    EXPECT_TRUE(model.ok() && reference.ok());
+    const auto tokenizer = Tokenizer::FromModel(folder_ / "model");
+    std::vector<int32_t> tokens = (*tokenizer)->Encode(SomeText(2));
+    tokens.resize(512);
+    EvaluateOptions options;
+    options.context = 64;
+    ForwardContext context;
+    context.executor = pool->get();
+    NullProgress progress;
+    const auto result = Evaluate(**model, reference->get(), tokens, options, context, progress);
+    EXPECT_TRUE(result.ok());
+    return result->kl->mean;
+  }
+
+  TempFolder folder_;
+};
+
+TEST_F(PipelineTest, PredictsTheSizeToTheByte) {
+  for (const bool tied : {true, false}) {
+    Make({.hidden = 128, .intermediate = 256, .tied = tied});
+    for (const double bits : {2.5, 3.7}) {
+      const auto plan = PlanQuantize(Options(bits));
+      const auto report = Run(Options(bits));
+      ASSERT_TRUE(plan.ok() && report.ok()) << report.status().message();
+      EXPECT_EQ(plan->bytes, report->bytes);
+      EXPECT_EQ(plan->bytes, fs::file_size(folder_ / "out/model.safetensors"));
+      EXPECT_EQ(report->matrices.size(), tied ? 15u : 16u);
+      uint64_t bytes = 0;
+      for (const MatrixReport& m : report->matrices) {
+        bytes += m.bytes;
+        EXPECT_GT(m.relative_error, 0);
+        EXPECT_LT(m.relative_error, 0.5) << m.name;
+      }
+      EXPECT_LT(bytes, report->bytes);
+      EXPECT_FALSE(fs::exists(folder_ / "out.work"));
+      fs::remove_all(folder_ / "out");
+    }
+    fs::remove_all(folder_ / "model");
+  }
+}
+
+TEST_F(PipelineTest, LosesLittleAtFourBitsAndMoreWithFewer) {
+  Make({.hidden = 128, .intermediate = 256});
+  double last = 1e-9;
+  for (const double bits : {4.3, 3.3, 2.3}) {
+    const auto report = Run(Options(bits));
+    ASSERT_TRUE(report.ok()) << report.status().message();
+    const double kl = KlAgainstOriginal(folder_ / "out");
+    EXPECT_GT(kl, 1.5 * last) << bits;
+    if (bits > 4) {  // three for the decoder: scales and header are much in a tiny model
+      EXPECT_LT(kl, 0.15);
+    }
+    last = kl;
+    fs::remove_all(folder_ / "out");
+  }
+}
+
+TEST_F(PipelineTest, SameBytesForAnyNumberOfThreads) {
+  Make();
+  ASSERT_TRUE(Run(Options(2.7, "one"), 1).ok());
+  ASSERT_TRUE(Run(Options(2.7, "three"), 3).ok());
+  EXPECT_EQ(HashFolder(folder_ / "one"), HashFolder(folder_ / "three"));
+  QuantizeOptions other = Options(2.7, "seed");
+  other.seed = 2;
+  ASSERT_TRUE(Run(other).ok());
+  EXPECT_NE(HashFolder(folder_ / "one")["model.safetensors"],
+            HashFolder(folder_ / "seed")["model.safetensors"]);
+}
+
+// Robustness classes 64 and 70: stopped anywhere, with a damaged part, resumed by other
+// threads: the bytes of a straight run.
+TEST_F(PipelineTest, ResumesToTheSameBytes) {
+  Make({.tied = false});
+  ASSERT_TRUE(Run(Options(2.7, "straight")).ok());
+  const auto want = HashFolder(folder_ / "straight");
+  auto pool = ThreadPool::Create(3);
+  int runs = 0;
+  for (const int stop : {1, 2, 5, 1, 4}) {
+    StopAfter progress(stop);
+    const auto stopped = Quantize(Options(2.7, "out"), **pool, progress);
+    ASSERT_FALSE(stopped.ok());
+    EXPECT_EQ(stopped.status().code(), StatusCode::kCancelled) << stopped.status().message();
+    EXPECT_FALSE(fs::exists(folder_ / "out"));
+    ClearCancel();
+    // A part that was cut short, then one with a flipped bit.
+    const std::string name = runs == 1 ? "q_proj" : "gate_proj";
+    const fs::path part =
+        folder_ / "out.work" /
+        ("model.layers.0." + std::string(runs == 1 ? "self_attn." : "mlp.") + name + ".part");
+    if (runs == 1) fs::resize_file(part, fs::file_size(part) / 2);
+    if (runs == 2) {
+      std::fstream file(part, std::ios::in | std::ios::out | std::ios::binary);
+      file.seekp(-100, std::ios::end);
+      file.put('\x55');
+    }
+    ++runs;
+  }
+  const auto finished = Run(Options(2.7, "out"), 1);
+  ASSERT_TRUE(finished.ok()) << finished.status().message();
+  EXPECT_EQ(HashFolder(folder_ / "out"), want);
+  EXPECT_EQ(finished->matrices.size(), 16u);
+  for (const MatrixReport& m : finished->matrices) EXPECT_GT(m.bytes, 0u);
+  EXPECT_FALSE(fs::exists(folder_ / "out.work"));
+}
+
+// Class 65.
+TEST_F(PipelineTest, RefusesToResumeAnotherJob) {
+  Make();
+  auto pool = ThreadPool::Create(2);
+  StopAfter progress(2);
+  ASSERT_FALSE(Quantize(Options(2.7), **pool, progress).ok());
+  ClearCancel();
+  EXPECT_EQ(Run(Options(3.0)).status().code(), StatusCode::kFailedPrecondition);
+  testing::WriteText(folder_ / "text.txt", SomeText(3));
+  EXPECT_EQ(Run(Options(2.7)).status().code(), StatusCode::kFailedPrecondition);
+  testing::WriteText(folder_ / "text.txt", SomeText());
+  testing::TinyModel model = testing::MakeTinyModel();
+  model.Get("model.layers.1.mlp.up_proj.weight").values[77] += 1;
+  fs::remove_all(folder_ / "model");
+  Make(model);
+  EXPECT_EQ(Run(Options(2.7)).status().code(), StatusCode::kFailedPrecondition);
+  QuantizeOptions fresh = Options(2.7);
+  fresh.fresh = true;
+  EXPECT_TRUE(Run(fresh).ok());
+}
+
+TEST_F(PipelineTest, SelfCalibrationResumesToo) {
+  Make();
+  QuantizeOptions options = Options(3.0, "straight");
+  options.calibration = "self";
+  ASSERT_TRUE(Run(options).ok());
+  options.output = folder_ / "out";
+  auto pool = ThreadPool::Create(2);
+  StopAfter progress(3);
+  ASSERT_FALSE(Quantize(options, **pool, progress).ok());
+  ClearCancel();
+  ASSERT_TRUE(Run(options, 1).ok());
+  EXPECT_EQ(HashFolder(folder_ / "out"), HashFolder(folder_ / "straight"));
+}
+
+TEST_F(PipelineTest, RtnIsMuchWorseAtTheSameBytes) {
+  Make({.hidden = 128, .intermediate = 256, .layers = 3});
+  QuantizeOptions rtn = Options(3, "rtn");
+  rtn.method = Method::kRtn;
+  const auto baseline = Run(rtn);
+  ASSERT_TRUE(baseline.ok()) << baseline.status().message();
+  const auto trellis = Run(Options(std::min(4.0, baseline->bits_per_weight), "trellis"));
+  ASSERT_TRUE(trellis.ok()) << trellis.status().message();
+  EXPECT_LT(3 * KlAgainstOriginal(folder_ / "trellis"), KlAgainstOriginal(folder_ / "rtn"));
+}
+
+TEST_F(PipelineTest, AblationsRun) {
+  Make();
+  for (int i = 0; i < 4; ++i) {
+    QuantizeOptions options = Options(2.6);
+    options.no_rotation = i == 0;
+    options.no_hessian = i == 1;
+    options.hessian_without_scales = i == 2;
+    options.v1 = i == 3;
+    ASSERT_TRUE(Run(options).ok()) << i;
+    EXPECT_LT(KlAgainstOriginal(folder_ / "out"), 5);
+    fs::remove_all(folder_ / "out");
+  }
+}
+
+TEST_F(PipelineTest, ReadsGguf) {
+  const testing::TinyModel model = testing::MakeTinyModel();
+  Make(model);
+  testing::WriteGguf(model, folder_ / "tiny.gguf");
+  ASSERT_TRUE(Run(Options(3, "from_hf")).ok());
+  QuantizeOptions options = Options(3, "from_gguf");
+  options.model = folder_ / "tiny.gguf";
+  const auto report = Run(options);
+  ASSERT_TRUE(report.ok()) << report.status().message();
+  // The same weights, whatever file they came from.
+  EXPECT_EQ(HashFolder(folder_ / "from_hf")["model.safetensors"],
+            HashFolder(folder_ / "from_gguf")["model.safetensors"]);
+}
+
+// Classes 42 to 44 and 47: nothing comes out as NaN, and a NaN is named.
+TEST_F(PipelineTest, HostileWeights) {
+  testing::TinyModel model = testing::MakeTinyModel({.tied = false});
+  const auto fill = [&](std::string_view name, uint64_t begin, uint64_t count, float value) {
+    auto& values = model.Get(name).values;
+    std::fill_n(values.begin() + static_cast<ptrdiff_t>(begin), count, value);
+  };
+  fill("model.layers.0.self_attn.q_proj.weight", 5 * 64, 64, 0);     // a row
+  fill("model.layers.0.self_attn.v_proj.weight", 0, 32 * 64, 0);     // a tensor: o sees zeros
+  fill("model.layers.1.mlp.gate_proj.weight", 0, 128 * 64, 0);       // down sees zeros
+  fill("model.layers.1.mlp.down_proj.weight", 0, 64 * 128, 1e-42f);  // denormals
+  fill("lm_head.weight", 64, 64, 0);
+  for (uint64_t i = 0; i < 300; ++i) fill("model.embed_tokens.weight", i * 64 + 3, 1, 0);  // dead
+  Make(model);
+  for (const double bits : {1.5, 4.0}) {
+    const auto report = Run(Options(bits));
+    ASSERT_TRUE(report.ok()) << report.status().message();
+    for (const MatrixReport& m : report->matrices) {
+      EXPECT_TRUE(std::isfinite(m.relative_error) && std::isfinite(m.hessian_error)) << m.name;
+    }
+    EXPECT_TRUE(std::isfinite(KlAgainstOriginal(folder_ / "out")));
+    fs::remove_all(folder_ / "out");
+  }
+  fs::remove_all(folder_ / "model");
+  model.Get("model.layers.1.self_attn.k_proj.weight").values[70] = NAN;
+  Make(model);
+  const auto refused = Run(Options(2));
+  ASSERT_FALSE(refused.ok());
+  EXPECT_NE(refused.status().message().find("model.layers.1.self_attn.k_proj.weight"),
+            std::string::npos)
+      << refused.status().message();
+  EXPECT_FALSE(fs::exists(folder_ / "out"));
+}
+
+// Classes 50 and 67.
+TEST_F(PipelineTest, HostileOptions) {
+  Make();
+  const auto refuse = [&](const QuantizeOptions& options, StatusCode code) {
+    const auto report = Run(options);
+    ASSERT_FALSE(report.ok());
+    EXPECT_EQ(report.status().code(), code) << report.status().message();
+  };
+  QuantizeOptions options = Options(2);
+  options.calibration = (folder_ / "absent.txt").string();
+  EXPECT_FALSE(Run(options).ok());
+  testing::WriteText(folder_ / "empty.txt", "");
+  options.calibration = (folder_ / "empty.txt").string();
+  refuse(options, StatusCode::kInvalidArgument);
+  options = Options(2);
+  options.output = "";
+  refuse(options, StatusCode::kInvalidArgument);
+  options.output = folder_ / "model";
+  EXPECT_FALSE(Run(options).ok());
+  fs::create_directory(folder_ / "there");
+  testing::WriteText(folder_ / "there/file", "x");
+  options.output = folder_ / "there";
+  refuse(options, StatusCode::kAlreadyExists);
+  options.output = folder_ / "no/such/parent/out";
+  EXPECT_FALSE(Run(options).ok());
+  options = Options(2);
+  options.model = folder_ / "absent";
+  EXPECT_FALSE(Run(options).ok());
+  options = Options(2);
+  options.calibration_context = 0;
+  refuse(options, StatusCode::kInvalidArgument);
+  // A compressed model cannot be compressed again.
+  ASSERT_TRUE(Run(Options(3)).ok());
+  options = Options(2, "again");
+  options.model = folder_ / "out";
+  refuse(options, StatusCode::kInvalidArgument);
+  for (const auto& entry : fs::directory_iterator(folder_.path())) {
+    EXPECT_EQ(entry.path().extension(),
+              entry.path().filename() == "text.txt" || entry.path().filename() == "empty.txt"
+                  ? ".txt"
+                  : "")
+        << entry.path();
+  }
+}
+
+}  // namespace
+}  // namespace tq
