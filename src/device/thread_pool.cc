@@ -10,7 +10,7 @@ namespace tq {
 namespace {
 constexpr size_t kMaxThreads = 1024;
 // Decode runs hundreds of short loops per token; spinning this long before sleeping
-// keeps a worker awake from one loop to the next (about 20 microseconds).
+// keeps a worker awake from one loop to the next (some 100 microseconds).
 constexpr int kSpins = 4000;
 // Ranges per thread: some slack for uneven work, few enough that handing out is free.
 constexpr size_t kRangesPerThread = 4;
@@ -35,7 +35,8 @@ StatusOr<std::unique_ptr<ThreadPool>> ThreadPool::Create(size_t threads) {
   if (threads > kMaxThreads) {
     return InvalidArgument("threads {}: at most {} are supported", threads, kMaxThreads);
   }
-  return std::unique_ptr<ThreadPool>(new ThreadPool(threads == 0 ? AvailableProcessors() : threads));
+  return std::unique_ptr<ThreadPool>(
+      new ThreadPool(threads == 0 ? AvailableProcessors() : threads));
 }
 
 ThreadPool::ThreadPool(size_t threads) {
@@ -43,10 +44,10 @@ ThreadPool::ThreadPool(size_t threads) {
 }
 
 ThreadPool::~ThreadPool() {
+  stop_.store(true);
   {
     std::lock_guard lock(mutex_);
-    stop_ = true;
-    generation_.fetch_add(1);
+    loops_.fetch_add(1);
   }
   wake_.notify_all();
   for (std::thread& worker : workers_) worker.join();
@@ -60,21 +61,28 @@ void ThreadPool::RunRanges(size_t worker) {
   }
 }
 
+uint64_t ThreadPool::AwaitLoop(uint64_t seen) {
+  for (int i = 0; i < kSpins; ++i) {
+    if (const uint64_t now = loops_.load(); now != seen) return now;
+    CpuRelax();
+  }
+  std::unique_lock lock(mutex_);
+  sleepers_.fetch_add(1);
+  wake_.wait(lock, [&] { return loops_.load() != seen; });
+  sleepers_.fetch_sub(1);
+  return loops_.load();
+}
+
 void ThreadPool::WorkerLoop(size_t worker) {
   uint64_t seen = 0;
   for (;;) {
-    for (int i = 0; i < kSpins && generation_.load(std::memory_order_acquire) == seen; ++i) {
-      CpuRelax();
-    }
-    {
-      std::unique_lock lock(mutex_);
-      wake_.wait(lock, [&] { return generation_.load() != seen; });
-      seen = generation_.load();
-      if (stop_) return;
-    }
-    RunRanges(worker);
-    std::lock_guard lock(mutex_);
-    if (--running_ == 0) done_.notify_one();
+    seen = AwaitLoop(seen);
+    if (stop_.load()) return;
+    // Sequentially consistent with the caller's "close, then look who is inside": either
+    // the caller sees this worker, or this worker sees the loop closed.
+    joined_.fetch_add(1);
+    if (open_.load()) RunRanges(worker);
+    joined_.fetch_sub(1);
   }
 }
 
@@ -86,19 +94,29 @@ void ThreadPool::ParallelFor(size_t n, size_t grain,
     body(0, n, 0);
     return;
   }
-  {
-    std::lock_guard lock(mutex_);
-    body_ = &body;
-    n_ = n;
-    range_ = RoundUp(std::max(grain, CeilDiv(n, threads() * kRangesPerThread)), grain);
-    next_.store(0);
-    running_ = workers_.size();
-    generation_.fetch_add(1, std::memory_order_release);
+  // A worker that came late to the last loop may still be between joining and leaving.
+  while (joined_.load() != 0) std::this_thread::yield();
+  body_ = &body;
+  n_ = n;
+  range_ = RoundUp(std::max(grain, CeilDiv(n, threads() * kRangesPerThread)), grain);
+  next_.store(0);
+  open_.store(true);
+  loops_.fetch_add(1);
+  if (sleepers_.load() > 0) {
+    // The lock orders this after a sleeper's last look at loops_.
+    { std::lock_guard lock(mutex_); }
+    wake_.notify_all();
   }
-  wake_.notify_all();
   RunRanges(0);
-  std::unique_lock lock(mutex_);
-  done_.wait(lock, [this] { return running_ == 0; });
+  open_.store(false);
+  for (int spins = 0; joined_.load() != 0; ++spins) {
+    // More threads than processors: give way to the worker that we wait for.
+    if (spins < kSpins) {
+      CpuRelax();
+    } else {
+      std::this_thread::yield();
+    }
+  }
 }
 
 }  // namespace tq

@@ -1,4 +1,8 @@
 // A fixed pool: the caller works too, ranges are handed out from a shared counter.
+//
+// Decode runs hundreds of loops of some microseconds per token, so a loop costs no system
+// call while workers are awake: they spin for a while before they sleep, and the caller waits
+// only for those workers that joined its loop.
 #pragma once
 
 #include <atomic>
@@ -27,16 +31,22 @@ class ThreadPool final : public Executor {
  private:
   explicit ThreadPool(size_t threads);
   void WorkerLoop(size_t worker);
+  // Waits until the number of loops started differs from `seen`, and returns it.
+  uint64_t AwaitLoop(uint64_t seen);
   void RunRanges(size_t worker);
 
   std::vector<std::thread> workers_;
   std::mutex mutex_;
-  std::condition_variable wake_, done_;
-  std::atomic<uint64_t> generation_{0};
-  size_t running_ = 0;
-  bool stop_ = false;
+  std::condition_variable wake_;
+  std::atomic<uint64_t> loops_{0};  // started so far; the destructor starts one more
+  std::atomic<size_t> sleepers_{0};
+  std::atomic<bool> stop_{false};
 
-  // The loop in progress.
+  // The loop in progress. Workers read the plain fields between joining (joined_ counts
+  // them) and leaving, and only while open_ is true; the caller changes them only while it
+  // is false and nobody is inside.
+  std::atomic<bool> open_{false};
+  std::atomic<size_t> joined_{0};
   const std::function<void(size_t, size_t, size_t)>* body_ = nullptr;
   size_t n_ = 0, range_ = 1;
   std::atomic<size_t> next_{0};
