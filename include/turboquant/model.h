@@ -15,10 +15,10 @@ namespace turboquant {
 
 struct ModelInfo {
   uint64_t parameters = 0;
-  uint64_t file_bytes = 0;      // of all weights as stored
-  double bits_per_weight = 0;   // 8 * file_bytes / parameters, embedding included
+  uint64_t file_bytes = 0;     // of all weights as stored
+  double bits_per_weight = 0;  // 8 * file_bytes / parameters, embedding included
   uint32_t vocab_size = 0;
-  uint32_t max_context = 0;     // trained context, tokens
+  uint32_t max_context = 0;  // trained context, tokens
 };
 
 struct GenerateOptions {
@@ -27,18 +27,18 @@ struct GenerateOptions {
   uint32_t top_k = 0;      // 0: all
   double top_p = 1;
   uint64_t seed = 1;
-  uint64_t context = 0;    // room for prompt and text, tokens; 0: what they need
+  uint64_t context = 0;  // room for prompt and text, tokens; 0: what they need
 };
 
 struct EvaluateOptions {
-  uint64_t context = 512;   // tokens per window
-  uint64_t windows = 0;     // 0: all of the text
+  uint64_t context = 512;  // tokens per window
+  uint64_t windows = 0;    // 0: all of the text
 };
 
 struct Evaluation {
   uint64_t tokens = 0, windows = 0;
   double perplexity = 0, perplexity_stderr = 0;
-  bool has_kl = false;      // whether a reference was given
+  bool has_kl = false;  // whether a reference was given
   double kl_mean = 0, kl_stderr = 0, kl_p99 = 0, top1_agreement = 0;
 };
 

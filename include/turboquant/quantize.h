@@ -20,9 +20,9 @@ struct QuantizeOptions {
   double bits = 2;                   // kTrellis: average of the whole file; else width of the code
   std::string calibration = "self";  // a text file, or "self": sampled from the model
   uint64_t seed = 1;
-  bool fast = false;                 // 12-bit states: ten times faster, a little worse
-  bool fresh = false;                // start over instead of resuming
-  uint32_t threads = 0;              // 0: the processors that the process may use
+  bool fast = false;     // 12-bit states: ten times faster, a little worse
+  bool fresh = false;    // start over instead of resuming
+  uint32_t threads = 0;  // 0: the processors that the process may use
 };
 
 struct QuantizeSummary {

@@ -122,8 +122,8 @@ class [[nodiscard]] StatusOr {
 #define TQ_STATUS_CONCAT(a, b) TQ_STATUS_CONCAT_INNER(a, b)
 
 // Returns from the enclosing function when `expr` (a Status) is an error.
-#define TQ_RETURN_IF_ERROR(expr)                        \
-  do {                                                  \
+#define TQ_RETURN_IF_ERROR(expr)                                            \
+  do {                                                                      \
     if (::tq::Status tq_status = (expr); !tq_status.ok()) return tq_status; \
   } while (false)
 
@@ -136,7 +136,7 @@ class [[nodiscard]] StatusOr {
   lhs = *std::move(tmp)
 
 // For our own invariants only, never for input.
-#define TQ_CHECK(condition)                                                     \
-  do {                                                                          \
+#define TQ_CHECK(condition)                                                        \
+  do {                                                                             \
     if (!(condition)) ::tq::internal::CheckFailed(__FILE__, __LINE__, #condition); \
   } while (false)

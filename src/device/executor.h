@@ -16,8 +16,9 @@ class Executor {
   // Calls body(begin, end, worker) over disjoint ranges covering [0, n), each at
   // least `grain` long but for the last; returns when all have returned. `body`
   // must not throw and must not call ParallelFor on the same executor.
-  virtual void ParallelFor(size_t n, size_t grain,
-                           const std::function<void(size_t begin, size_t end, size_t worker)>& body) = 0;
+  virtual void ParallelFor(
+      size_t n, size_t grain,
+      const std::function<void(size_t begin, size_t end, size_t worker)>& body) = 0;
 };
 
 // Everything on the calling thread.

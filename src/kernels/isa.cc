@@ -47,10 +47,14 @@ StatusOr<Isa> Requested() {
 
 std::string_view IsaName(Isa isa) {
   switch (isa) {
-    case Isa::kReference: return "reference";
-    case Isa::kAvx2: return "avx2";
-    case Isa::kAvx2Vnni: return "avx2vnni";
-    case Isa::kAvx512: return "avx512";
+    case Isa::kReference:
+      return "reference";
+    case Isa::kAvx2:
+      return "avx2";
+    case Isa::kAvx2Vnni:
+      return "avx2vnni";
+    case Isa::kAvx512:
+      return "avx512";
   }
   return "unknown";
 }
@@ -62,14 +66,17 @@ bool IsaSupported(Isa isa) {
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
                     __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("f16c");
   switch (isa) {
-    case Isa::kAvx2: return avx2;
-    case Isa::kAvx2Vnni: return avx2 && CpuHasAvxVnni();
+    case Isa::kAvx2:
+      return avx2;
+    case Isa::kAvx2Vnni:
+      return avx2 && CpuHasAvxVnni();
     case Isa::kAvx512:
       return avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
              __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
              __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512vbmi") &&
              __builtin_cpu_supports("avx512vbmi2");
-    default: return false;
+    default:
+      return false;
   }
 #else
   return false;

@@ -39,10 +39,10 @@ struct Code {
 
 // Geometry of a tile of a code.
 struct TileShape {
-  int words;      // 16-bit words per lane
-  int windows;    // states per lane
-  int rows;       // multiple of 16
-  int columns;    // 16, or 32 for V = 4: the block of the Hessian feedback
+  int words;    // 16-bit words per lane
+  int windows;  // states per lane
+  int rows;     // multiple of 16
+  int columns;  // 16, or 32 for V = 4: the block of the Hessian feedback
   constexpr int steps() const { return kLanes * windows; }
   constexpr int bytes() const { return kLanes * words * 2; }
   constexpr int values() const { return rows * columns; }
@@ -105,7 +105,8 @@ constexpr uint32_t StateAt(const uint8_t* tile, Code code, int step) {
 }
 
 // The native codes, by rate.
-inline constexpr Code kNativeCodes[] = {{4, 2}, {4, 3}, {2, 2}, {2, 3}, {2, 4}, {2, 5}, {1, 3}, {1, 4}};
+inline constexpr Code kNativeCodes[] = {{4, 2}, {4, 3}, {2, 2}, {2, 3},
+                                        {2, 4}, {2, 5}, {1, 3}, {1, 4}};
 
 // Whether a (V, k) read from a file is one we decode: the native codes and V = 1 at
 // 2 bits (a little less error than V = 2 there, at half the decode speed).
