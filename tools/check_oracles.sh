@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# Compares readers and tokenizer with the reference implementations from PyPI, on the demo's
+# model and on the texts of TQ_DATA_DIR: tools/check_oracles.sh BUILD_FOLDER
+set -euo pipefail
+
+source=$(realpath "$(dirname "$0")/..")
+build=$(realpath "$1")
+venv=$source/build/oracles
+if [[ ! -x $venv/bin/python ]]; then
+  python3 -m venv "$venv"
+  "$venv/bin/pip" install --quiet --disable-pip-version-check tokenizers gguf numpy
+fi
+
+echo "block types of GGUF: the golden file is what PyPI gguf writes"
+"$venv/bin/python" "$source/benchmarks/oracles/gguf_blocks.py" "$venv/blocks.gguf"
+cmp "$venv/blocks.gguf" "$source/tests/golden/gguf/blocks.gguf"
+
+models=()
+[[ -f $source/build/demo/model.gguf ]] && models+=("$source/build/demo/model.gguf")
+if [[ -n ${TQ_DATA_DIR:-} && -d $TQ_DATA_DIR/models/llama-30m ]]; then
+  models+=("$TQ_DATA_DIR/models/llama-30m")
+fi
+if [[ -z ${TQ_DATA_DIR:-} ]] || ((${#models[@]} == 0)); then
+  echo "SKIPPED: the tokenizer's oracle needs TQ_DATA_DIR and a model (./run demo fetches one)"
+  exit 0
+fi
+"$venv/bin/python" "$source/benchmarks/oracles/tokenizer_oracle.py" \
+  --tokenize "$build/src/tokenizer/tq_tokenize" "${models[@]}"
