@@ -40,10 +40,11 @@ Scan ScanCharacter(std::string_view text) {
 
 std::string Utf8Stream::Push(std::string_view bytes) {
   held_.append(bytes);
+  const std::string_view all = held_;
   std::string text;
   size_t at = 0;
   while (at < held_.size()) {
-    const Scan scan = ScanCharacter(std::string_view(held_).substr(at));
+    const Scan scan = ScanCharacter(all.substr(at));
     if (scan.open) break;
     if (scan.complete) {
       text.append(held_, at, scan.length);

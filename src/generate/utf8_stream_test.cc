@@ -62,7 +62,7 @@ TEST(Utf8Stream, CutsDoNotMatter) {
     std::string text;
     for (size_t at = 0; at < bytes.size();) {
       const size_t n = 1 + random.NextBelow(3);
-      const std::string out = stream.Push(std::string_view(bytes).substr(at, n));
+      const std::string out = stream.Push(bytes.substr(at, n));
       EXPECT_EQ(Whole(out), out) << "a piece is not well-formed by itself, round " << round;
       text += out;
       at += n;
