@@ -13,16 +13,15 @@ namespace tq {
 namespace {
 
 using trellis::kFragmentRows;
-using trellis::kMaxSumColumns;
 using trellis::kMaxTileRows;
 using trellis::MatmulKernels;
 using trellis::TileShape;
 
 // Weights below which a product is not worth waking threads for (about 1 us of work).
 constexpr uint64_t kGrainWeights = 32768;
-// Columns decoded at a time for many rows of x: 16 KiB of operands and a panel of 6 KiB
-// stay in any L1 cache.
-constexpr uint64_t kDecodeColumns = 512;
+// Columns decoded at a time for many rows of x, all that a sum of words may cover: 16 KiB
+// of operands and a panel of at most 12 KiB stay in any L1 cache.
+constexpr uint64_t kDecodeColumns = trellis::kMaxWordColumns;
 // Fragments of 16 rows decoded together, and rows of x they meet, at most: 64 KiB of
 // operands and 256 KiB of sums stay in L2, and x is read from beyond it once per 64 rows.
 constexpr uint64_t kMaxFragments = 4;
@@ -38,7 +37,6 @@ struct Product {
   const RotatedInput& input;
   float* y;
   const trellis::ActivationKernels& activations;
-  uint64_t parts;  // of kMaxSumColumns columns
 };
 
 // One segment's side of a product.
@@ -58,59 +56,25 @@ struct SegmentWork {
   }
 };
 
-// Writes `count` finished sums of row `row` on, with out_scale where no rotation follows.
-void WriteRows(const Product& product, uint64_t x_row, uint64_t row, const float* values,
-               uint64_t count) {
+// Turns sums of `count` rows from `row` on into y, with out_scale where no rotation follows.
+void FinishRows(const Product& product, const SegmentWork& work, uint64_t x_row, uint64_t row,
+                const int64_t* sums, uint64_t count) {
+  const double scale =
+      static_cast<double>(work.operand->scale[x_row]) * static_cast<double>(work.segment->scale);
   float* y = product.y + x_row * product.matrix.rows + row;
+  product.activations.finish(sums, count, work.operand->bias[x_row], scale, y);
   if (product.matrix.out_block == 1) {
-    product.activations.scale_by_half(values, product.matrix.out_scale.as<uint16_t>() + row, count,
-                                      y);
-  } else {
-    std::copy(values, values + count, y);
+    product.activations.scale_by_half(y, product.matrix.out_scale.as<uint16_t>() + row, count, y);
   }
-}
-
-// Turns partial sums of `count` rows into y. Sums over more than kMaxSumColumns columns
-// are gathered in `totals` until the last part.
-void FinishRows(const Product& product, const SegmentWork& work, uint64_t x_row, uint64_t part,
-                uint64_t row, const int32_t* partial, uint64_t count, int64_t* totals) {
-  const int32_t factor = trellis::SumFactor(work.segment->code.values);
-  const int32_t bias = work.operand->bias[x_row * product.parts + part];
-  const float scale = work.operand->scale[x_row] * work.segment->scale;
-  float values[kMaxTileRows];
-  if (product.parts == 1) {
-    product.activations.finish(partial, count, factor, bias, scale, values);
-  } else {
-    for (uint64_t i = 0; i < count; ++i) {
-      const uint32_t sum =
-          static_cast<uint32_t>(partial[2 * i]) + static_cast<uint32_t>(partial[2 * i + 1]);
-      const auto centred =
-          static_cast<int32_t>(static_cast<uint32_t>(factor) * sum + static_cast<uint32_t>(bias));
-      totals[i] = (part == 0 ? 0 : totals[i]) + centred;
-      values[i] = static_cast<float>(totals[i]) * scale;
-    }
-    if (part + 1 < product.parts) return;
-  }
-  WriteRows(product, x_row, row, values, count);
 }
 
 // A row of tiles against one row of x.
 void GemvTileRow(const Product& product, const SegmentWork& work, uint64_t tile_row) {
-  alignas(64) int32_t partial[2 * kMaxTileRows];
-  int64_t totals[kMaxTileRows];
+  alignas(64) int64_t sums[kMaxTileRows];
   const uint64_t row = work.segment->row_begin + tile_row * work.shape.rows;
   const uint64_t count = std::min<uint64_t>(work.shape.rows, work.segment->row_end - row);
-  const uint64_t tile_bytes = work.shape.bytes();
-  const uint64_t part_tiles = kMaxSumColumns / work.shape.columns;
-  const uint64_t tile_activations =
-      work.GroupsPerTile() * static_cast<uint64_t>(GroupBytes(work.operand->form));
-  for (uint64_t part = 0; part < product.parts; ++part) {
-    const uint64_t first = part * part_tiles;
-    const uint64_t tiles = std::min(part_tiles, work.tiles_across - first);
-    work.kernels->gemv(work.TileRow(tile_row) + first * tile_bytes, tiles,
-                       work.operand->bytes.data() + first * tile_activations, partial);
-    FinishRows(product, work, 0, part, row, partial, count, totals);
-  }
+  work.kernels->gemv(work.TileRow(tile_row), work.tiles_across, work.operand->bytes.data(), sums);
+  FinishRows(product, work, 0, row, sums, count);
 }
 
 // 16 rows of a row of tiles.
@@ -130,54 +94,44 @@ class FragmentProduct {
       : product_(product),
         batch_rows_(batch_rows),
         decoded_(max_fragments * kDecodedLines),
-        partial_(max_fragments * batch_rows * kPartialLines),
-        totals_(product.parts > 1 ? max_fragments * batch_rows * kFragmentRows : 0) {}
+        sums_(max_fragments * batch_rows * kSumLines) {}
 
   void Run(std::span<const Fragment> fragments, uint64_t x_begin, uint64_t x_end) {
     const SegmentWork& work = *fragments[0].work;
-    const uint64_t part_tiles = kMaxSumColumns / work.shape.columns;
-    for (uint64_t part = 0; part < product_.parts; ++part) {
-      const uint64_t first = part * part_tiles;
-      SumPart(fragments, first, std::min(first + part_tiles, work.tiles_across), x_begin, x_end);
-      for (size_t f = 0; f < fragments.size(); ++f) {
-        const uint64_t row = fragments[f].row();
-        const uint64_t count = std::min<uint64_t>(kFragmentRows, work.segment->row_end - row);
-        for (uint64_t i = 0; i < x_end - x_begin; ++i) {
-          int64_t* totals =
-              totals_.empty() ? nullptr : totals_.data() + (f * batch_rows_ + i) * kFragmentRows;
-          FinishRows(product_, work, x_begin + i, part, row, Partial(f, i), count, totals);
-        }
+    Sum(fragments, x_begin, x_end);
+    for (size_t f = 0; f < fragments.size(); ++f) {
+      const uint64_t row = fragments[f].row();
+      const uint64_t count = std::min<uint64_t>(kFragmentRows, work.segment->row_end - row);
+      for (uint64_t i = 0; i < x_end - x_begin; ++i) {
+        FinishRows(product_, work, x_begin + i, row, Sums(f, i), count);
       }
     }
   }
 
  private:
-  // [2][8][2] int32 per row of x.
-  static constexpr uint64_t kPartialLines = 2 * kFragmentRows * sizeof(int32_t) / sizeof(CacheLine);
+  static constexpr uint64_t kSumLines = kFragmentRows * sizeof(int64_t) / sizeof(CacheLine);
   static constexpr uint64_t kDecodedLines =
-      kDecodeColumns * trellis::kMaxDecodedBytesPerColumn / sizeof(CacheLine);
+      kDecodeColumns * trellis::kDecodedBytesPerColumn / sizeof(CacheLine);
 
-  int32_t* Partial(size_t fragment, uint64_t i) {
-    return reinterpret_cast<int32_t*>(partial_.data() +
-                                      (fragment * batch_rows_ + i) * kPartialLines);
+  int64_t* Sums(size_t fragment, uint64_t i) {
+    return reinterpret_cast<int64_t*>(sums_.data() + (fragment * batch_rows_ + i) * kSumLines);
   }
   uint8_t* Decoded(size_t fragment) {
     return reinterpret_cast<uint8_t*>(decoded_.data() + fragment * kDecodedLines);
   }
 
-  // Sums over tiles [first, last). A panel of x comes from memory once for all fragments.
-  void SumPart(std::span<const Fragment> fragments, uint64_t first, uint64_t last, uint64_t x_begin,
-               uint64_t x_end) {
+  // Sums over all columns. A panel of x comes from memory once for all fragments.
+  void Sum(std::span<const Fragment> fragments, uint64_t x_begin, uint64_t x_end) {
     const SegmentWork& work = *fragments[0].work;
     const auto panel_rows = static_cast<uint64_t>(product_.input.panel_rows());
     const uint64_t step = kDecodeColumns / work.shape.columns;
     const uint64_t groups = work.GroupsPerTile();
     const uint64_t group_bytes = GroupBytes(work.operand->form);
     for (size_t f = 0; f < fragments.size(); ++f) {
-      std::fill_n(Partial(f, 0), (x_end - x_begin) * 2 * kFragmentRows, 0);
+      std::fill_n(Sums(f, 0), (x_end - x_begin) * kFragmentRows, 0);
     }
-    for (uint64_t tile = first; tile < last; tile += step) {
-      const uint64_t tiles = std::min(step, last - tile);
+    for (uint64_t tile = 0; tile < work.tiles_across; tile += step) {
+      const uint64_t tiles = std::min(step, work.tiles_across - tile);
       for (size_t f = 0; f < fragments.size(); ++f) {
         work.kernels->decode(work.TileRow(fragments[f].tile_row) + tile * work.shape.bytes(), tiles,
                              static_cast<int>(fragments[f].index), Decoded(f));
@@ -188,7 +142,7 @@ class FragmentProduct {
                                tile * groups * rows * group_bytes;
         for (size_t f = 0; f < fragments.size(); ++f) {
           work.kernels->multiply[rows - 1](Decoded(f), panel, tiles * groups,
-                                           Partial(f, x_row - x_begin));
+                                           Sums(f, x_row - x_begin));
         }
       }
     }
@@ -196,8 +150,7 @@ class FragmentProduct {
 
   const Product& product_;
   const uint64_t batch_rows_;
-  std::vector<CacheLine> decoded_, partial_;
-  std::vector<int64_t> totals_;
+  std::vector<CacheLine> decoded_, sums_;
 };
 
 // The segments of a matrix as kernels see them, and their rows of tiles and fragments in order.
@@ -344,7 +297,7 @@ void PackedMatmul(const PackedMatrix& matrix, const RotatedInput& input, MatmulP
     TransformOutput(matrix, kernels, input.n(), executor, y);
     return;
   }
-  const Product product{matrix, input, y, kernels, CeilDiv<uint64_t>(matrix.cols, kMaxSumColumns)};
+  const Product product{matrix, input, y, kernels};
   if (input.n() == 1) {
     GemvProduct(product, executor);
   } else {

@@ -2,11 +2,11 @@
 //
 //   y = so * Hout^T (scale * D x'),   x' = Hin (si * x),   D decoded integers
 //
-// Fast path: x' becomes int8 with one scale per row of x (kernels/trellis_matmul), D x' is
-// an exact sum of integers, so y does not depend on the instruction set's way of summing,
-// on the number of threads or on how many rows of x are multiplied together. (The
-// rotations are float arithmetic in a fixed order.) A row of x with a NaN or an infinity
-// gives NaN in its row of y.
+// Fast path: x' becomes 14-bit integers with one scale per row of x
+// (kernels/trellis_matmul), D x' is an exact sum of integers, so y does not depend on the
+// instruction set's way of summing, on the number of threads or on how many rows of x are
+// multiplied together. (The rotations are float arithmetic in a fixed order.) A row of x with a NaN
+// or an infinity gives NaN in its row of y.
 #pragma once
 
 #include <cstdint>
@@ -20,24 +20,24 @@
 
 namespace tq {
 
-// How products are computed. kFast: activations as int8 (one scale per row of x),
-// integer sums, the same for any number of threads. kReference: float activations
+// How products are computed. kFast: activations as 14-bit integers (one scale per row of
+// x), integer sums, the same for any number of threads. kReference: float activations
 // against decoded floats, plain code; slow, the twin of the fast path.
 enum class MatmulPath { kFast, kReference };
 
-// x' = Hin (si * x) for n rows, plus its int8 forms for the codes that its readers use.
+// x' = Hin (si * x) for n rows, plus its integer forms for the codes that its readers use.
 // Reusable between calls: buffers grow and stay.
 class RotatedInput {
  public:
-  // The int8 activations of all rows in the form that the kernels of some codes read.
+  // The integer activations of all rows in the form that the kernels of some codes read.
   struct Operand {
     int values = 0;  // V
-    trellis::ActivationForm form = trellis::ActivationForm::kBytes;
+    trellis::ActivationForm form = trellis::ActivationForm::kWords;
     uint64_t row_bytes = 0;
     // Panels of `panel_rows` rows of x (fewer in the last): [panel][group][row][group bytes].
     std::vector<uint8_t> bytes;
-    std::vector<int32_t> bias;  // [n][parts of kMaxSumColumns columns]
-    std::vector<float> scale;   // [n], what an integer of the sum is worth (1/SumFactor included)
+    std::vector<double> bias;  // [n], completes an integer sum
+    std::vector<float> scale;  // [n], what an integer of the sum is worth
   };
 
   // x: float [n, cols], row-major. `codes`: the codes of all segments that will read it.

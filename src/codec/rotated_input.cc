@@ -1,4 +1,4 @@
-// The input side of packed products: rotation, quantisation to int8, layout for kernels.
+// The input side of packed products: rotation, quantisation to 14 bits, layout for kernels.
 #include <algorithm>
 #include <cstring>
 #include <limits>
@@ -11,13 +11,13 @@ namespace tq {
 namespace {
 
 using trellis::ActivationForm;
-using trellis::kMaxSumColumns;
+using trellis::kMaxActivation;
 
 // Rows are padded to the widest tile while they are quantised.
 constexpr uint64_t kPadding = 32;
 // Threads pay off above about this many activations.
 constexpr uint64_t kGrainActivations = 16384;
-// Below this magnitude 127 / magnitude overflows; such rows count as zero.
+// Far below this magnitude kMaxActivation / magnitude would overflow; such rows count as zero.
 constexpr float kSmallest = 0x1p-110f;
 
 float FloatOf(uint32_t bits) {
@@ -27,8 +27,7 @@ float FloatOf(uint32_t bits) {
 }
 
 trellis::ActivationForm FormOf(Isa isa, trellis::Code code, uint64_t n) {
-  const trellis::MatmulKernels& kernels = trellis::FindMatmulKernels(isa, code);
-  return n == 1 ? kernels.gemv_form : kernels.panel_form;
+  return n == 1 ? trellis::FindMatmulKernels(isa, code).gemv_form : ActivationForm::kWords;
 }
 
 }  // namespace
@@ -49,9 +48,8 @@ void RotatedInput::AddOperand(trellis::Code code) {
   operand.form = FormOf(isa_, code, n_);
   const uint64_t padded = RoundUp<uint64_t>(cols_, trellis::ShapeOf(code).columns);
   operand.row_bytes = padded / GroupColumns(code.values, operand.form) * GroupBytes(operand.form);
-  const uint64_t parts = CeilDiv<uint64_t>(cols_, kMaxSumColumns);
   operand.bytes.resize(std::max<uint64_t>(operand.bytes.size(), n_ * operand.row_bytes));
-  operand.bias.resize(n_ * parts);
+  operand.bias.resize(n_);
   operand.scale.resize(n_);
 }
 
@@ -71,7 +69,7 @@ void RotatedInput::PrepareAt(Isa isa, const InputTransform& input, const float* 
       AddOperand(code);
     }
   }
-  // Two rows of floats and one of int8 for each thread.
+  // Two rows of floats and one of int16 for each thread.
   const uint64_t padded = RoundUp(cols, kPadding);
   const uint64_t per_worker = 3 * padded;
   const uint64_t grain = std::max<uint64_t>(1, kGrainActivations / std::max<uint64_t>(cols, 1));
@@ -107,27 +105,20 @@ void RotatedInput::FillOperand(Operand& operand, uint64_t row, const float* rota
                                float* combined) {
   const trellis::ActivationKernels& kernels = trellis::FindActivationKernels(isa_);
   const uint64_t padded = RoundUp(cols_, kPadding);
-  auto* q = reinterpret_cast<int8_t*>(combined + padded);
+  auto* q = reinterpret_cast<int16_t*>(combined + padded);
   const uint32_t largest_bits = kernels.combine(operand.values, rotated, padded, combined);
   const float largest = FloatOf(largest_bits);
   const bool finite = largest_bits < 0x7f800000u;
   const bool zero = finite && largest < kSmallest;
 
-  const uint64_t parts = CeilDiv<uint64_t>(cols_, kMaxSumColumns);
   if (finite && !zero) {
-    operand.scale[row] = largest / 127.0f / static_cast<float>(trellis::SumFactor(operand.values));
-    const float inverse = 127.0f / largest;
-    for (uint64_t part = 0; part < parts; ++part) {
-      const uint64_t begin = part * kMaxSumColumns;
-      const uint64_t length = std::min<uint64_t>(kMaxSumColumns, padded - begin);
-      const trellis::ActivationSums sums =
-          kernels.quantize(combined + begin, length, inverse, q + begin);
-      operand.bias[row * parts + part] = SumBias(operand.values, operand.form, sums);
-    }
+    operand.scale[row] = largest / kMaxActivation;
+    const int64_t sum = kernels.quantize(combined, padded, kMaxActivation / largest, q);
+    operand.bias[row] = -trellis::SumCentre(operand.values) * static_cast<double>(sum);
   } else {
     operand.scale[row] = zero ? 0.0f : std::numeric_limits<float>::quiet_NaN();
-    std::fill(q, q + padded, int8_t{0});
-    std::fill_n(operand.bias.begin() + static_cast<ptrdiff_t>(row * parts), parts, 0);
+    std::fill(q, q + padded, int16_t{0});
+    operand.bias[row] = 0;
   }
 
   const uint64_t panel = row / panel_rows_;

@@ -1,4 +1,4 @@
-// From floats to the int8 activations of the trellis kernels, and back from their sums.
+// From floats to the integer activations of the trellis kernels, and back from their sums.
 #pragma once
 
 #include <cstddef>
@@ -9,11 +9,6 @@
 
 namespace tq::trellis {
 
-// Sums of the quantised activations of a range of columns.
-struct ActivationSums {
-  int32_t plain = 0, absolute = 0;
-};
-
 struct ActivationKernels {
   // out[i] = x[i] * half[i], half in IEEE binary16. In place allowed.
   void (*scale_by_half)(const float* x, const uint16_t* half, size_t n, float* out);
@@ -21,30 +16,18 @@ struct ActivationKernels {
   // place allowed. Returns the largest |a| as its float's bits, so that any NaN
   // (0x7f800001 and above) or infinity shows.
   uint32_t (*combine)(int values, const float* x, size_t n, float* out);
-  // q[i] = a[i] * inverse, rounded to nearest even; the products must be within 127.
-  ActivationSums (*quantize)(const float* a, size_t n, float inverse, int8_t* q);
+  // q[i] = a[i] * inverse, rounded to nearest even; the rounded products must be within
+  // kMaxActivation. Returns their sum.
+  int64_t (*quantize)(const float* a, size_t n, float inverse, int16_t* q);
   // Lays q (n a multiple of the tile's columns) out in groups, `stride` bytes apart.
-  void (*lay_out)(int values, ActivationForm form, const int8_t* q, size_t n, uint8_t* out,
+  void (*lay_out)(int values, ActivationForm form, const int16_t* q, size_t n, uint8_t* out,
                   size_t stride);
-  // y[i] = float(factor * (partial[2 i] + partial[2 i + 1]) + bias) * scale
-  void (*finish)(const int32_t* partial, size_t n, int32_t factor, int32_t bias, float scale,
-                 float* y);
+  // y[i] = float((sums[i] + bias) * scale), in double; |sums[i]| < 2^51 (as they are below
+  // 2^28 columns), bias a multiple of 0.5 and of like size, so that the sum is exact.
+  void (*finish)(const int64_t* sums, size_t n, double bias, double scale, float* y);
 };
 
 const ActivationKernels& FindActivationKernels(Isa isa);
-
-// The constant that completes a sum (trellis_matmul.h).
-constexpr int32_t SumBias(int values, ActivationForm form, ActivationSums sums) {
-  switch (form) {
-    // The sums are of the activations themselves, each of which kBytes holds twice for V = 1.
-    case ActivationForm::kSignMagnitude:
-      return (values == 1 ? 2 : 1) * sums.absolute;
-    case ActivationForm::kBytes:
-    case ActivationForm::kWords:
-      break;
-  }
-  return (values == 1 ? -510 : -255) * sums.plain;
-}
 
 namespace reference {
 extern const ActivationKernels kActivations;

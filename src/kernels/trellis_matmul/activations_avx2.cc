@@ -16,6 +16,9 @@ TQ_INLINE __m128i Load128(const void* p) { return _mm_loadu_si128(static_cast<co
 TQ_INLINE void Store64(void* p, __m128i value) {
   _mm_storel_epi64(static_cast<__m128i*>(p), value);
 }
+TQ_INLINE void Store128(void* p, __m128i value) {
+  _mm_storeu_si128(static_cast<__m128i*>(p), value);
+}
 
 void ScaleByHalf(const float* x, const uint16_t* half, size_t n, float* out) {
   size_t i = 0;
@@ -23,13 +26,6 @@ void ScaleByHalf(const float* x, const uint16_t* half, size_t n, float* out) {
     _mm256_storeu_ps(out + i, _mm256_mul_ps(_mm256_loadu_ps(x + i), LoadHalf(half + i)));
   }
   for (; i < n; ++i) out[i] = x[i] * _cvtsh_ss(half[i]);
-}
-
-TQ_INLINE int32_t SumLanes(__m256i v) {
-  __m128i sum = _mm_add_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
-  sum = _mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0x4e));
-  sum = _mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0xb1));
-  return _mm_cvtsi128_si32(sum);
 }
 
 // The combined activations of 8 floats; a difference is the sum with the negated float,
@@ -77,91 +73,118 @@ uint32_t Combine(int values, const float* x, size_t n, float* out) {
   }
 }
 
-ActivationSums Quantize(const float* a, size_t n, float inverse, int8_t* q) {
+int64_t Quantize(const float* a, size_t n, float inverse, int16_t* q) {
   const __m256 factor = _mm256_set1_ps(inverse);
-  // Undoes the lane-wise order of the packs below.
-  const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
-  const __m256i ones8 = _mm256_set1_epi8(1), ones16 = _mm256_set1_epi16(1);
-  __m256i plain = _mm256_setzero_si256(), absolute = plain;
+  const __m256i ones = _mm256_set1_epi16(1);
+  __m256i sums = _mm256_setzero_si256();
   size_t i = 0;
-  for (; i + 32 <= n; i += 32) {
-    __m256i v[4];
-    for (size_t j = 0; j < 4; ++j) {
-      v[j] = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(a + i + 8 * j), factor));
+  for (; i + 16 <= n; i += 16) {
+    const __m256i low = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(a + i), factor));
+    const __m256i high = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(a + i + 8), factor));
+    const __m256i words = _mm256_permute4x64_epi64(_mm256_packs_epi32(low, high), 0xd8);
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(q + i), words);
+    const __m256i pairs = _mm256_madd_epi16(words, ones);
+    const __m128i fours =
+        _mm_add_epi32(_mm256_castsi256_si128(pairs), _mm256_extracti128_si256(pairs, 1));
+    sums = _mm256_add_epi64(sums, _mm256_cvtepi32_epi64(fours));
+  }
+  const __m128i half =
+      _mm_add_epi64(_mm256_castsi256_si128(sums), _mm256_extracti128_si256(sums, 1));
+  return _mm_cvtsi128_si64(half) + _mm_extract_epi64(half, 1) +
+         reference::kActivations.quantize(a + i, n - i, inverse, q + i);
+}
+
+// Four groups of words: the halves of two vectors.
+TQ_INLINE void PutWords(__m128i first, __m128i second, uint8_t* out, size_t stride) {
+  Store64(out, first);
+  Store64(out + stride, _mm_srli_si128(first, 8));
+  Store64(out + 2 * stride, second);
+  Store64(out + 3 * stride, _mm_srli_si128(second, 8));
+}
+
+// Two groups of bytes: the halves of the digits.
+TQ_INLINE void PutBytes(__m128i high, __m128i low, uint8_t* out, size_t stride) {
+  Store128(out, _mm_unpacklo_epi64(high, low));
+  Store128(out + stride, _mm_unpackhi_epi64(high, low));
+}
+
+template <int kValues>
+void LayOutWords(const int16_t* q, size_t n, uint8_t* out, size_t stride) {
+  // a0 of each lane, then a1, ...; of 4 lanes for V = 2, of 2 for V = 4.
+  const __m128i order = kValues == 2
+                            ? _mm_setr_epi8(0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15)
+                            : _mm_setr_epi8(0, 1, 8, 9, 2, 3, 10, 11, 4, 5, 12, 13, 6, 7, 14, 15);
+  for (size_t i = 0; i + 16 <= n; i += 16, out += 4 * stride) {
+    __m128i first = Load128(q + i), second = Load128(q + i + 8);
+    if constexpr (kValues != 1) {
+      first = _mm_shuffle_epi8(first, order);
+      second = _mm_shuffle_epi8(second, order);
     }
-    const __m256i words = _mm256_packs_epi32(v[0], v[1]), more = _mm256_packs_epi32(v[2], v[3]);
-    const __m256i bytes = _mm256_permutevar8x32_epi32(_mm256_packs_epi16(words, more), order);
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(q + i), bytes);
-    plain = _mm256_add_epi32(plain, _mm256_madd_epi16(_mm256_maddubs_epi16(ones8, bytes), ones16));
-    absolute = _mm256_add_epi32(
-        absolute, _mm256_madd_epi16(_mm256_maddubs_epi16(ones8, _mm256_abs_epi8(bytes)), ones16));
+    if constexpr (kValues == 4) {
+      const __m128i lanes01 = first;
+      first = _mm_unpacklo_epi32(lanes01, second);
+      second = _mm_unpackhi_epi32(lanes01, second);
+    }
+    PutWords(first, second, out, stride);
   }
-  ActivationSums sums = reference::kActivations.quantize(a + i, n - i, inverse, q + i);
-  sums.plain += SumLanes(plain);
-  sums.absolute += SumLanes(absolute);
-  return sums;
 }
 
-TQ_INLINE void PutBytes(ActivationForm form, __m128i bytes, uint8_t* out) {
-  if (form == ActivationForm::kBytes) {
-    Store64(out, bytes);
-    return;
-  }
-  const __m128i negative = _mm_cmpgt_epi8(_mm_setzero_si128(), bytes);
-  Store64(out, _mm_abs_epi8(bytes));
-  Store64(out + 8, _mm_xor_si128(negative, _mm_set1_epi8(static_cast<char>(0x80))));
-}
-
-// 16 activations at a time: the bytes of their groups by one shuffle each.
-void LayOut(int values, ActivationForm form, const int8_t* q, size_t n, uint8_t* out,
-            size_t stride) {
+template <int kValues>
+void LayOutBytes(const int16_t* q, size_t n, uint8_t* out, size_t stride) {
   const __m128i twice_low = _mm_setr_epi8(0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7);
   const __m128i twice_high =
       _mm_setr_epi8(8, 8, 9, 9, 10, 10, 11, 11, 12, 12, 13, 13, 14, 14, 15, 15);
-  // V = 4 in bytes: a0 a1 of each four, then a2 a3.
+  // V = 4: a0 a1 of each four, then a2 a3.
   const __m128i halves = _mm_setr_epi8(0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15);
-  // V = 2 and 4 in words: a0 of each, then a1, ...
-  const __m128i by2 = _mm_setr_epi8(0, 2, 4, 6, 1, 3, 5, 7, 8, 10, 12, 14, 9, 11, 13, 15);
-  const __m128i by4 = _mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
   for (size_t i = 0; i + 16 <= n; i += 16) {
-    __m128i v = Load128(q + i);
-    if (form == ActivationForm::kWords) {
-      if (values == 2) v = _mm_shuffle_epi8(v, by2);
-      if (values == 4) v = _mm_shuffle_epi8(v, by4);
-      const __m128i low = _mm_cvtepi8_epi16(v), high = _mm_cvtepi8_epi16(_mm_srli_si128(v, 8));
-      Store64(out, low);
-      Store64(out + stride, _mm_srli_si128(low, 8));
-      Store64(out + 2 * stride, high);
-      Store64(out + 3 * stride, _mm_srli_si128(high, 8));
-      out += 4 * stride;
-    } else if (values == 1) {
-      const __m128i low = _mm_shuffle_epi8(v, twice_low), high = _mm_shuffle_epi8(v, twice_high);
-      PutBytes(form, low, out);
-      PutBytes(form, _mm_srli_si128(low, 8), out + stride);
-      PutBytes(form, high, out + 2 * stride);
-      PutBytes(form, _mm_srli_si128(high, 8), out + 3 * stride);
-      out += 4 * stride;
-    } else {
-      if (values == 4) v = _mm_shuffle_epi8(v, halves);
-      PutBytes(form, v, out);
-      PutBytes(form, _mm_srli_si128(v, 8), out + stride);
+    const __m256i value = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(q + i));
+    const __m256i top = _mm256_srai_epi16(_mm256_add_epi16(value, _mm256_set1_epi16(32)), 6);
+    const __m256i rest = _mm256_sub_epi16(value, _mm256_slli_epi16(top, 6));
+    __m128i high = _mm_packs_epi16(_mm256_castsi256_si128(top), _mm256_extracti128_si256(top, 1));
+    __m128i low = _mm_packs_epi16(_mm256_castsi256_si128(rest), _mm256_extracti128_si256(rest, 1));
+    if constexpr (kValues == 1) {
+      PutBytes(_mm_shuffle_epi8(high, twice_low), _mm_shuffle_epi8(low, twice_low), out, stride);
       out += 2 * stride;
+      high = _mm_shuffle_epi8(high, twice_high);
+      low = _mm_shuffle_epi8(low, twice_high);
+    } else if constexpr (kValues == 4) {
+      high = _mm_shuffle_epi8(high, halves);
+      low = _mm_shuffle_epi8(low, halves);
     }
+    PutBytes(high, low, out, stride);
+    out += 2 * stride;
   }
 }
 
-void Finish(const int32_t* partial, size_t n, int32_t factor, int32_t bias, float scale, float* y) {
-  const __m256i factors = _mm256_set1_epi32(factor), biases = _mm256_set1_epi32(bias);
-  const __m256 scales = _mm256_set1_ps(scale);
-  size_t i = 0;
-  for (; i + 8 <= n; i += 8) {
-    const auto* at = reinterpret_cast<const __m256i*>(partial + 2 * i);
-    const __m256i pairs = _mm256_hadd_epi32(_mm256_loadu_si256(at), _mm256_loadu_si256(at + 1));
-    const __m256i sums = _mm256_permute4x64_epi64(pairs, 0xd8);
-    const __m256i centred = _mm256_add_epi32(_mm256_mullo_epi32(sums, factors), biases);
-    _mm256_storeu_ps(y + i, _mm256_mul_ps(_mm256_cvtepi32_ps(centred), scales));
+template <int kValues>
+void LayOutFor(ActivationForm form, const int16_t* q, size_t n, uint8_t* out, size_t stride) {
+  if (form == ActivationForm::kWords) {
+    LayOutWords<kValues>(q, n, out, stride);
+  } else {
+    LayOutBytes<kValues>(q, n, out, stride);
   }
-  reference::kActivations.finish(partial + 2 * i, n - i, factor, bias, scale, y + i);
+}
+
+void LayOut(int values, ActivationForm form, const int16_t* q, size_t n, uint8_t* out,
+            size_t stride) {
+  if (values == 1) LayOutFor<1>(form, q, n, out, stride);
+  if (values == 2) LayOutFor<2>(form, q, n, out, stride);
+  if (values == 4) LayOutFor<4>(form, q, n, out, stride);
+}
+
+void Finish(const int64_t* sums, size_t n, double bias, double scale, float* y) {
+  // An integer v within 2^51, added to the bits of 1.5 * 2^52, is the double 1.5 * 2^52 + v.
+  const __m256d magic = _mm256_set1_pd(0x1.8p52);
+  const __m256d biases = _mm256_set1_pd(bias), scales = _mm256_set1_pd(scale);
+  size_t i = 0;
+  for (; i + 4 <= n; i += 4) {
+    const __m256i sum = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(sums + i));
+    const __m256i shifted = _mm256_add_epi64(sum, _mm256_castpd_si256(magic));
+    const __m256d exact = _mm256_sub_pd(_mm256_castsi256_pd(shifted), magic);
+    const __m256d product = _mm256_mul_pd(_mm256_add_pd(exact, biases), scales);
+    _mm_storeu_ps(y + i, _mm256_cvtpd_ps(product));
+  }
+  reference::kActivations.finish(sums + i, n - i, bias, scale, y + i);
 }
 
 }  // namespace

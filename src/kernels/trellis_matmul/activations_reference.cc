@@ -59,18 +59,16 @@ uint32_t Combine(int values, const float* x, size_t n, float* out) {
   return largest;
 }
 
-ActivationSums Quantize(const float* a, size_t n, float inverse, int8_t* q) {
-  ActivationSums sums;
+int64_t Quantize(const float* a, size_t n, float inverse, int16_t* q) {
+  int64_t sum = 0;
   for (size_t i = 0; i < n; ++i) {
-    const int value = static_cast<int>(std::nearbyintf(a[i] * inverse));
-    q[i] = static_cast<int8_t>(value);
-    sums.plain += value;
-    sums.absolute += value < 0 ? -value : value;
+    q[i] = static_cast<int16_t>(std::nearbyintf(a[i] * inverse));
+    sum += q[i];
   }
-  return sums;
+  return sum;
 }
 
-// The index of the activation that byte (or word) b of group g holds.
+// The index of the activation that word (or byte of either digit) b of group g holds.
 size_t SourceOf(int values, ActivationForm form, size_t g, size_t b) {
   if (form == ActivationForm::kWords) {
     const auto v = static_cast<size_t>(values);
@@ -81,35 +79,28 @@ size_t SourceOf(int values, ActivationForm form, size_t g, size_t b) {
   return g / 2 * 16 + b / 2 * 4 + g % 2 * 2 + b % 2;
 }
 
-void LayOut(int values, ActivationForm form, const int8_t* q, size_t n, uint8_t* out,
+void LayOut(int values, ActivationForm form, const int16_t* q, size_t n, uint8_t* out,
             size_t stride) {
   const size_t groups = n / static_cast<size_t>(GroupColumns(values, form));
   for (size_t g = 0; g < groups; ++g, out += stride) {
     if (form == ActivationForm::kWords) {
       for (size_t b = 0; b < 4; ++b) {
-        const int16_t word = q[SourceOf(values, form, g, b)];
-        std::memcpy(out + 2 * b, &word, sizeof(word));
+        std::memcpy(out + 2 * b, q + SourceOf(values, form, g, b), sizeof(*q));
       }
       continue;
     }
     for (size_t b = 0; b < 8; ++b) {
       const int value = q[SourceOf(values, form, g, b)];
-      if (form == ActivationForm::kBytes) {
-        out[b] = static_cast<uint8_t>(value);
-      } else {
-        out[b] = static_cast<uint8_t>(value < 0 ? -value : value);
-        out[8 + b] = value < 0 ? 0x7f : 0x80;
-      }
+      const int high = (value + 32) >> 6;
+      out[b] = static_cast<uint8_t>(high);
+      out[8 + b] = static_cast<uint8_t>(value - 64 * high);
     }
   }
 }
 
-void Finish(const int32_t* partial, size_t n, int32_t factor, int32_t bias, float scale, float* y) {
+void Finish(const int64_t* sums, size_t n, double bias, double scale, float* y) {
   for (size_t i = 0; i < n; ++i) {
-    const uint32_t sum =
-        static_cast<uint32_t>(partial[2 * i]) + static_cast<uint32_t>(partial[2 * i + 1]);
-    const uint32_t centred = static_cast<uint32_t>(factor) * sum + static_cast<uint32_t>(bias);
-    y[i] = static_cast<float>(static_cast<int32_t>(centred)) * scale;
+    y[i] = static_cast<float>((static_cast<double>(sums[i]) + bias) * scale);
   }
 }
 

@@ -8,6 +8,7 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <numeric>
 #include <vector>
 
 #include "base/random.h"
@@ -18,8 +19,7 @@ namespace {
 constexpr uint64_t kSeed = 77;
 constexpr float kInf = std::numeric_limits<float>::infinity();
 constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
-constexpr ActivationForm kForms[] = {ActivationForm::kBytes, ActivationForm::kSignMagnitude,
-                                     ActivationForm::kWords};
+constexpr ActivationForm kForms[] = {ActivationForm::kBytes, ActivationForm::kWords};
 
 const ActivationKernels& Plain() { return FindActivationKernels(Isa::kReference); }
 
@@ -69,28 +69,43 @@ TEST(ActivationsPlainTest, CombinationsAreHadamardSums) {
   EXPECT_THAT(out, testing::ElementsAre(15, -5, -9, 3));
 }
 
-TEST(ActivationsPlainTest, LayoutsHoldEveryActivationWhereTheHeaderSays) {
-  std::vector<int8_t> q(32);
-  for (int i = 0; i < 32; ++i) q[i] = static_cast<int8_t>(i % 2 == 0 ? i + 1 : -i - 1);
-  std::vector<uint8_t> out(64, 0xee);
-  Plain().lay_out(1, ActivationForm::kBytes, q.data(), 16, out.data(), 8);
-  for (int i = 0; i < 32; ++i) EXPECT_EQ(static_cast<int8_t>(out[i]), q[i / 2]);
-  Plain().lay_out(2, ActivationForm::kSignMagnitude, q.data(), 16, out.data(), 16);
-  for (int i = 0; i < 16; ++i) {
-    EXPECT_EQ(out[i / 8 * 16 + i % 8], std::abs(q[i]));
-    EXPECT_EQ(out[i / 8 * 16 + 8 + i % 8], q[i] < 0 ? 0x7f : 0x80);
+TEST(ActivationsPlainTest, EveryActivationIsItsTwoDigits) {
+  for (int a = -kMaxActivation; a <= kMaxActivation; ++a) {
+    const std::vector<int16_t> q(16, static_cast<int16_t>(a));
+    std::vector<uint8_t> out(32);
+    Plain().lay_out(2, ActivationForm::kBytes, q.data(), 16, out.data(), 16);
+    const int high = static_cast<int8_t>(out[0]), low = static_cast<int8_t>(out[8]);
+    ASSERT_EQ(64 * high + low, a);
+    ASSERT_LE(std::abs(high), 127);
+    ASSERT_LE(std::abs(low), 32);
   }
-  Plain().lay_out(4, ActivationForm::kBytes, q.data(), 32, out.data(), 8);
+}
+
+TEST(ActivationsPlainTest, LayoutsHoldEveryActivationWhereTheHeaderSays) {
+  std::vector<int16_t> q(32);
+  for (int i = 0; i < 32; ++i) q[i] = static_cast<int16_t>(i % 2 == 0 ? 211 * i + 1 : -211 * i - 1);
+  std::vector<uint8_t> out(128, 0xee);
+  // The activation of byte b of group g.
+  const auto at = [&](int g, int b) {
+    return 64 * static_cast<int8_t>(out[16 * g + b]) + static_cast<int8_t>(out[16 * g + 8 + b]);
+  };
+  Plain().lay_out(1, ActivationForm::kBytes, q.data(), 16, out.data(), 16);
+  for (int i = 0; i < 32; ++i) EXPECT_EQ(at(i / 8, i % 8), q[i / 2]);
+  Plain().lay_out(2, ActivationForm::kBytes, q.data(), 16, out.data(), 16);
+  for (int i = 0; i < 16; ++i) EXPECT_EQ(at(i / 8, i % 8), q[i]);
+  Plain().lay_out(4, ActivationForm::kBytes, q.data(), 32, out.data(), 16);
   for (int c = 0; c < 4; ++c) {
-    EXPECT_EQ(static_cast<int8_t>(out[2 * c + 1]), q[4 * c + 1]);
-    EXPECT_EQ(static_cast<int8_t>(out[8 + 2 * c]), q[4 * c + 2]);
-    EXPECT_EQ(static_cast<int8_t>(out[16 + 2 * c]), q[16 + 4 * c]);
+    EXPECT_EQ(at(0, 2 * c + 1), q[4 * c + 1]);
+    EXPECT_EQ(at(1, 2 * c), q[4 * c + 2]);
+    EXPECT_EQ(at(2, 2 * c), q[16 + 4 * c]);
   }
   std::vector<int16_t> words(32);
-  Plain().lay_out(4, ActivationForm::kWords, q.data(), 32, reinterpret_cast<uint8_t*>(words.data()),
-                  8);
-  for (int i = 0; i < 4; ++i) {
-    for (int c = 0; c < 4; ++c) EXPECT_EQ(words[4 * i + c], q[4 * c + i]);
+  for (int values : {1, 2, 4}) {
+    Plain().lay_out(values, ActivationForm::kWords, q.data(), 32,
+                    reinterpret_cast<uint8_t*>(words.data()), 8);
+    for (int i = 0; i < values; ++i) {
+      for (int c = 0; c < 4; ++c) EXPECT_EQ(words[4 * i + c], q[values * c + i]);
+    }
   }
 }
 
@@ -129,21 +144,24 @@ TEST_F(ActivationsTest, CombineMatchesThePlainTwinAndShowsNonFinite) {
 TEST_F(ActivationsTest, QuantizeMatchesThePlainTwin) {
   for (size_t n : {0, 1, 7, 16, 31, 32, 33, 64, 96, 160, 1000}) {
     std::vector<float> a = Normal(n, n);
-    if (n > 2) a[1] = 126.5f / 30.0f, a[2] = -127.0f / 30.0f;
-    for (float& value : a) value = std::fmin(std::fmax(value, -127.0f / 30), 127.0f / 30);
-    std::vector<int8_t> expected(n, 99), actual(n, 99);
-    const ActivationSums plain = Plain().quantize(a.data(), n, 30.0f, expected.data());
-    const ActivationSums level = Level().quantize(a.data(), n, 30.0f, actual.data());
+    constexpr float kLargest = kMaxActivation / 2000.0f;
+    if (n > 2) a[1] = 0.5f / 2000, a[2] = -kLargest;
+    for (float& value : a) value = std::fmin(std::fmax(value, -kLargest), kLargest);
+    std::vector<int16_t> expected(n, 99), actual(n, 99);
+    const int64_t plain = Plain().quantize(a.data(), n, 2000.0f, expected.data());
+    EXPECT_EQ(Level().quantize(a.data(), n, 2000.0f, actual.data()), plain);
     EXPECT_EQ(expected, actual) << "n " << n;
-    EXPECT_EQ(plain.plain, level.plain);
-    EXPECT_EQ(plain.absolute, level.absolute);
+    EXPECT_EQ(plain, std::accumulate(expected.begin(), expected.end(), int64_t{0}));
   }
 }
 
 TEST_F(ActivationsTest, LayOutMatchesThePlainTwin) {
   Random random(kSeed, "q");
-  std::vector<int8_t> q(96);
-  for (auto& v : q) v = static_cast<int8_t>(static_cast<int>(random.NextBelow(255)) - 127);
+  std::vector<int16_t> q(96);
+  for (auto& v : q) {
+    v = static_cast<int16_t>(static_cast<int>(random.NextBelow(2 * kMaxActivation + 1)) -
+                             kMaxActivation);
+  }
   for (int values : {1, 2, 4}) {
     for (ActivationForm form : kForms) {
       for (size_t rows : {1, 3}) {
@@ -161,12 +179,14 @@ TEST_F(ActivationsTest, LayOutMatchesThePlainTwin) {
 TEST_F(ActivationsTest, FinishMatchesThePlainTwin) {
   Random random(kSeed, "sums");
   for (size_t n = 0; n <= 33; ++n) {
-    std::vector<int32_t> partial(2 * n);
-    for (auto& v : partial) v = static_cast<int32_t>(random.NextU32());
-    for (int32_t factor : {1, 2}) {
+    std::vector<int64_t> sums(n);
+    for (auto& v : sums) {
+      v = static_cast<int64_t>(random.NextBelow(uint64_t{1} << 52)) - (int64_t{1} << 51) + 1;
+    }
+    for (double bias : {0.0, -12345.5}) {
       std::vector<float> expected(n), actual(n, kNan);
-      Plain().finish(partial.data(), n, factor, -12345, 0.37f, expected.data());
-      Level().finish(partial.data(), n, factor, -12345, 0.37f, actual.data());
+      Plain().finish(sums.data(), n, bias, 0.37, expected.data());
+      Level().finish(sums.data(), n, bias, 0.37, actual.data());
       ASSERT_TRUE(SameBits(expected, actual)) << "n " << n;
     }
   }

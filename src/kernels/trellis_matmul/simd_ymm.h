@@ -14,6 +14,8 @@ struct SimdYmm {
   TQ_INLINE static Vec And(Vec a, Vec b) { return _mm256_and_si256(a, b); }
   TQ_INLINE static Vec Add16(Vec a, Vec b) { return _mm256_add_epi16(a, b); }
   TQ_INLINE static Vec Add32(Vec a, Vec b) { return _mm256_add_epi32(a, b); }
+  TQ_INLINE static Vec Add64(Vec a, Vec b) { return _mm256_add_epi64(a, b); }
+  TQ_INLINE static Vec Times64(Vec a) { return _mm256_slli_epi64(a, 6); }
   TQ_INLINE static Vec MulLow(Vec a, Vec b) { return _mm256_mullo_epi16(a, b); }
   TQ_INLINE static Vec MulHigh(Vec a, Vec b) { return _mm256_mulhi_epu16(a, b); }
   TQ_INLINE static Vec HighBytes(Vec a) { return _mm256_srli_epi16(a, 8); }
@@ -37,6 +39,12 @@ struct SimdYmm {
   // Unsigned bytes of a 16-bit lane, added.
   TQ_INLINE static Vec AddPairs(Vec bytes) {
     return _mm256_maddubs_epi16(bytes, _mm256_set1_epi8(1));
+  }
+  // int32 neighbours, added in int64.
+  TQ_INLINE static Vec Widen(Vec v) {
+    const Vec sign = _mm256_srai_epi32(v, 31);
+    const Vec high = _mm256_blend_epi32(_mm256_srli_epi64(v, 32), sign, 0xaa);
+    return Add64(_mm256_blend_epi32(v, _mm256_slli_epi64(sign, 32), 0xaa), high);
   }
   TQ_INLINE static Vec Broadcast(const uint8_t* group) {
     int64_t value;

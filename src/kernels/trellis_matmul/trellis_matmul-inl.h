@@ -42,7 +42,25 @@ TQ_INLINE Hash HashOf(Vec state) {
           Simd::Add16(Simd::MulLow(state, high_factor), Simd::MulHigh(state, low_factor))};
 }
 
-// Which rows of 8 (of the tile) and which group of activations window J belongs to.
+// What the activations of groups 0..V-1 in words meet: sums of the hash bytes.
+template <Code C>
+TQ_INLINE void WordsOf(Hash hash, Vec (&words)[C.values]) {
+  if constexpr (C.values == 1) {
+    words[0] = Simd::Add16(Simd::AddPairs(hash.low), Simd::AddPairs(hash.high));
+  } else {
+    const Vec low_byte = Simd::Set16(255);
+    const Vec u0 = Simd::And(hash.low, low_byte), u1 = Simd::HighBytes(hash.low);
+    const Vec u2 = Simd::And(hash.high, low_byte), u3 = Simd::HighBytes(hash.high);
+    if constexpr (C.values == 2) {
+      words[0] = Simd::Add16(u0, u2);
+      words[1] = Simd::Add16(u1, u3);
+    } else {
+      words[0] = u0, words[1] = u1, words[2] = u2, words[3] = u3;
+    }
+  }
+}
+
+// Which rows of 8 (of the tile) and which first group of activations window J belongs to.
 template <Code C>
 constexpr int RowsOfWindow(int j) {
   return TileRow(C, 0, j) / 8;
@@ -55,33 +73,38 @@ constexpr int GroupOfWindow(int j, ActivationForm form) {
 // ---- One row of x. A tile of 16 rows gives each of its sums two chains, by half of the
 // columns, so that the latency of the dot products does not bind.
 
-template <Code C>
+template <Code C, typename S = Simd>  // not every Simd has DotBytes
 struct Gemv {
-  static constexpr ActivationForm kForm = Simd::kGemvForm<C.values>;
+  static constexpr ActivationForm kForm = S::kGemvForm;
+  static constexpr bool kInBytes = kForm == ActivationForm::kBytes;
   static constexpr TileShape kShape = ShapeOf(C);
   static constexpr int kRegs = kShape.rows / 8;
-  static constexpr int kChains = kRegs < 4 ? 2 : 1;
+  static constexpr int kChains = kRegs * kParts < 4 ? 2 : 1;
+  static constexpr int kDigits = kInBytes ? 2 : 1;  // high, low
   static constexpr int kGroupBytes = GroupBytes(kForm);
   static constexpr int kTileBytes = kShape.columns / GroupColumns(C.values, kForm) * kGroupBytes;
-  using Sums = Vec[kRegs][kChains];
+  // Tiles that sums in int32 may cover.
+  static constexpr size_t kMaxTiles =
+      (kInBytes ? kMaxByteColumns : kMaxWordColumns) / kShape.columns;
+  using Sums = Vec[kRegs][kChains][kDigits];
 
   template <int J>
   TQ_INLINE static void Step(const Planes<C>& planes, const uint8_t* activations, Sums& sums) {
     const Hash hash = HashOf(planes.template Window<J>());
     constexpr int kGroup = GroupOfWindow<C>(J, kForm);
-    Vec& sum = sums[RowsOfWindow<C>(J)][kChains == 1 ? 0 : J / 2 % 2];
+    auto& sum = sums[RowsOfWindow<C>(J)][kChains == 1 ? 0 : J / 2 % 2];
     const uint8_t* group = activations + kGroup * kGroupBytes;
-    if constexpr (kForm == ActivationForm::kWords) {
-      static_assert(C.values == 1);
-      sum = Simd::DotWords(sum, Simd::Add16(Simd::AddPairs(hash.low), Simd::AddPairs(hash.high)),
-                           Simd::Broadcast(group));
+    if constexpr (kInBytes) {
+      const uint8_t* next = C.values == 4 ? group + kGroupBytes : group;
+      for (int digit = 0; digit < kDigits; ++digit) {
+        sum[digit] = S::DotBytes(sum[digit], hash.low, Simd::Broadcast(group + 8 * digit));
+        sum[digit] = S::DotBytes(sum[digit], hash.high, Simd::Broadcast(next + 8 * digit));
+      }
     } else {
-      const auto low = Simd::LoadBytes(group);
-      sum = Simd::DotBytes(sum, hash.low, low);
-      if constexpr (C.values == 4) {
-        sum = Simd::DotBytes(sum, hash.high, Simd::LoadBytes(group + kGroupBytes));
-      } else {
-        sum = Simd::DotBytes(sum, hash.high, low);
+      Vec words[C.values];
+      WordsOf<C>(hash, words);
+      for (int i = 0; i < C.values; ++i) {
+        sum[0] = Simd::DotWords(sum[0], words[i], Simd::Broadcast(group + kGroupBytes * i));
       }
     }
   }
@@ -91,12 +114,15 @@ struct Gemv {
     (Step<J>(planes, activations, sums), ...);
   }
 
-  static void Run(const uint8_t* tiles, size_t num_tiles, const uint8_t* activations,
-                  int32_t* partial) {
+  // Adds the sums over at most kMaxTiles tiles to `totals`.
+  TQ_INLINE static void AddTiles(const uint8_t* tiles, size_t num_tiles, const uint8_t* activations,
+                                 int64_t* totals) {
     Sums sums[kParts];
     for (auto& part : sums) {
       for (auto& chains : part) {
-        for (Vec& sum : chains) sum = Simd::Zero();
+        for (auto& digits : chains) {
+          for (Vec& sum : digits) sum = Simd::Zero();
+        }
       }
     }
     for (size_t t = 0; t < num_tiles; ++t) {
@@ -112,52 +138,49 @@ struct Gemv {
     }
     for (int part = 0; part < kParts; ++part) {
       for (int reg = 0; reg < kRegs; ++reg) {
-        Vec sum = sums[part][reg][0];
-        if constexpr (kChains == 2) sum = Simd::Add32(sum, sums[part][reg][1]);
-        Simd::Store(partial + 16 * reg + 16 / kParts * part, sum);
+        int64_t* at = totals + 8 * reg + 8 / kParts * part;
+        Vec total = Simd::Load(at);
+        for (int digit = 0; digit < kDigits; ++digit) {
+          Vec sum = sums[part][reg][0][digit];
+          if constexpr (kChains == 2) sum = Simd::Add32(sum, sums[part][reg][1][digit]);
+          Vec wide = Simd::Widen(sum);
+          if (kInBytes && digit == 0) wide = Simd::Times64(wide);
+          total = Simd::Add64(total, wide);
+        }
+        Simd::Store(at, total);
       }
+    }
+  }
+
+  static void Run(const uint8_t* tiles, size_t num_tiles, const uint8_t* activations,
+                  int64_t* sums) {
+    for (int row = 0; row < kShape.rows; ++row) sums[row] = 0;
+    for (size_t first = 0; first < num_tiles; first += kMaxTiles) {
+      const size_t left = num_tiles - first;
+      AddTiles(tiles + first * kShape.bytes(), left < kMaxTiles ? left : kMaxTiles,
+               activations + first * kTileBytes, sums);
     }
   }
 };
 
 // ---- Many rows of x: decode once, multiply by panels. Operands of 16 rows:
-//   [group][rows 0-7, rows 8-15][operand: kOperands][64 bytes]
-// where the operands of a group all meet the same activations: low and high half of the
-// hash for V = 2 in bytes, else one.
+//   [group][rows 0-7, rows 8-15][64 bytes of words]
+
+inline constexpr int kOperandBytes = 2 * 64;  // of a group
 
 template <Code C>
 struct Panels {
-  static constexpr ActivationForm kForm = Simd::kPanelForm<C.values>;
   static constexpr TileShape kShape = ShapeOf(C);
-  static constexpr int kOperands = kForm == ActivationForm::kBytes && C.values == 2 ? 2 : 1;
-  static constexpr int kGroupSize = 2 * kOperands * 64;
-  static constexpr int kTileGroups = kShape.columns / GroupColumns(C.values, kForm);
+  static constexpr int kTileBytes = kShape.columns * kDecodedBytesPerColumn;
   static constexpr int kWindows = 4 * (C.values == 1 ? 2 : 1);  // of a lane in 16 rows
 
   template <int J>
   TQ_INLINE static void Step(const Planes<C>& planes, uint8_t* decoded) {
-    const Hash hash = HashOf(planes.template Window<J>());
-    constexpr int kGroup = GroupOfWindow<C>(J, kForm);
-    uint8_t* out = decoded + kGroup * kGroupSize + RowsOfWindow<C>(J) % 2 * kOperands * 64;
-    if constexpr (kForm == ActivationForm::kBytes) {
-      Simd::Store(out, hash.low);
-      Simd::Store(out + (C.values == 2 ? 64 : kGroupSize), hash.high);
-    } else if constexpr (C.values == 1) {
-      Simd::Store(out, Simd::Add16(Simd::AddPairs(hash.low), Simd::AddPairs(hash.high)));
-    } else {
-      const Vec low_byte = Simd::Set16(255);
-      const Vec u0 = Simd::And(hash.low, low_byte), u1 = Simd::HighBytes(hash.low);
-      const Vec u2 = Simd::And(hash.high, low_byte), u3 = Simd::HighBytes(hash.high);
-      if constexpr (C.values == 2) {
-        Simd::Store(out, Simd::Add16(u0, u2));
-        Simd::Store(out + kGroupSize, Simd::Add16(u1, u3));
-      } else {
-        Simd::Store(out, u0);
-        Simd::Store(out + kGroupSize, u1);
-        Simd::Store(out + 2 * kGroupSize, u2);
-        Simd::Store(out + 3 * kGroupSize, u3);
-      }
-    }
+    constexpr int kGroup = GroupOfWindow<C>(J, ActivationForm::kWords);
+    uint8_t* out = decoded + kGroup * kOperandBytes + RowsOfWindow<C>(J) % 2 * 64;
+    Vec words[C.values];
+    WordsOf<C>(HashOf(planes.template Window<J>()), words);
+    for (int i = 0; i < C.values; ++i) Simd::Store(out + i * kOperandBytes, words[i]);
   }
   template <int kFragment, int... J>
   TQ_INLINE static void Tile(const Planes<C>& planes, uint8_t* decoded,
@@ -174,7 +197,7 @@ struct Panels {
                         std::make_integer_sequence<int, kWindows>());
       }
       tiles += kShape.bytes();
-      decoded += kTileGroups * kGroupSize;
+      decoded += kTileBytes;
     }
   }
   static void Decode(const uint8_t* tiles, size_t num_tiles, int fragment, uint8_t* decoded) {
@@ -191,49 +214,32 @@ struct Panels {
 };
 
 // Sums of `kVecs` vectors of operands (of 2 * kParts) against N rows of x.
-template <bool kWordForm, int kOperands, int N>
-void Multiply(const uint8_t* decoded, const uint8_t* panel, size_t groups, int32_t* partial) {
+template <int N>
+void Multiply(const uint8_t* decoded, const uint8_t* panel, size_t groups, int64_t* totals) {
   constexpr int kVecs = Simd::kMultiplyVecs;
-  constexpr int kGroupSize = 2 * kOperands * 64;
   constexpr int kVecBytes = 64 / kParts;
   for (int first = 0; first < 2 * kParts; first += kVecs) {
     Vec sums[N][kVecs];
-    for (int i = 0; i < N; ++i) {
-      for (int v = 0; v < kVecs; ++v) {
-        sums[i][v] = Simd::Load(partial + 32 * i + 16 / kParts * (first + v));
-      }
+    for (auto& row : sums) {
+      for (Vec& sum : row) sum = Simd::Zero();
     }
-    const uint8_t* operands = decoded + first / kParts * kOperands * 64;
+    const uint8_t* operands = decoded + first * kVecBytes;
     const uint8_t* activations = panel;
-    for (size_t g = 0; g < groups; ++g, operands += kGroupSize, activations += 8 * N) {
-      Vec w[kOperands][kVecs];
-#pragma GCC unroll 2
-      for (int o = 0; o < kOperands; ++o) {
+    for (size_t g = 0; g < groups; ++g, operands += kOperandBytes, activations += 8 * N) {
+      Vec w[kVecs];
 #pragma GCC unroll 4
-        for (int v = 0; v < kVecs; ++v) {
-          w[o][v] =
-              Simd::Load(operands + (v / kParts * kOperands + o) * 64 + v % kParts * kVecBytes);
-        }
-      }
+      for (int v = 0; v < kVecs; ++v) w[v] = Simd::Load(operands + v * kVecBytes);
 #pragma GCC unroll 12
       for (int i = 0; i < N; ++i) {
         const Vec a = Simd::Broadcast(activations + 8 * i);
-#pragma GCC unroll 2
-        for (int o = 0; o < kOperands; ++o) {
 #pragma GCC unroll 4
-          for (int v = 0; v < kVecs; ++v) {
-            if constexpr (kWordForm) {
-              sums[i][v] = Simd::DotWords(sums[i][v], w[o][v], a);
-            } else {
-              sums[i][v] = Simd::DotBytes(sums[i][v], w[o][v], a);
-            }
-          }
-        }
+        for (int v = 0; v < kVecs; ++v) sums[i][v] = Simd::DotWords(sums[i][v], w[v], a);
       }
     }
     for (int i = 0; i < N; ++i) {
       for (int v = 0; v < kVecs; ++v) {
-        Simd::Store(partial + 32 * i + 16 / kParts * (first + v), sums[i][v]);
+        int64_t* at = totals + kFragmentRows * i + 8 / kParts * (first + v);
+        Simd::Store(at, Simd::Add64(Simd::Load(at), Simd::Widen(sums[i][v])));
       }
     }
   }
@@ -243,15 +249,12 @@ void Multiply(const uint8_t* decoded, const uint8_t* panel, size_t groups, int32
 
 template <Code C, size_t... N>
 constexpr MatmulKernels MakeKernels(std::index_sequence<N...>) {
-  using P = Panels<C>;
-  constexpr bool kWordForm = P::kForm == ActivationForm::kWords;
   return {C,
-          Gemv<C>::kForm,
-          P::kForm,
+          Simd::kGemvForm,
           Simd::kPanelRows,
           Gemv<C>::Run,
-          P::Decode,
-          {Multiply<kWordForm, P::kOperands, static_cast<int>(N) + 1>...}};
+          Panels<C>::Decode,
+          {Multiply<static_cast<int>(N) + 1>...}};
 }
 
 template <size_t... I>

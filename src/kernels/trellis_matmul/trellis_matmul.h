@@ -1,4 +1,4 @@
-// Sums of trellis-coded weights against int8 activations, in integers: the same on every
+// Sums of trellis-coded weights against 14-bit activations, in integers: the same on every
 // instruction set, to the bit.
 //
 // The decoded weights of a step are sums of four hash bytes u0..u3 with signs, so their
@@ -9,13 +9,13 @@
 //                                 a0 = x0 + x1, a1 = x0 - x1
 //   V = 4: v0 x0 + .. + v3 x3   = sum_i (u_i - 127.5) a_i,            a = H4 x
 //
-// The a are quantised to int8 in [-127, 127] with one scale per row of x (activations.h).
-// A kernel sums products of bytes; the constants are one `bias` per row of x:
+// The a are quantised to integers in [-8159, 8159] with one scale per row of x
+// (activations.h); eight bits would add a noise of nearly 1 % per product. A kernel sums
+// products with the bytes as they are, in int64; their centres become one `bias` per row:
 //
-//   S = kSumFactor[V] * sum + bias,   y = float(S) * act_scale * weight_scale / kSumFactor[V]
+//   bias = -SumCentre(V) * (sum of the a),   y = float((sum + bias) * act_scale * weight_scale)
 //
-// with factor 1, and 2 for V = 4 (its constant is a half). |S| <= 510 * 127 * cols, so
-// int32 is safe up to kMaxSumColumns; partial sums may wrap on the way, S does not.
+// in double arithmetic, where sum + bias is exact and the scales' product too.
 //
 // Three kernels per code and level:
 //   gemv      a row of tiles against one row of x, decode fused with the dot product
@@ -31,54 +31,54 @@
 
 namespace tq::trellis {
 
-// Columns that one int32 sum may cover: 2^31 / (510 * 127) = 33156, rounded down to a
-// power of two. Longer rows are summed in parts of this many columns.
-inline constexpr size_t kMaxSumColumns = 32768;
+// The largest quantised activation. It splits into two digits of a byte,
+//   a = 64 * high + low,   high = floor((a + 32) / 64) in [-127, 127],  low in [-32, 31]
+inline constexpr int kMaxActivation = 8159;
+// Columns that a sum of words in int32 may cover. A row's sum is spread over two int32, by
+// half of the columns: at most 1020 * 8159 * 512 / 2 = 2130478080 < 2^31 (V = 1; half of
+// that for V = 2, a quarter for V = 4).
+inline constexpr int kMaxWordColumns = 512;
+// The same for the digits against bytes: 1020 * 127 * 32768 / 2 = 2122383360 < 2^31.
+inline constexpr int kMaxByteColumns = 32768;
 
-// How the int8 activations of a row lie in memory. The unit is a group: what one row of
-// 4 lanes (64 bits) of the tile needs for a window. In column order, padded with zeros to
-// whole tiles:
-//   kBytes          8 bytes. V = 1: a0 a0 a1 a1 a2 a2 a3 a3 (4 columns); V = 2: 8 columns
-//                   in order; V = 4: for 16 columns a0 a1 of each of the 4 lanes, and in
-//                   the next group a2 a3: low and high half of the hash.
-//                   bias = -255 * (sum of the bytes)
-//   kSignMagnitude  16 bytes: |a| of kBytes, then 0x80 (a >= 0) or 0x7f (a < 0), so that
-//                   |a| * int8(u ^ mask) = a (u - 128) or a (u - 127), a product of bytes
-//                   whose pairs do not saturate 16 bits. bias = sum of the |a|
-//   kWords          4 int16: the a_i of the 4 lanes; groups i = 0..V-1 for each 4 V
-//                   columns. bias = -255 * (sum of the words), for V = 1 twice that
-enum class ActivationForm : uint8_t { kBytes, kSignMagnitude, kWords };
+// How the activations of a row lie in memory. The unit is a group: what one row of 4 lanes
+// (64 bits) of the tile needs for a window. In column order, padded with zeros to whole
+// tiles:
+//   kWords  4 int16: the a_i of the 4 lanes; groups i = 0..V-1 for each 4 V columns
+//   kBytes  8 int8, the high digits, then the 8 low digits, of: V = 1: a0 a0 a1 a1 a2 a2
+//           a3 a3 (4 columns); V = 2: 8 columns in order; V = 4: for 16 columns a0 a1 of
+//           each of the 4 lanes, and in the next group a2 a3: low and high half of the hash
+enum class ActivationForm : uint8_t { kBytes, kWords };
 
-constexpr int GroupBytes(ActivationForm form) {
-  return form == ActivationForm::kSignMagnitude ? 16 : 8;
-}
+constexpr int GroupBytes(ActivationForm form) { return form == ActivationForm::kBytes ? 16 : 8; }
 // Columns per group, on average over the groups of a V.
 constexpr int GroupColumns(int values, ActivationForm form) {
   return values == 1 || form == ActivationForm::kWords ? 4 : 8;
 }
-constexpr int SumFactor(int values) { return values == 4 ? 2 : 1; }
+// The mean of what an activation is multiplied with.
+constexpr double SumCentre(int values) { return 510.0 / values; }
 
 // Rows decoded and multiplied together: an mma fragment.
 inline constexpr int kFragmentRows = 16;
 inline constexpr int kMaxTileRows = 64;
 // Most rows of x in a panel, over all levels.
 inline constexpr int kMaxPanelRows = 12;
-// Bytes of decoded operands per column of a fragment, at most.
-inline constexpr int kMaxDecodedBytesPerColumn = 2 * kFragmentRows;
+// Bytes of decoded operands (words) per column of a fragment.
+inline constexpr int kDecodedBytesPerColumn = 2 * kFragmentRows;
 
-// partial [rows / 8][8][2] int32: the sum of row 8 i + j is the sum of its two numbers,
-// modulo 2^32. `gemv` overwrites it.
+// sums [rows of a tile]: overwritten.
 using GemvFn = void (*)(const uint8_t* tiles, size_t num_tiles, const uint8_t* activations,
-                        int32_t* partial);
+                        int64_t* sums);
 // `fragment`: rows 16 * fragment .. + 15 of the tiles. The layout of `decoded` is the level's own.
 using DecodeFn = void (*)(const uint8_t* tiles, size_t num_tiles, int fragment, uint8_t* decoded);
-// panel [groups][rows of x][group]; partial [rows of x][2][8][2] int32, added to.
+// panel [groups][rows of x][4] int16 (kWords), of at most kMaxWordColumns columns;
+// sums [rows of x][16]: added to.
 using MultiplyFn = void (*)(const uint8_t* decoded, const uint8_t* panel, size_t groups,
-                            int32_t* partial);
+                            int64_t* sums);
 
 struct MatmulKernels {
   Code code;
-  ActivationForm gemv_form, panel_form;
+  ActivationForm gemv_form;
   int panel_rows;  // most rows of x that `multiply` takes
   GemvFn gemv;
   DecodeFn decode;

@@ -1,4 +1,5 @@
-// Trellis kernels with AVX-VNNI: vpdpbusd on the hash bytes, 256 bits at a time.
+// Trellis kernels with AVX-VNNI, 256 bits at a time: vpdpbusd on the hash bytes and the
+// digits of one row of x, vpdpwssd on words where many rows of x share the decode.
 #include <immintrin.h>
 
 #include <utility>
@@ -13,17 +14,11 @@ namespace {
 #include "kernels/trellis_matmul/simd_ymm.h"
 
 struct Simd : SimdYmm {
-  // 2 x 5 sums, 4 operands, 1 activation: 15 of 16 registers.
-  static constexpr int kPanelRows = 5;
+  // 2 x 6 sums, 2 operands, 1 activation: 15 of 16 registers.
+  static constexpr int kPanelRows = 6;
   static constexpr int kMultiplyVecs = 2;
-  template <int kValues>
   static constexpr ActivationForm kGemvForm = ActivationForm::kBytes;
-  // A sum of four bytes needs one word product instead of two of bytes.
-  template <int kValues>
-  static constexpr ActivationForm kPanelForm =
-      kValues == 1 ? ActivationForm::kWords : ActivationForm::kBytes;
 
-  TQ_INLINE static Vec LoadBytes(const uint8_t* group) { return Broadcast(group); }
   TQ_INLINE static Vec DotBytes(Vec sum, Vec bytes, Vec a) {
     return _mm256_dpbusd_avx_epi32(sum, bytes, a);
   }

@@ -1,4 +1,5 @@
-// Trellis kernels with AVX-512: 32 lanes in a register, vpdpbusd on the hash bytes.
+// Trellis kernels with AVX-512: 32 lanes in a register; vpdpbusd on the hash bytes and the
+// digits of one row of x, vpdpwssd on words where many rows of x share the decode.
 #include <immintrin.h>
 
 #include <utility>
@@ -13,15 +14,10 @@ namespace {
 struct Simd {
   using Vec = __m512i;
   static constexpr int kParts = 1;
-  // 2 x 12 sums, 4 operands, 1 activation: 29 of 32 registers.
+  // 2 x 12 sums, 2 operands, 1 activation: 27 of 32 registers.
   static constexpr int kPanelRows = 12;
   static constexpr int kMultiplyVecs = 2;
-  template <int kValues>
   static constexpr ActivationForm kGemvForm = ActivationForm::kBytes;
-  // A sum of four bytes needs one word product instead of two of bytes.
-  template <int kValues>
-  static constexpr ActivationForm kPanelForm =
-      kValues == 1 ? ActivationForm::kWords : ActivationForm::kBytes;
 
   TQ_INLINE static Vec Load(const void* p) { return _mm512_loadu_si512(p); }
   TQ_INLINE static void Store(void* p, Vec v) { _mm512_storeu_si512(p, v); }
@@ -30,6 +26,8 @@ struct Simd {
   TQ_INLINE static Vec And(Vec a, Vec b) { return _mm512_and_si512(a, b); }
   TQ_INLINE static Vec Add16(Vec a, Vec b) { return _mm512_add_epi16(a, b); }
   TQ_INLINE static Vec Add32(Vec a, Vec b) { return _mm512_add_epi32(a, b); }
+  TQ_INLINE static Vec Add64(Vec a, Vec b) { return _mm512_add_epi64(a, b); }
+  TQ_INLINE static Vec Times64(Vec a) { return _mm512_maskz_slli_epi64(0xff, a, 6); }
   TQ_INLINE static Vec MulLow(Vec a, Vec b) { return _mm512_mullo_epi16(a, b); }
   TQ_INLINE static Vec MulHigh(Vec a, Vec b) { return _mm512_mulhi_epu16(a, b); }
   TQ_INLINE static Vec HighBytes(Vec a) { return _mm512_srli_epi16(a, 8); }
@@ -54,13 +52,17 @@ struct Simd {
   TQ_INLINE static Vec AddPairs(Vec bytes) {
     return _mm512_maddubs_epi16(bytes, _mm512_set1_epi8(1));
   }
-
+  // int32 neighbours, added in int64. (Masks of ones, which cost nothing: GCC 12 warns of
+  // uninitialised operands in the plain forms.)
+  TQ_INLINE static Vec Widen(Vec v) {
+    const Vec low = _mm512_maskz_srai_epi64(0xff, _mm512_maskz_slli_epi64(0xff, v, 32), 32);
+    return Add64(low, _mm512_maskz_srai_epi64(0xff, v, 32));
+  }
   TQ_INLINE static Vec Broadcast(const uint8_t* group) {
     int64_t value;
     __builtin_memcpy(&value, group, sizeof(value));
     return _mm512_set1_epi64(value);
   }
-  TQ_INLINE static Vec LoadBytes(const uint8_t* group) { return Broadcast(group); }
   TQ_INLINE static Vec DotBytes(Vec sum, Vec bytes, Vec a) {
     return _mm512_dpbusd_epi32(sum, bytes, a);
   }
