@@ -9,12 +9,19 @@ namespace {
 constexpr Isa kAll[] = {Isa::kReference, Isa::kAvx2, Isa::kAvx2Vnni, Isa::kAvx512};
 
 #if TQ_X86
-bool CpuHasAvxVnni() {
-  // Leaf 7, subleaf 1, EAX bit 4; g++ 12's __builtin_cpu_supports does not know it.
-  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
-  __asm__ volatile("cpuid" : "=a"(eax), "=b"(ebx), "=c"(ecx), "=d"(edx) : "a"(7), "c"(1));
-  return (eax >> 4) & 1;
-}
+// A bit of EAX or ECX of a CPUID leaf, for what __builtin_cpu_supports does not know in
+// every compiler: AVX-VNNI in g++ 12, F16C in clang 14.
+struct Cpuid {
+  unsigned eax = 0, ecx = 0;
+  Cpuid(unsigned leaf, unsigned subleaf) {
+    unsigned ebx = 0, edx = 0;
+    __asm__ volatile("cpuid"
+                     : "=a"(eax), "=b"(ebx), "=c"(ecx), "=d"(edx)
+                     : "a"(leaf), "c"(subleaf));
+  }
+};
+bool CpuHasAvxVnni() { return (Cpuid(7, 1).eax >> 4) & 1; }
+bool CpuHasF16c() { return (Cpuid(1, 0).ecx >> 29) & 1; }
 #endif
 
 Isa Best() {
@@ -64,7 +71,7 @@ bool IsaSupported(Isa isa) {
 #if TQ_X86
   // __builtin_cpu_supports also asks whether the operating system saves the registers.
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-                    __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("f16c");
+                    __builtin_cpu_supports("bmi2") && CpuHasF16c();
   switch (isa) {
     case Isa::kAvx2:
       return avx2;
