@@ -70,7 +70,9 @@ StatusOr<GroupQuantizer> GroupQuantizer::Create(const QuantizeOptions& options,
   if (hessian) {
     for (uint64_t j = 0; j < cols; ++j) diagonal.push_back(hessian->as<float>()[j * cols + j]);
   }
-  const ScaleRule& rule = hessian ? settings.rule : settings.rule_without_hessian;
+  ScaleRule rule = hessian ? settings.rule : settings.rule_without_hessian;
+  // Rows that are not mixed with others each need unit power.
+  if (group.matrices_[0].vocabulary || options.no_rotation) rule.row_power = 1;
   TQ_ASSIGN_OR_RETURN(group.scales_,
                       ChooseScales(name, named, diagonal, rule, options.seed, executor));
   if (!options.no_rotation) group.in_block_ = LargestHadamardOrder(cols, settings.rotation_limit);
