@@ -21,7 +21,11 @@ struct Simd : SimdYmm {
   static constexpr ActivationForm kGemvForm = ActivationForm::kWords;
 
   TQ_INLINE static Vec DotWords(Vec sum, Vec words, Vec a) {
-    return _mm256_add_epi32(sum, _mm256_madd_epi16(words, a));
+    sum = _mm256_add_epi32(sum, _mm256_madd_epi16(words, a));
+    // Keeps the additions in this order: GCC otherwise begins with all products, and has no
+    // registers left for the sums.
+    __asm__ volatile("" : "+x"(sum));
+    return sum;
   }
 };
 
