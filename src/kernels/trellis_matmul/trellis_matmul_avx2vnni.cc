@@ -23,7 +23,11 @@ struct Simd : SimdYmm {
     return _mm256_dpbusd_avx_epi32(sum, bytes, a);
   }
   TQ_INLINE static Vec DotWords(Vec sum, Vec words, Vec a) {
-    return _mm256_dpwssd_avx_epi32(sum, words, a);
+    sum = _mm256_dpwssd_avx_epi32(sum, words, a);
+    // Keeps the dot products in this order: GCC otherwise begins with all activations, and
+    // has no registers left for the sums.
+    __asm__ volatile("" : "+x"(sum));
+    return sum;
   }
 };
 
