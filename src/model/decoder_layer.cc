@@ -20,7 +20,7 @@ uint64_t WideSize(const ModelConfig& c) {
 
 uint64_t ChunkFor(const ModelConfig& c) {
   // Per position: the residual stream and the two buffers in float, and a group's input
-  // rotated, as float and as two int8 forms.
+  // rotated, as float and in two byte digits or 16-bit words.
   const uint64_t input = std::max({c.hidden_size, c.q_size(), c.intermediate_size});
   const uint64_t bytes = 4 * (2 * uint64_t{c.hidden_size} + WideSize(c)) + (4 + 2) * input;
   return std::clamp(kWorkspaceBytes / bytes, kMinChunk, kMaxChunk);
