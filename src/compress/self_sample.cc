@@ -21,7 +21,7 @@ namespace {
 
 // Memory for the KV caches of the sequences of one batch; more sequences run one batch
 // after the other, which changes no token.
-constexpr uint64_t kCacheBytes = uint64_t{1} << 30;
+constexpr uint64_t kCacheBytes = uint64_t{256} << 20;
 // Rows per product beyond which more make it no faster.
 constexpr uint64_t kMaxBatch = 256;
 
