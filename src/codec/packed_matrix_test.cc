@@ -18,8 +18,6 @@ namespace {
 
 using trellis::Code;
 
-constexpr Code kCodes[] = {{4, 2}, {4, 3}, {2, 2}, {2, 3}, {2, 4}, {2, 5}, {1, 2}, {1, 3}, {1, 4}};
-
 Tensor RandomScale(uint64_t n, std::string_view name) {
   Random random(11, name, n);
   std::vector<uint16_t> halves(n);
@@ -84,7 +82,7 @@ float DecodeOne(const PackedMatrix& matrix, uint64_t row, uint64_t column) {
 }
 
 TEST(PackedMatrix, DecodesEveryWindowOfEveryCodeWithPadding) {
-  for (Code code : kCodes) {
+  for (Code code : trellis::kSupportedCodes) {
     for (int state_bits : {16, 12}) {
       code.state_bits = state_bits;
       for (auto [rows, cols] : {std::pair{1, 1}, {65, 33}, {16, 47}, {70, 64}}) {

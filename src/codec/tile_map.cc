@@ -1,7 +1,5 @@
 #include "codec/tile_map.h"
 
-#include <array>
-
 #include "base/status.h"
 
 namespace tq {
@@ -9,10 +7,6 @@ namespace {
 
 using trellis::Code;
 using trellis::TileShape;
-
-// Every supported (V, k); the layout does not depend on state_bits.
-constexpr std::array<Code, 9> kCodes = {Code{4, 2}, Code{4, 3}, Code{2, 2}, Code{2, 3}, Code{2, 4},
-                                        Code{2, 5}, Code{1, 2}, Code{1, 3}, Code{1, 4}};
 
 TileMap MakeTileMap(Code code) {
   TileMap map{code, trellis::ShapeOf(code), 0, {}};
@@ -62,7 +56,8 @@ const TileMap& TileMapOf(Code code) {
   // Index: code, then whether state_bits is 12.
   static const std::vector<TileMap> kMaps = [] {
     std::vector<TileMap> maps;
-    for (Code each : kCodes) {
+    // The layout does not depend on state_bits.
+    for (Code each : trellis::kSupportedCodes) {
       maps.push_back(MakeTileMap(each));
       maps.push_back(maps.back());
       maps.back().code.state_bits = 12;

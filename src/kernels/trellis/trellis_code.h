@@ -108,14 +108,17 @@ constexpr uint32_t StateAt(const uint8_t* tile, Code code, int step) {
 inline constexpr Code kNativeCodes[] = {{4, 2}, {4, 3}, {2, 2}, {2, 3},
                                         {2, 4}, {2, 5}, {1, 3}, {1, 4}};
 
-// Whether a (V, k) read from a file is one we decode: the native codes and V = 1 at
-// 2 bits (a little less error than V = 2 there, at half the decode speed).
+// All that we decode, at L = 16 and at L = 12: the native codes and V = 1 at 2 bits (a
+// little less error than V = 2 there, at half the decode speed).
+inline constexpr Code kSupportedCodes[] = {{4, 2}, {4, 3}, {2, 2}, {2, 3}, {2, 4},
+                                           {2, 5}, {1, 2}, {1, 3}, {1, 4}};
+
+// Whether a code read from a file is one of them.
 constexpr bool IsSupported(Code code) {
   if (code.state_bits != 16 && code.state_bits != 12) return false;
   code.state_bits = 16;
-  if (code == Code{1, 2}) return true;
-  for (Code native : kNativeCodes) {
-    if (code == native) return true;
+  for (Code supported : kSupportedCodes) {
+    if (code == supported) return true;
   }
   return false;
 }

@@ -17,7 +17,6 @@ namespace {
 
 using trellis::Code;
 
-constexpr Code kCodes[] = {{4, 2}, {4, 3}, {2, 2}, {2, 3}, {2, 4}, {2, 5}, {1, 2}, {1, 3}, {1, 4}};
 constexpr Isa kLevels[] = {Isa::kAvx2, Isa::kAvx2Vnni, Isa::kAvx512};
 
 std::string Name(Code code) {
@@ -26,7 +25,7 @@ std::string Name(Code code) {
 
 std::vector<Code> AllCodes() {
   std::vector<Code> codes;
-  for (Code code : kCodes) {
+  for (Code code : trellis::kSupportedCodes) {
     for (int state_bits : {16, 12}) codes.push_back({code.values, code.bits, state_bits});
   }
   return codes;
