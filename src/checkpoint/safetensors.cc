@@ -172,32 +172,40 @@ Status SafetensorsDirectory::VerifyFiles() const {
   return OkStatus();
 }
 
-namespace {
+void SafetensorsHeader::Add(std::string_view name, DType dtype, const Shape& shape,
+                            uint64_t bytes) {
+  const auto replace = nlohmann::json::error_handler_t::replace;
+  text_ += fmt::format(R"(,{}:{{"dtype":"{}","shape":[{}],"data_offsets":[{},{}]}})",
+                       nlohmann::json(name).dump(-1, ' ', false, replace), DTypeName(dtype),
+                       fmt::join(shape, ","), data_bytes_, data_bytes_ + bytes);
+  data_bytes_ += bytes;
+}
 
-// The length field and the JSON text, padded so that the data starts at a multiple of 64.
-StatusOr<std::string> MakeHeader(const fs::path& path, const std::vector<OutputTensor>& tensors) {
-  std::string text = R"({"__metadata__":{"format":"pt"})";
-  std::set<std::string_view> names;
-  uint64_t at = 0;
-  for (const OutputTensor& output : tensors) {
-    const Tensor& tensor = output.tensor;
-    TQ_ASSIGN_OR_RETURN(const uint64_t bytes, NumBytes(tensor.shape(), tensor.dtype()));
-    const auto end = CheckedAdd(at, bytes);
-    if (!end) return InvalidArgument("{}: the tensors' sizes overflow", path.string());
-    if (!names.insert(output.name).second) {
-      return InvalidArgument("{}: tensor {} twice", path.string(), Quote(output.name));
-    }
-    const auto replace = nlohmann::json::error_handler_t::replace;
-    text += fmt::format(R"(,{}:{{"dtype":"{}","shape":[{}],"data_offsets":[{},{}]}})",
-                        nlohmann::json(output.name).dump(-1, ' ', false, replace),
-                        DTypeName(tensor.dtype()), fmt::join(tensor.shape(), ","), at, *end);
-    at = *end;
-  }
-  text += '}';
+std::string SafetensorsHeader::Bytes() const {
+  std::string text = text_ + '}';
   const uint64_t data_begin = RoundUp<uint64_t>(sizeof(uint64_t) + text.size(), 64);
   const uint64_t length = data_begin - sizeof(uint64_t);
   text.resize(length, ' ');
   return std::string(reinterpret_cast<const char*>(&length), sizeof(length)) + text;
+}
+
+namespace {
+
+StatusOr<std::string> MakeHeader(const fs::path& path, const std::vector<OutputTensor>& tensors) {
+  SafetensorsHeader header;
+  std::set<std::string_view> names;
+  for (const OutputTensor& output : tensors) {
+    const Tensor& tensor = output.tensor;
+    TQ_ASSIGN_OR_RETURN(const uint64_t bytes, NumBytes(tensor.shape(), tensor.dtype()));
+    if (!CheckedAdd(header.data_bytes(), bytes)) {
+      return InvalidArgument("{}: the tensors' sizes overflow", path.string());
+    }
+    if (!names.insert(output.name).second) {
+      return InvalidArgument("{}: tensor {} twice", path.string(), Quote(output.name));
+    }
+    header.Add(output.name, tensor.dtype(), tensor.shape(), bytes);
+  }
+  return header.Bytes();
 }
 
 }  // namespace

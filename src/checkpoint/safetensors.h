@@ -81,6 +81,21 @@ struct OutputTensor {
   Tensor tensor;
 };
 
+// The beginning of a file, made tensor by tensor; what writes files also predicts their sizes.
+class SafetensorsHeader {
+ public:
+  // The next tensor; the sizes of all together must not overflow.
+  void Add(std::string_view name, DType dtype, const Shape& shape, uint64_t bytes);
+  // Of the tensors so far: where the next one starts in the data.
+  uint64_t data_bytes() const { return data_bytes_; }
+  // The length field and the JSON text, padded so that the data starts at a multiple of 64.
+  std::string Bytes() const;
+
+ private:
+  std::string text_ = R"({"__metadata__":{"format":"pt"})";
+  uint64_t data_bytes_ = 0;
+};
+
 // Writes a safetensors file through AtomicFile; tensors in the given order, the header padded
 // so that the data starts at a multiple of 64 bytes, "__metadata__": {"format": "pt"}. The
 // bytes depend on the arguments alone.

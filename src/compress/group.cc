@@ -5,6 +5,7 @@
 #include <cmath>
 #include <utility>
 
+#include "checkpoint/packed_model.h"
 #include "codec/grouped_matrix.h"
 #include "codec/packed_matrix.h"
 #include "codec/rotation.h"
@@ -35,10 +36,6 @@ double SumOfSquares(const Tensor& values, Executor& executor) {
 std::vector<float> Signs(std::vector<float> scales) {
   for (float& s : scales) s = s < 0 ? -1.0f : 1.0f;
   return scales;
-}
-
-StatusOr<Tensor> LayoutTensor(const std::vector<int32_t>& ints) {
-  return Tensor::FromValues<int32_t>(DType::kI32, {ints.size()}, ints);
 }
 
 uint64_t Bytes(const std::vector<OutputTensor>& tensors, std::string_view except) {
@@ -136,11 +133,8 @@ StatusOr<QuantizedMatrix> GroupQuantizer::QuantizeTrellis(size_t i, Executor& ex
   packed.input = std::make_shared<InputTransform>(InputTransform{scales_.in_scale, in_block_});
 
   QuantizedMatrix result;
-  TQ_ASSIGN_OR_RETURN(Tensor layout, LayoutTensor(LayoutToInts(packed)));
-  result.tensors = {{m.name + ".codes", packed.codes},
-                    {m.name + ".out_scale", packed.out_scale},
-                    {m.name + ".layout", std::move(layout)},
-                    {m.group + ".in_scale", scales_.in_scale}};
+  TQ_RETURN_IF_ERROR(AppendMatrix(m.name, packed, &result.tensors));
+  AppendInputScale(m.group, *packed.input, &result.tensors);
   result.report.relative_error = Ratio(SumOfSquares(weights, executor), weight_norm);
   result.report.hessian_error = Ratio(rounded.loss, rounded.norm);
   return result;
@@ -162,11 +156,7 @@ StatusOr<QuantizedMatrix> GroupQuantizer::QuantizeRtn(size_t i, Executor& execut
     }
   });
   QuantizedMatrix result;
-  TQ_ASSIGN_OR_RETURN(Tensor layout, LayoutTensor(LayoutToInts(grouped)));
-  result.tensors = {{m.name + ".codes", grouped.codes},
-                    {m.name + ".scale", grouped.scale},
-                    {m.name + ".zero", grouped.zero},
-                    {m.name + ".layout", std::move(layout)}};
+  TQ_RETURN_IF_ERROR(AppendMatrix(m.name, grouped, &result.tensors));
   result.report.relative_error = Ratio(SumOfSquares(weights, executor), weight_norm);
   return result;
 }

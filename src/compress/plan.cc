@@ -7,6 +7,7 @@
 
 #include "base/checked.h"
 #include "checkpoint/packed_model.h"
+#include "checkpoint/safetensors.h"
 
 namespace tq {
 namespace {
@@ -288,17 +289,13 @@ DType PlainTensorType(const SourceTensorInfo& info) {
 }
 
 uint64_t SafetensorsFileBytes(const std::vector<OutputSpec>& tensors) {
-  std::string header = R"({"__metadata__":{"format":"pt"})";
-  uint64_t offset = 0;
+  SafetensorsHeader header;
   for (const OutputSpec& t : tensors) {
     uint64_t bytes = DTypeSize(t.dtype);
     for (uint64_t dim : t.shape) bytes *= dim;
-    header += fmt::format(R"(,"{}":{{"dtype":"{}","shape":[{}],"data_offsets":[{},{}]}})", t.name,
-                          DTypeName(t.dtype), fmt::join(t.shape, ","), offset, offset + bytes);
-    offset += bytes;
+    header.Add(t.name, t.dtype, t.shape, bytes);
   }
-  header += "}";
-  return RoundUp<uint64_t>(8 + header.size(), 64) + offset;
+  return header.Bytes().size() + header.data_bytes();
 }
 
 StatusOr<ModelPlan> MakePlan(const ModelSource& source, const QuantizeOptions& options) {
