@@ -71,12 +71,4 @@ Status MappedFile::VerifySize() const {
   return OkStatus();
 }
 
-void MappedFile::DropPages(uint64_t offset, uint64_t size) const {
-  if (!RangeFits(offset, size, size_)) return;
-  const auto page = static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
-  const uint64_t begin = RoundUp(offset, page), end = (offset + size) / page * page;
-  // Advice only: a failure changes nothing but memory use.
-  if (begin < end) madvise(const_cast<uint8_t*>(data_) + begin, end - begin, MADV_DONTNEED);
-}
-
 }  // namespace tq

@@ -33,8 +33,6 @@ class MappedFile {
   Status ReadAt(uint64_t offset, void* out, uint64_t size) const;
   // DataLoss when the file is no longer as long as when it was mapped.
   Status VerifySize() const;
-  // Tells the kernel that the range will not be needed again soon.
-  void DropPages(uint64_t offset, uint64_t size) const;
 
  private:
   MappedFile() = default;
