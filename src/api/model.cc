@@ -3,7 +3,6 @@
 #include <algorithm>
 
 #include "api/status_bridge.h"
-#include "checkpoint/packed_model.h"
 #include "device/thread_pool.h"
 #include "evaluate/evaluate.h"
 #include "generate/session.h"
@@ -21,25 +20,6 @@ struct Model::Impl {
 };
 
 namespace {
-
-tq::StatusOr<ModelInfo> SizesOf(const std::filesystem::path& path) {
-  ModelInfo info;
-  TQ_ASSIGN_OR_RETURN(const tq::ModelKind kind, tq::DetectModelKind(path));
-  if (kind == tq::ModelKind::kPacked) {
-    TQ_ASSIGN_OR_RETURN(auto model, tq::PackedModel::Open(path));
-    info.parameters = model->num_parameters();
-    info.file_bytes = model->num_bytes();
-  } else {
-    TQ_ASSIGN_OR_RETURN(auto source, tq::ModelSource::Open(path));
-    info.parameters = source->num_parameters();
-    info.file_bytes = source->num_bytes();
-  }
-  if (info.parameters > 0) {
-    info.bits_per_weight =
-        8.0 * static_cast<double>(info.file_bytes) / static_cast<double>(info.parameters);
-  }
-  return info;
-}
 
 tq::StatusOr<std::string> RunSession(tq::Session& session, const std::vector<int32_t>& prompt,
                                      uint64_t max_tokens,
@@ -68,12 +48,15 @@ Result<Model> Model::Load(const std::filesystem::path& path, uint32_t threads) {
     TQ_ASSIGN_OR_RETURN(impl->pool, tq::ThreadPool::Create(threads));
     TQ_ASSIGN_OR_RETURN(impl->tokenizer, tq::Tokenizer::FromModel(path));
     TQ_ASSIGN_OR_RETURN(impl->transformer, tq::Transformer::Load(path));
-    TQ_ASSIGN_OR_RETURN(impl->info, SizesOf(path));
     return tq::OkStatus();
   }();
   if (!status.ok()) return tq::ToPublicError(status);
-  impl->info.vocab_size = impl->transformer->config().vocab_size;
-  impl->info.max_context = impl->transformer->config().max_position;
+  const tq::Transformer& model = *impl->transformer;
+  impl->info = {.parameters = model.num_parameters(),
+                .file_bytes = model.file_bytes(),
+                .bits_per_weight = model.bits_per_weight(),
+                .vocab_size = model.config().vocab_size,
+                .max_context = model.config().max_position};
   return Model(std::move(impl));
 }
 
@@ -91,8 +74,7 @@ Result<std::string> Model::Detokenize(const std::vector<int32_t>& tokens) const 
 
 Result<std::string> Model::Generate(std::string_view prompt, const GenerateOptions& options,
                                     const std::function<bool(std::string_view)>& on_text) {
-  std::vector<int32_t> ids = impl_->tokenizer->Encode(prompt);
-  if (impl_->tokenizer->add_bos()) ids.insert(ids.begin(), impl_->tokenizer->bos());
+  const std::vector<int32_t> ids = impl_->tokenizer->EncodePrompt(prompt);
   tq::SessionOptions session_options;
   session_options.context =
       options.context != 0
@@ -115,7 +97,7 @@ Result<Evaluation> Model::Evaluate(std::string_view text, const EvaluateOptions&
   tq::EvaluateOptions evaluate;
   evaluate.context = options.context;
   evaluate.max_windows = options.windows;
-  evaluate.bos = impl_->tokenizer->add_bos() ? impl_->tokenizer->bos() : -1;
+  evaluate.bos = impl_->tokenizer->window_bos();
   tq::NullProgress progress;
   auto result =
       tq::Evaluate(*impl_->transformer, reference ? reference->impl_->transformer.get() : nullptr,

@@ -5,9 +5,9 @@
 #include <numeric>
 
 #include "base/cancel.h"
+#include "base/memory_usage.h"
 #include "base/random.h"
 #include "cli/command.h"
-#include "cli/model_info.h"
 #include "kernels/isa.h"
 #include "model/transformer.h"
 
@@ -79,13 +79,12 @@ class BenchCommand final : public Command {
     const uint64_t peak_rss = PeakRssBytes();
     const double plain_read = PlainReadBytesPerSecond(*pool);
     const Spread prefill = SpreadOf(prefill_), decode = SpreadOf(decode_);
-    TQ_ASSIGN_OR_RETURN(const ModelInfo info, GetModelInfo(model_));
     const uint64_t bytes_per_token = model->BytesPerToken();
     const std::string_view isa = IsaName(CurrentIsa());
 
     std::FILE* out = HumanOutput(json_);
     fmt::print(out, "{}: {}, {:.3f} bits per weight; {} threads, {}\n", model_.string(),
-               FormatBytes(info.file_bytes), info.bits_per_weight(), pool->threads(), isa);
+               FormatBytes(model->file_bytes()), model->bits_per_weight(), pool->threads(), isa);
     fmt::print(out, "prompt of {:4}  {:9.1f} tokens/s  ({:.1f} .. {:.1f})\n", prompt_,
                prefill.median, prefill.lowest, prefill.highest);
     fmt::print(out, "decode of {:4}  {:9.1f} tokens/s  ({:.1f} .. {:.1f})\n", tokens_,

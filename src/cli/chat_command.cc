@@ -43,9 +43,10 @@ class ChatCommand final : public Command {
       if (terminal) fmt::print("> ");
       std::fflush(stdout);
       if (!std::getline(std::cin, line) || line.empty()) break;
-      std::vector<int32_t> ids =
-          tokenizer->Encode(fmt::format("{}{} {}\n{}", first ? "" : "\n", kUser, line, kAssistant));
-      if (first && tokenizer->add_bos()) ids.insert(ids.begin(), tokenizer->bos());
+      const std::string turn =
+          fmt::format("{}{} {}\n{}", first ? "" : "\n", kUser, line, kAssistant);
+      const std::vector<int32_t> ids =
+          first ? tokenizer->EncodePrompt(turn) : tokenizer->Encode(turn);
       first = false;
       TQ_RETURN_IF_ERROR(session->Prompt(ids));
       TQ_ASSIGN_OR_RETURN(const StopReason reason, Answer(*session));

@@ -1,7 +1,6 @@
 #include "cli/command.h"
 
 #include <fmt/format.h>
-#include <sys/resource.h>
 
 #include <chrono>
 #include <cstdio>
@@ -53,6 +52,11 @@ Status WriteJson(const std::string& file, const nlohmann::ordered_json& object) 
   return WriteFileAtomically(file, text);
 }
 
+std::unique_ptr<Progress> MakeProgress(bool quiet) {
+  if (quiet) return std::make_unique<NullProgress>();
+  return std::make_unique<ConsoleProgress>();
+}
+
 std::FILE* HumanOutput(const std::string& json_file) { return json_file == "-" ? stderr : stdout; }
 
 std::string FormatBytes(uint64_t bytes) {
@@ -64,12 +68,6 @@ std::string FormatBytes(uint64_t bytes) {
     ++unit;
   }
   return unit == 0 ? fmt::format("{} bytes", bytes) : fmt::format("{:.1f} {}", value, units[unit]);
-}
-
-uint64_t PeakRssBytes() {
-  struct rusage usage;
-  getrusage(RUSAGE_SELF, &usage);
-  return static_cast<uint64_t>(usage.ru_maxrss) * 1024;  // Linux counts in KiB
 }
 
 double NowSeconds() {

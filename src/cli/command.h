@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 #include <string>
 
+#include "base/progress.h"
 #include "base/status.h"
 #include "device/thread_pool.h"
 #include "model/linear.h"
@@ -59,14 +60,13 @@ void AddModelArgument(CLI::App& app, std::filesystem::path& model);
 void AddJsonOption(CLI::App& app, std::string& file);
 // Writes one object; nothing when `file` is empty.
 Status WriteJson(const std::string& file, const nlohmann::ordered_json& object);
+// On the console, or with --quiet nowhere.
+std::unique_ptr<Progress> MakeProgress(bool quiet);
 // Where prose for people goes: standard error when JSON has standard output.
 std::FILE* HumanOutput(const std::string& json_file);
 
 // "96.4 MiB".
 std::string FormatBytes(uint64_t bytes);
-
-// Largest resident set of this process so far, in bytes.
-uint64_t PeakRssBytes();
 
 // Seconds since the process' first call.
 double NowSeconds();

@@ -3,7 +3,6 @@
 
 #include "base/file_io.h"
 #include "cli/command.h"
-#include "cli/model_info.h"
 #include "evaluate/evaluate.h"
 #include "tokenizer/tokenizer.h"
 
@@ -45,17 +44,14 @@ class EvalCommand final : public Command {
       TQ_RETURN_IF_ERROR(CheckSameTokens(text, tokens));
       TQ_ASSIGN_OR_RETURN(reference, Transformer::Load(reference_));
     }
-    options_.bos = tokenizer->add_bos() ? tokenizer->bos() : -1;
+    options_.bos = tokenizer->window_bos();
 
-    ConsoleProgress console;
-    NullProgress silent;
-    Progress& progress = quiet_ ? static_cast<Progress&>(silent) : console;
+    const std::unique_ptr<Progress> progress = MakeProgress(quiet_);
     const ForwardContext context{pool.get(), compute_.path()};
     TQ_ASSIGN_OR_RETURN(const EvaluateResult result,
-                        Evaluate(*model, reference.get(), tokens, options_, context, progress));
-    TQ_ASSIGN_OR_RETURN(const ModelInfo info, GetModelInfo(model_));
-    Print(info, result);
-    return WriteJson(json_, ToJson(info, result));
+                        Evaluate(*model, reference.get(), tokens, options_, context, *progress));
+    Print(*model, result);
+    return WriteJson(json_, ToJson(*model, result));
   }
 
  private:
@@ -69,10 +65,10 @@ class EvalCommand final : public Command {
     return OkStatus();
   }
 
-  void Print(const ModelInfo& info, const EvaluateResult& result) const {
+  void Print(const Transformer& model, const EvaluateResult& result) const {
     std::FILE* out = HumanOutput(json_);
     fmt::print(out, "{}: {} parameters, {}, {:.4f} bits per weight\n", model_.string(),
-               info.parameters, FormatBytes(info.file_bytes), info.bits_per_weight());
+               model.num_parameters(), FormatBytes(model.file_bytes()), model.bits_per_weight());
     fmt::print(out, "perplexity {:.4f} +- {:.4f} (context {}, {} windows, {} tokens)\n",
                result.perplexity, result.perplexity_stderr, options_.context, result.windows,
                result.tokens);
@@ -83,11 +79,11 @@ class EvalCommand final : public Command {
     }
   }
 
-  nlohmann::ordered_json ToJson(const ModelInfo& info, const EvaluateResult& result) const {
+  nlohmann::ordered_json ToJson(const Transformer& model, const EvaluateResult& result) const {
     nlohmann::ordered_json object = {{"model", model_.string()},
-                                     {"parameters", info.parameters},
-                                     {"file_bytes", info.file_bytes},
-                                     {"bits_per_weight", info.bits_per_weight()},
+                                     {"parameters", model.num_parameters()},
+                                     {"file_bytes", model.file_bytes()},
+                                     {"bits_per_weight", model.bits_per_weight()},
                                      {"tokens", result.tokens},
                                      {"context", options_.context},
                                      {"windows", result.windows},

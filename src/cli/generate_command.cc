@@ -1,6 +1,7 @@
 // tq generate: continue a prompt.
 #include <fmt/format.h>
 
+#include "base/memory_usage.h"
 #include "cli/command.h"
 #include "cli/sampling_options.h"
 
@@ -26,8 +27,7 @@ class GenerateCommand final : public Command {
     TQ_ASSIGN_OR_RETURN(auto pool, compute_.MakePool());
     TQ_ASSIGN_OR_RETURN(auto tokenizer, Tokenizer::FromModel(model_));
     TQ_ASSIGN_OR_RETURN(auto model, Transformer::Load(model_));
-    std::vector<int32_t> ids = tokenizer->Encode(prompt_);
-    if (tokenizer->add_bos()) ids.insert(ids.begin(), tokenizer->bos());
+    const std::vector<int32_t> ids = tokenizer->EncodePrompt(prompt_);
     if (ids.empty()) return InvalidArgument("--prompt: the text is empty");
     if (options_.context == 0) {
       // Room for what was asked, so that memory follows the work, not the model's maximum.

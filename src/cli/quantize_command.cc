@@ -62,15 +62,13 @@ class QuantizeCommand final : public Command {
       if (part == "v1") options_.v1 = true;
     }
     TQ_ASSIGN_OR_RETURN(auto pool, ThreadPool::Create(threads_));
-    ConsoleProgress console;
-    NullProgress silent;
-    Progress& progress = quiet_ ? static_cast<Progress&>(silent) : console;
-    TQ_ASSIGN_OR_RETURN(const QuantizeReport report, Quantize(options_, *pool, progress));
+    const std::unique_ptr<Progress> progress = MakeProgress(quiet_);
+    TQ_ASSIGN_OR_RETURN(const QuantizeReport report, Quantize(options_, *pool, *progress));
     fmt::print(HumanOutput(json_),
                "{}: {} ({} bytes), {:.4f} bits per weight, decoder {:.4f} bits, {}, peak {}\n",
                options_.output.string(), FormatBytes(report.bytes), report.bytes,
                report.bits_per_weight, report.decoder_bits_per_weight,
-               FormatDuration(report.seconds), FormatBytes(PeakRssBytes()));
+               FormatDuration(report.seconds), FormatBytes(report.peak_rss_bytes));
     return WriteJson(json_, ReportToJson(report));
   }
 
@@ -87,7 +85,7 @@ class QuantizeCommand final : public Command {
                                      {"bits_per_weight", report.bits_per_weight},
                                      {"decoder_bits_per_weight", report.decoder_bits_per_weight},
                                      {"seconds", report.seconds},
-                                     {"peak_rss_bytes", PeakRssBytes()},
+                                     {"peak_rss_bytes", report.peak_rss_bytes},
                                      {"matrices", nlohmann::ordered_json::array()}};
     for (const MatrixReport& matrix : report.matrices) {
       object["matrices"].push_back({{"name", matrix.name},

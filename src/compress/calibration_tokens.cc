@@ -48,9 +48,7 @@ StatusOr<CalibrationTokens> CutCalibrationText(std::string_view text, std::strin
     const uint64_t start = windows == 1 ? 0 : last_start * i / (windows - 1);
     tokens.ids.insert(tokens.ids.end(), all.begin() + static_cast<ptrdiff_t>(start),
                       all.begin() + static_cast<ptrdiff_t>(start + tokens.context));
-    if (tokenizer.add_bos() && tokenizer.bos() >= 0) {
-      tokens.ids[i * tokens.context] = tokenizer.bos();
-    }
+    if (tokenizer.window_bos() >= 0) tokens.ids[i * tokens.context] = tokenizer.window_bos();
   }
   return tokens;
 }

@@ -1,5 +1,4 @@
 #include <fmt/format.h>
-#include <sys/resource.h>
 
 #include <algorithm>
 #include <chrono>
@@ -13,6 +12,7 @@
 #include "base/file_io.h"
 #include "base/hash.h"
 #include "base/log.h"
+#include "base/memory_usage.h"
 #include "checkpoint/gguf.h"
 #include "checkpoint/model_directory.h"
 #include "checkpoint/packed_model.h"
@@ -37,12 +37,6 @@ constexpr std::string_view kReportTensor = "part.report";
 
 // Fields of a stored report: relative error, Hessian error, seconds.
 constexpr size_t kReportValues = 3;
-
-uint64_t PeakRss() {
-  rusage usage = {};
-  getrusage(RUSAGE_SELF, &usage);
-  return static_cast<uint64_t>(usage.ru_maxrss) * 1024;
-}
 
 bool NeedsCalibration(const QuantizeOptions& options) {
   return options.method == Method::kTrellis && !options.no_hessian;
@@ -455,7 +449,7 @@ StatusOr<QuantizeReport> Job::Run() {
   TQ_ASSIGN_OR_RETURN(QuantizeReport report, Write());
   TQ_RETURN_IF_ERROR(work_->Remove());
   report.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
-  report.peak_rss_bytes = PeakRss();
+  report.peak_rss_bytes = PeakRssBytes();
   return report;
 }
 

@@ -116,7 +116,10 @@ StatusOr<std::unique_ptr<Transformer>> Transformer::FromSource(const ModelSource
     TQ_ASSIGN_OR_RETURN(auto layer, LoadFloatLayer(source, i, impl->workspace));
     impl->layers.push_back(std::move(layer));
   }
-  return std::unique_ptr<Transformer>(new Transformer(config, std::move(impl)));
+  std::unique_ptr<Transformer> transformer(new Transformer(config, std::move(impl)));
+  transformer->num_parameters_ = source.num_parameters();
+  transformer->file_bytes_ = source.num_bytes();
+  return transformer;
 }
 
 namespace {
@@ -205,7 +208,10 @@ StatusOr<std::unique_ptr<Transformer>> Transformer::FromPacked(
     TQ_ASSIGN_OR_RETURN(auto layer, loader.Layer(i));
     impl->layers.push_back(std::move(layer));
   }
-  return std::unique_ptr<Transformer>(new Transformer(config, std::move(impl)));
+  std::unique_ptr<Transformer> transformer(new Transformer(config, std::move(impl)));
+  transformer->num_parameters_ = model->num_parameters();
+  transformer->file_bytes_ = model->num_bytes();
+  return transformer;
 }
 
 uint64_t Transformer::BytesPerToken() const {

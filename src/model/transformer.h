@@ -37,6 +37,15 @@ class Transformer {
   ~Transformer();
 
   const ModelConfig& config() const { return config_; }
+  // Parameters, tied ones once, and bytes of all weights as stored.
+  uint64_t num_parameters() const { return num_parameters_; }
+  uint64_t file_bytes() const { return file_bytes_; }
+  // Whole model: embedding included.
+  double bits_per_weight() const {
+    return num_parameters_ == 0
+               ? 0
+               : 8.0 * static_cast<double>(file_bytes_) / static_cast<double>(num_parameters_);
+  }
   // Bytes of weights that one decoded token reads: all matrices and norms, the head, and one
   // row of the embedding.
   uint64_t BytesPerToken() const;
@@ -68,6 +77,7 @@ class Transformer {
              const ChunkConsumer& consume);
 
   ModelConfig config_;
+  uint64_t num_parameters_ = 0, file_bytes_ = 0;
   std::unique_ptr<Impl> impl_;
 };
 

@@ -157,6 +157,11 @@ StatusOr<std::unique_ptr<Tokenizer>> Tokenizer::FromModel(const std::filesystem:
 size_t Tokenizer::vocab_size() const { return impl_->bytes.size(); }
 int32_t Tokenizer::bos() const { return impl_->bos; }
 int32_t Tokenizer::eos() const { return impl_->eos; }
+std::vector<int32_t> Tokenizer::EncodePrompt(std::string_view text) const {
+  std::vector<int32_t> ids = Encode(text);
+  if (add_bos()) ids.insert(ids.begin(), bos());
+  return ids;
+}
 bool Tokenizer::add_bos() const { return impl_->add_bos; }
 const std::string& Tokenizer::chat_template() const { return impl_->chat_template; }
 

@@ -95,6 +95,10 @@ class Tokenizer {
   // leftmost and there the longest is taken.
   // n log n in the text's length at most, also for "a" x 1 MB.
   std::vector<int32_t> Encode(std::string_view text, bool parse_special = false) const;
+  // Ids of a text that a sequence starts with: BOS first if the model expects it.
+  std::vector<int32_t> EncodePrompt(std::string_view text) const;
+  // What replaces the first token of an evaluation window; -1: nothing does.
+  int32_t window_bos() const { return add_bos() ? bos() : -1; }
   // The bytes of tokens. Control tokens give nothing unless `show_special`. Ids outside the
   // vocabulary are an error. The result need not be UTF-8: a character may span tokens.
   StatusOr<std::string> Decode(std::span<const int32_t> ids, bool show_special = false) const;
