@@ -75,7 +75,7 @@ void MatmulNn(benchmark::State& state, Isa isa) {
 void Syrk(benchmark::State& state, Isa isa) {
   const size_t n = state.range(0), k = state.range(1);
   const std::vector<float> x = RandomFloats(n * k);
-  std::vector<double> h(k * k);
+  std::vector<float> h(k * k);
   for (auto _ : state) {
     gemm::SyrkUpper({n, k, x.data(), k, h.data(), k, 0, k}, isa);
     benchmark::DoNotOptimize(h.data());

@@ -42,25 +42,13 @@ void DenseMatmul(const float* x, uint64_t n, uint64_t k, const float* w, uint64_
   ForPieces({n, m, k, x, k, w, k, y, m, false}, k, gemm::MatmulNt, executor);
 }
 
-void DenseMultiplyAdd(const DenseUpdate& update, Executor& executor) {
-  ForPieces({update.n, update.m, update.k, update.a, update.lda, update.b, update.ldb, update.c,
-             update.ldc, true},
-            1, gemm::MatmulNn, executor);
-}
-
-void AccumulateHessian(const float* x, uint64_t n, uint64_t k, Executor& executor, double* h) {
+void AccumulateHessian(const float* x, uint64_t n, uint64_t k, Executor& executor, float* h) {
   // The first rows of the triangle are the longest; several strips per thread keep threads
   // even. The kernel packs 96 rows at a time.
   const uint64_t strip = k >= 96 * 4 * executor.threads() ? 96 : 48;
   executor.ParallelFor(CeilDiv(k, strip), 1, [&](size_t begin, size_t end, size_t) {
     gemm::SyrkUpper({n, k, x, k, h, k, begin * strip, std::min<size_t>(k, end * strip)});
   });
-}
-
-void MirrorUpperTriangle(uint64_t k, double* h) {
-  for (uint64_t i = 0; i < k; ++i) {
-    for (uint64_t j = 0; j < i; ++j) h[i * k + j] = h[j * k + i];
-  }
 }
 
 }  // namespace tq

@@ -49,43 +49,23 @@ TEST(DenseMatmul, SameBitsForAnyThreadsAndBatch) {
   }
 }
 
-TEST(DenseMultiplyAdd, AddsToASubmatrix) {
-  const uint64_t n = 33, m = 90, k = 16, ld = 128;
-  const std::vector<float> a = RandomFloats(n * ld, 3), b = RandomFloats(k * ld, 4);
-  const std::vector<float> start = RandomFloats(n * ld, 5);
-  std::vector<float> c = start;
-  auto pool = Pool(2);
-  DenseMultiplyAdd({n, m, k, a.data(), ld, b.data(), ld, c.data(), ld}, *pool);
-  for (uint64_t i = 0; i < n; ++i) {
-    for (uint64_t j = 0; j < ld; ++j) {
-      double exact = start[i * ld + j], size = std::abs(exact);
-      for (uint64_t p = 0; p < k && j < m; ++p) {
-        exact += static_cast<double>(a[i * ld + p]) * b[p * ld + j];
-        size += std::abs(static_cast<double>(a[i * ld + p]) * b[p * ld + j]);
-      }
-      ASSERT_NEAR(c[i * ld + j], exact, j < m ? std::ldexp((k + 1) * size, -23) : 0);
-    }
-  }
-}
-
 TEST(AccumulateHessian, SameBitsForAnyThreadsAndCloseToDouble) {
   const uint64_t n = 300, k = 131;
   const std::vector<float> x = RandomFloats(n * k, 6);
-  std::vector<double> one(k * k), two(k * k);
+  std::vector<float> one(k * k), two(k * k);
   InlineExecutor here;
   auto pool = Pool(2);
   AccumulateHessian(x.data(), n, k, here, one.data());
   AccumulateHessian(x.data(), n, k, *pool, two.data());
   EXPECT_EQ(one, two);
-  MirrorUpperTriangle(k, one.data());
   for (uint64_t i = 0; i < k; ++i) {
-    for (uint64_t j = 0; j < k; ++j) {
+    for (uint64_t j = i; j < k; ++j) {
       double exact = 0, size = 0;
       for (uint64_t p = 0; p < n; ++p) {
         exact += static_cast<double>(x[p * k + i]) * x[p * k + j];
         size += std::abs(static_cast<double>(x[p * k + i]) * x[p * k + j]);
       }
-      ASSERT_NEAR(one[i * k + j], exact, std::ldexp(193 * size, -23));
+      ASSERT_NEAR(one[i * k + j], exact, std::ldexp(195 * size, -23));
     }
   }
 }

@@ -137,7 +137,7 @@ bool FactorLower(float* a, uint64_t n, Executor& executor) {
 }  // namespace
 
 StatusOr<HessianSum> HessianSum::Create(std::string_view name, uint64_t features) {
-  TQ_ASSIGN_OR_RETURN(Tensor sum, Tensor::Zeros(DType::kF64, {features, features}));
+  TQ_ASSIGN_OR_RETURN(Tensor sum, Tensor::Zeros(DType::kF32, {features, features}));
   return HessianSum(std::string(name), std::move(sum));
 }
 
@@ -149,7 +149,7 @@ Status HessianSum::Add(const float* x, uint64_t n, Executor& executor) {
                       count_ + i / features, i % features);
     }
   }
-  AccumulateHessian(x, n, features, executor, sum_.mutable_as<double>());
+  AccumulateHessian(x, n, features, executor, sum_.mutable_as<float>());
   count_ += n;
   return OkStatus();
 }
@@ -157,19 +157,15 @@ Status HessianSum::Add(const float* x, uint64_t n, Executor& executor) {
 StatusOr<Tensor> HessianSum::Finish(Executor& executor) && {
   TQ_CHECK(count_ > 0);
   const uint64_t n = sum_.shape()[0];
-  TQ_ASSIGN_OR_RETURN(Tensor mean, Tensor::Zeros(DType::kF32, {n, n}));
-  const double* sum = sum_.as<double>();
-  float* h = mean.mutable_as<float>();
-  const double factor = 1 / static_cast<double>(count_);
+  float* h = sum_.mutable_as<float>();
+  const float factor = static_cast<float>(1 / static_cast<double>(count_));
   executor.ParallelFor(n, 16, [&](size_t begin, size_t end, size_t) {
     for (uint64_t i = begin; i < end; ++i) {
-      for (uint64_t j = 0; j < n; ++j) {
-        h[i * n + j] = static_cast<float>(factor * sum[std::min(i, j) * n + std::max(i, j)]);
-      }
+      for (uint64_t j = i; j < n; ++j) h[i * n + j] *= factor;
     }
   });
-  sum_ = Tensor();
-  return mean;
+  MirrorInPlace(h, n, Mirror::kUpperToLower, executor);
+  return std::move(sum_);
 }
 
 void RotateHessian(std::span<const float> in_scale, uint32_t in_block, Executor& executor,

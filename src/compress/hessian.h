@@ -33,7 +33,7 @@ class HessianSum {
   HessianSum(std::string name, Tensor sum) : name_(std::move(name)), sum_(std::move(sum)) {}
 
   std::string name_;
-  Tensor sum_;  // double, upper triangle
+  Tensor sum_;  // float, upper triangle
   uint64_t count_ = 0;
 };
 

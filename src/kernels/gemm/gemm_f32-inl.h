@@ -161,18 +161,17 @@ void SyrkTile(const float* a, const float* b, size_t depth, const SyrkArgs& args
   }
   RunChains<true, kRows, kVecs>(a, kTileRows, b, depth, acc);
   for (int r = 0; r < kRows; ++r) {
-    double* h = args.h + (i + r) * args.ldh + j;
+    float* h = args.h + (i + r) * args.ldh + j;
     for (int v = 0; v < kVecs; ++v) {
       const size_t begin = j + v * kLanes, count = v + 1 < kVecs ? kLanes : last;
-      if (begin >= i + r) {
-        simd::AddToDouble(h + v * kLanes, count, acc[r][v]);
+      if (begin >= i + r && count == kLanes) {
+        simd::Store(h + v * kLanes, simd::Add(simd::Load(h + v * kLanes), acc[r][v]));
         continue;
       }
       float part[kLanes];
       simd::Store(part, acc[r][v]);
-      for (size_t t = MinOf(count, i + r - begin); t < count; ++t) {
-        h[v * kLanes + t] += static_cast<double>(part[t]);
-      }
+      const size_t skipped = begin >= i + r ? 0 : MinOf(count, i + r - begin);
+      for (size_t t = skipped; t < count; ++t) h[v * kLanes + t] += part[t];
     }
   }
 }

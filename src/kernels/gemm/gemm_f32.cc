@@ -46,8 +46,8 @@ void SyrkUpper(const SyrkArgs& args) {
           const float* row = args.x + p * args.ldx;
           for (size_t t = 0; t < columns; ++t) sums[t] += row[i] * row[j + t];
         }
-        double* h = args.h + i * args.ldh + j;
-        for (size_t t = 0; t < columns; ++t) h[t] += static_cast<double>(sums[t]);
+        float* h = args.h + i * args.ldh + j;
+        for (size_t t = 0; t < columns; ++t) h[t] += sums[t];
       }
     }
   }

@@ -38,15 +38,15 @@ void MatmulNt(const Args& args, Isa isa);
 void MatmulNn(const Args& args);
 void MatmulNn(const Args& args, Isa isa);
 
-// Adds x^T x to the upper triangle of a symmetric matrix in double:
+// Adds x^T x to the upper triangle of a symmetric matrix:
 //   h[i, j] += sum_p x[p, i] x[p, j]   for row_begin <= i < row_end, i <= j < k.
-// Chains of kSyrkBlock rows of x in float (as above), their sums added in double: the
-// relative error stays that of a chain of kSyrkBlock, however many rows there are.
+// Chains of kSyrkBlock rows of x (as above), their sums added to h in turn: n rows cost
+// n / kSyrkBlock roundings of h, not n.
 struct SyrkArgs {
   size_t n = 0, k = 0;  // x is [n, k], h is [k, k]
   const float* x = nullptr;
   size_t ldx = 0;
-  double* h = nullptr;
+  float* h = nullptr;
   size_t ldh = 0;
   size_t row_begin = 0, row_end = 0;  // rows of h, for callers that split the work
 };

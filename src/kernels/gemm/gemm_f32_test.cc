@@ -169,13 +169,13 @@ void CheckSyrk(size_t n, size_t k, size_t split) {
   const size_t ldx = k + 3, ldh = k + 1;
   const std::vector<float> x = RandomFloats(n * ldx, "x");
   for (Isa isa : Levels()) {
-    std::vector<double> h(k * ldh, 0.25);
+    std::vector<float> h(k * ldh, 0.25f);
     for (size_t row = 0; row < k; row += split) {
       SyrkUpper({n, k, x.data(), ldx, h.data(), ldh, row, std::min(k, row + split)}, isa);
     }
     for (size_t i = 0; i < k; ++i) {
       for (size_t j = 0; j < ldh; ++j) {
-        double expected = 0.25;
+        float expected = 0.25f;
         if (j >= i && j < k) {
           for (size_t begin = 0; begin < n; begin += kSyrkBlock) {
             float sum = 0;
@@ -183,7 +183,7 @@ void CheckSyrk(size_t n, size_t k, size_t split) {
               const float a = x[p * ldx + i], b = x[p * ldx + j];
               sum = isa == Isa::kReference ? sum + a * b : std::fma(a, b, sum);
             }
-            expected += static_cast<double>(sum);
+            expected += sum;
           }
         }
         ASSERT_EQ(h[i * ldh + j], expected)

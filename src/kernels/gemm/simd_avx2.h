@@ -197,22 +197,6 @@ inline void Transpose16(Vec (&r)[16]) {
   }
 }
 
-// h[0..n) += x[0..n) in double, n <= 16.
-inline void AddToDouble(double* h, size_t n, Vec x) {
-  if (n == 16) {
-    const __m128 parts[4] = {_mm256_castps256_ps128(x.a), _mm256_extractf128_ps(x.a, 1),
-                             _mm256_castps256_ps128(x.b), _mm256_extractf128_ps(x.b, 1)};
-    for (int i = 0; i < 4; ++i) {
-      double* at = h + 4 * i;
-      _mm256_storeu_pd(at, _mm256_add_pd(_mm256_loadu_pd(at), _mm256_cvtps_pd(parts[i])));
-    }
-    return;
-  }
-  float part[16];
-  Store(part, x);
-  for (size_t i = 0; i < n; ++i) h[i] += static_cast<double>(part[i]);
-}
-
 // Sixteen doubles, lane for lane.
 struct VecD {
   __m256d r[4];

@@ -152,17 +152,6 @@ inline void Transpose16(Vec (&r)[16]) {
   }
 }
 
-// h[0..n) += a[0..n) in double, n <= 16.
-inline void AddToDouble(double* h, size_t n, Vec a) {
-  const auto mask = FirstLanes(n);
-  const auto low = static_cast<__mmask8>(mask), high = static_cast<__mmask8>(mask >> 8);
-  const __m512d h0 = _mm512_maskz_loadu_pd(low, h), h1 = _mm512_maskz_loadu_pd(high, h + 8);
-  const __m512d a0 = _mm512_cvtps_pd(_mm512_castps512_ps256(a.v));
-  const __m512d a1 = _mm512_cvtps_pd(_mm512_extractf32x8_ps(a.v, 1));
-  _mm512_mask_storeu_pd(h, low, _mm512_add_pd(h0, a0));
-  _mm512_mask_storeu_pd(h + 8, high, _mm512_add_pd(h1, a1));
-}
-
 // Sixteen doubles, lane for lane.
 struct VecD {
   __m512d a, b;

@@ -60,17 +60,4 @@ Divergence RowDivergence(const float* p_logits, const float* q_logits, size_t n)
   return RowDivergence(p_logits, q_logits, n, CurrentIsa());
 }
 
-void TopK(const float* logits, size_t n, size_t k, uint32_t* indices) {
-  const auto value = [&](size_t i) { return std::isnan(logits[i]) ? -INFINITY : logits[i]; };
-  size_t found = 0;
-  for (size_t i = 0; i < n && k > 0; ++i) {
-    const float candidate = value(i);
-    if (found == k && candidate <= value(indices[k - 1])) continue;
-    // Insertion from the end; an equal value that came earlier stays before it.
-    size_t at = found < k ? found++ : k - 1;
-    for (; at > 0 && value(indices[at - 1]) < candidate; --at) indices[at] = indices[at - 1];
-    indices[at] = static_cast<uint32_t>(i);
-  }
-}
-
 }  // namespace tq::transformer

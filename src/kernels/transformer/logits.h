@@ -31,8 +31,4 @@ struct Divergence {
 Divergence RowDivergence(const float* p_logits, const float* q_logits, size_t n);
 Divergence RowDivergence(const float* p_logits, const float* q_logits, size_t n, Isa isa);
 
-// The indices of the k <= n greatest logits, greatest first, equal ones by index; a NaN counts
-// as -inf. Portable: n comparisons and few insertions for k << n.
-void TopK(const float* logits, size_t n, size_t k, uint32_t* indices);
-
 }  // namespace tq::transformer

@@ -110,20 +110,5 @@ TEST_P(LogitsTest, DivergenceOfAbsentTokens) {
   EXPECT_NEAR(kl, std::log(1 + 2 * std::exp(-1.0)), 1e-12);
 }
 
-TEST(TopK, SortsByValueThenIndex) {
-  const std::vector<float> x = {1, 5, kNan, 5, -kInf, 9, 5, 2};
-  std::vector<uint32_t> indices(8);
-  TopK(x.data(), x.size(), 8, indices.data());
-  EXPECT_EQ(indices, (std::vector<uint32_t>{5, 1, 3, 6, 7, 0, 2, 4}));
-  TopK(x.data(), x.size(), 0, indices.data());
-  EXPECT_EQ(indices[0], 5u);
-  const std::vector<float> big = RandomLogits(5000, 9, 1);
-  std::vector<uint32_t> all(5000), top(40);
-  std::iota(all.begin(), all.end(), 0u);
-  std::stable_sort(all.begin(), all.end(), [&](auto a, auto b) { return big[a] > big[b]; });
-  TopK(big.data(), big.size(), 40, top.data());
-  EXPECT_TRUE(std::equal(top.begin(), top.end(), all.begin()));
-}
-
 }  // namespace
 }  // namespace tq::transformer
