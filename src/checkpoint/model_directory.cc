@@ -30,8 +30,9 @@ fs::path ParentOf(const fs::path& path) {
 // A folder that is removed with its contents unless it was renamed away.
 class TemporaryFolder {
  public:
-  static StatusOr<TemporaryFolder> Create(const fs::path& beside) {
-    std::string name = beside.string() + ".tmp.XXXXXX";
+  // In the folder `parent`, with `stem` in its name.
+  static StatusOr<TemporaryFolder> Create(const fs::path& parent, const fs::path& stem) {
+    std::string name = (parent / stem).string() + ".tmp.XXXXXX";
     if (mkdtemp(name.data()) == nullptr) return IoError("cannot create " + name, errno);
     return TemporaryFolder(name);
   }
@@ -129,7 +130,10 @@ Status WriteModelDirectory(const fs::path& output, const fs::path& source,
     return ResourceExhausted("{}: needs {} bytes, the disk has {} left", output.string(), total,
                              free);
   }
-  TQ_ASSIGN_OR_RETURN(TemporaryFolder folder, TemporaryFolder::Create(WithoutSlash(output)));
+  TQ_ASSIGN_OR_RETURN(
+      TemporaryFolder folder,
+      TemporaryFolder::Create(model.staging.empty() ? ParentOf(output) : model.staging,
+                              WithoutSlash(output).filename()));
   for (const auto& [name, contents] : model.files) {
     TQ_RETURN_IF_ERROR(WriteFileAtomically(folder.path() / name, contents));
   }

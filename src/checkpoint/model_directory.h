@@ -20,6 +20,9 @@ struct ModelDirectory {
   std::vector<OutputTensor> tensors;         // in the order in which they are stored
   // Above this the tensors are spread over shards in order; no tensor is split.
   uint64_t max_shard_bytes = kDefaultShardBytes;
+  // A folder on the output's file system in which the temporary folder is made; empty: the
+  // output's parent.
+  std::filesystem::path staging;
 };
 
 // Whether `output` can become a model made from `source`: it is another place, absent or an
@@ -27,8 +30,8 @@ struct ModelDirectory {
 Status CheckOutputDirectory(const std::filesystem::path& output,
                             const std::filesystem::path& source);
 
-// Writes everything into a temporary folder beside `output`, synced to disk, and renames it
-// into place. On any error nothing is left at the final name. The bytes depend on `model` alone.
+// Writes everything into a temporary folder, synced to disk, and renames it into place. On any
+// error nothing is left at the final name. The bytes depend on `model` alone.
 Status WriteModelDirectory(const std::filesystem::path& output, const std::filesystem::path& source,
                            const ModelDirectory& model);
 

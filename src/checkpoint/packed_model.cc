@@ -254,6 +254,7 @@ Status WritePackedModel(const std::filesystem::path& output, const std::filesyst
   directory.files = std::move(contents.files);
   directory.tensors = std::move(contents.tensors);
   directory.max_shard_bytes = contents.max_shard_bytes;
+  directory.staging = std::move(contents.staging);
   return WriteModelDirectory(output, source, directory);
 }
 

@@ -77,6 +77,7 @@ struct PackedModelContents {
   // Made by AppendMatrix and AppendInputScale; norms as ModelSource::LoadStored gives them.
   std::vector<OutputTensor> tensors;
   uint64_t max_shard_bytes = kDefaultShardBytes;
+  std::filesystem::path staging;  // as of ModelDirectory
 };
 
 // Appends X.codes, X.out_scale, X.layout (trellis) or X.codes, X.scale, X.zero, X.layout (rtn).

@@ -31,7 +31,7 @@ namespace fs = std::filesystem;
 
 // Part of every fingerprint: raised whenever the same input would give other bytes, so that
 // no job is finished by another algorithm than the one that began it.
-constexpr std::string_view kPipelineVersion = "tq-pipeline-1";
+constexpr std::string_view kPipelineVersion = "tq-pipeline-2";
 
 constexpr std::string_view kReportTensor = "part.report";
 
@@ -389,6 +389,7 @@ StatusOr<QuantizeReport> Job::Write() {
   }
   PackedModelContents contents;
   contents.config = source_->config();
+  contents.staging = work_->path();  // where the next run clears what a killed one leaves
   contents.method = options_.method == Method::kRtn ? "rtn" : "trellis";
   contents.options = {{"bits", options_.bits}, {"seed", static_cast<int64_t>(options_.seed)}};
   TQ_ASSIGN_OR_RETURN(contents.files, TokenizerFiles());

@@ -35,17 +35,17 @@ Hash128 HashPart(const Hash128& fingerprint, std::string_view part,
   return hasher.Digest();
 }
 
-// Removes the files that a job leaves: nothing else is touched.
-Status RemoveParts(const fs::path& folder) {
+bool IsTemporary(std::string_view name) { return name.find(".tmp.") != std::string_view::npos; }
+
+bool IsPart(std::string_view name) { return name == "job.json" || name.ends_with(".part"); }
+
+// Removes the entries of those names: nothing else is touched.
+Status RemoveEntries(const fs::path& folder, bool (*matches)(std::string_view)) {
   std::error_code error;
   for (const auto& entry : fs::directory_iterator(folder, error)) {
-    const std::string name = entry.path().filename().string();
-    // Temporary files of an AtomicFile carry the final name inside theirs.
-    if (name == "job.json" || name.find(".part") != std::string::npos ||
-        name.find("job.json.") != std::string::npos) {
-      fs::remove(entry.path(), error);
-      if (error) return IoError(entry.path().string(), error.value());
-    }
+    if (!matches(entry.path().filename().string())) continue;
+    fs::remove_all(entry.path(), error);
+    if (error) return IoError(entry.path().string(), error.value());
   }
   if (error) return IoError(folder.string(), error.value());
   return OkStatus();
@@ -101,6 +101,7 @@ StatusOr<WorkFolder> WorkFolder::Open(const fs::path& path, const Hash128& finge
     if (errno != EWOULDBLOCK) return IoError(lock_path.string(), errno);
     return FailedPrecondition("{}: another process is writing this output", path.string());
   }
+  TQ_RETURN_IF_ERROR(RemoveEntries(path, IsTemporary));
   TQ_RETURN_IF_ERROR(folder.CheckJob(description, fresh));
   return folder;
 }
@@ -108,7 +109,7 @@ StatusOr<WorkFolder> WorkFolder::Open(const fs::path& path, const Hash128& finge
 Status WorkFolder::CheckJob(std::string_view description, bool fresh) const {
   const fs::path job_path = path_ / "job.json";
   std::error_code error;
-  if (fresh) TQ_RETURN_IF_ERROR(RemoveParts(path_));
+  if (fresh) TQ_RETURN_IF_ERROR(RemoveEntries(path_, IsPart));
   if (!fs::exists(job_path, error)) {
     const nlohmann::ordered_json job = {{"fingerprint", fingerprint_.Hex()}, {"job", description}};
     return WriteFileAtomically(
@@ -159,7 +160,8 @@ Status WorkFolder::Store(std::string_view part, std::vector<OutputTensor> tensor
 }
 
 Status WorkFolder::Remove() {
-  TQ_RETURN_IF_ERROR(RemoveParts(path_));
+  TQ_RETURN_IF_ERROR(RemoveEntries(path_, IsPart));
+  TQ_RETURN_IF_ERROR(RemoveEntries(path_, IsTemporary));
   std::error_code error;
   fs::remove(path_ / "lock", error);
   fs::remove(path_, error);  // Refused, rightly, when something of somebody else's is inside.

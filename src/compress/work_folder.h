@@ -4,6 +4,7 @@
 //   job.json        the job's fingerprint and a description for people
 //   lock            flock'ed by the process at work
 //   *.part          finished parts: tensors with a hash (safetensors files)
+//   *.tmp.*         files and folders on their way to their final name
 #pragma once
 
 #include <cstdint>
@@ -23,7 +24,7 @@ class WorkFolder {
  public:
   // Makes or opens the folder and locks it. An error if another process is at work there,
   // or if it holds another job (`description` names this one) and not `fresh`. With `fresh`
-  // earlier parts are removed.
+  // earlier parts are removed; what a killed process left half-written always is.
   static StatusOr<WorkFolder> Open(const std::filesystem::path& path, const Hash128& fingerprint,
                                    std::string_view description, bool fresh);
   WorkFolder(WorkFolder&& other) noexcept;

@@ -102,6 +102,18 @@ TEST(WorkFolderTest, DamagedJobFileIsNoMatch) {
   EXPECT_FALSE(WorkFolder::Open(folder / "w", kJob, "job", false).ok());
 }
 
+// Class 64: what kill -9 leaves.
+TEST(WorkFolderTest, ClearsHalfWrittenFiles) {
+  const TempFolder folder;
+  fs::create_directories(folder / "w/out.tmp.abcdef");
+  testing::WriteText(folder / "w/out.tmp.abcdef/model.safetensors", "half");
+  testing::WriteText(folder / "w/m.part.tmp.abcdef", "half");
+  auto work = WorkFolder::Open(folder / "w", kJob, "job", false);
+  ASSERT_TRUE(work.ok());
+  EXPECT_FALSE(fs::exists(folder / "w/out.tmp.abcdef"));
+  EXPECT_FALSE(fs::exists(folder / "w/m.part.tmp.abcdef"));
+}
+
 // Class 66.
 TEST(WorkFolderTest, OneWriterAtATime) {
   const TempFolder folder;
