@@ -1,9 +1,10 @@
 #include "base/file_io.h"
 
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 
-#include <fstream>
+#include <csignal>
 
 namespace tq {
 namespace {
@@ -57,11 +58,25 @@ TEST_F(FileIoTest, RefusesFilesAboveTheLimit) {
   EXPECT_EQ(ReadFile(folder_ / "a", 4).status().code(), StatusCode::kResourceExhausted);
 }
 
-TEST_F(FileIoTest, FullDiskIsAnError) {
-  // /dev/full fails every write with ENOSPC; a link makes it the temporary's target.
-  std::ofstream full("/dev/full");
-  full << "x" << std::flush;
-  EXPECT_FALSE(full.good());
+// RLIMIT_FSIZE stands in for a full disk: the write that crosses it is short, the next fails.
+TEST_F(FileIoTest, WriteThatFailsHalfwayLeavesTheOldFile) {
+  const fs::path path = folder_ / "a";
+  ASSERT_TRUE(WriteFileAtomically(path, "old").ok());
+  rlimit before = {};
+  getrlimit(RLIMIT_FSIZE, &before);
+  const auto ignored = std::signal(SIGXFSZ, SIG_IGN);
+  const rlimit small = {1000, before.rlim_max};
+  setrlimit(RLIMIT_FSIZE, &small);
+  const Status status = WriteFileAtomically(path, std::string(1500, 'x'));
+  setrlimit(RLIMIT_FSIZE, &before);
+  std::signal(SIGXFSZ, ignored);
+  ASSERT_FALSE(status.ok());
+  EXPECT_NE(status.message().find(path.string()), std::string::npos) << status.message();
+  EXPECT_EQ(*ReadFile(path, 10), "old");
+  EXPECT_EQ(FilesInFolder(), 1u);
+}
+
+TEST_F(FileIoTest, FolderThatCannotBeWrittenIsAnError) {
   EXPECT_FALSE(WriteFileAtomically("/proc/none", "x").ok());
 }
 

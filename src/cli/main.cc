@@ -1,6 +1,7 @@
 // The program `tq`. Exit codes: 0 done, 1 failed (one line on standard error), 2 usage.
 #include <fmt/format.h>
 
+#include <csignal>
 #include <cstdio>
 #include <exception>
 #include <new>
@@ -41,6 +42,8 @@ int Main(int argc, char** argv) {
   tq::Status status = tq::CheckIsa();
   if (status.ok()) {
     tq::InstallCancelHandlers();
+    // A write above the file size limit then fails like one on a full disk.
+    std::signal(SIGXFSZ, SIG_IGN);
     for (auto& command : commands) {
       if (command->subcommand()->parsed()) status = command->Run();
     }

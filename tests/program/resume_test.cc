@@ -77,6 +77,22 @@ TEST_F(ProgramTest, WorkOfAnotherJobIsRefused) {
   EXPECT_EQ(Tq(arguments).exit_code, 0);
 }
 
+// Classes 62 and 63: writes that fail, at the parts and at the file made of them, leave nothing
+// at the final name, and what was done before is kept.
+TEST_F(ProgramTest, FullDiskIsAnErrorThatCanBeResumed) {
+  TqJson(Quantize("straight", "3"));
+  const uint64_t size = std::filesystem::file_size(folder_ / "straight/model.safetensors");
+  for (const uint64_t limit : {uint64_t{1000}, size / 20, size / 2, size - 1}) {
+    ProcessOptions full;
+    full.file_size_limit = limit;
+    ExpectFailure(Tq(Quantize("out", "3", {"--quiet"}), full), {"out"});
+    EXPECT_FALSE(std::filesystem::exists(folder_ / "out")) << limit;
+  }
+  TqJson(Quantize("out", "3"));
+  EXPECT_EQ(FolderContents(folder_ / "straight"), FolderContents(folder_ / "out"));
+  EXPECT_FALSE(std::filesystem::exists(folder_ / "out.work"));
+}
+
 // Class 68: memory that runs out is one line and exit code 1.
 #if !defined(TQ_SANITIZED)  // the sanitizers reserve terabytes of address space
 TEST_F(ProgramTest, TooLittleMemoryIsAnError) {
@@ -85,7 +101,7 @@ TEST_F(ProgramTest, TooLittleMemoryIsAnError) {
   std::vector<std::string> arguments = Quantize("out", "3", {"--quiet", "--threads", "1"});
   arguments[1] = Path("wide");
   ProcessOptions options;
-  options.address_space_limit = uint64_t{40} << 20;
+  options.address_space_limit = uint64_t{32} << 20;
   ExpectFailure(Tq(arguments, options), {});
   EXPECT_FALSE(std::filesystem::exists(folder_ / "out"));
 }

@@ -34,6 +34,7 @@ struct ProcessOptions {
   int signal = SIGKILL;
   int signal_after_ms = 0;
   uint64_t address_space_limit = 0;  // RLIMIT_AS, bytes; 0: none
+  uint64_t file_size_limit = 0;      // RLIMIT_FSIZE, bytes, as a disk that fills up; 0: none
 };
 
 inline std::string ReadWhole(const std::filesystem::path& path) {
@@ -62,6 +63,10 @@ inline ProcessResult RunProcess(const std::vector<std::string>& arguments,
     if (options.address_space_limit > 0) {
       const rlimit limit = {options.address_space_limit, options.address_space_limit};
       setrlimit(RLIMIT_AS, &limit);
+    }
+    if (options.file_size_limit > 0) {
+      const rlimit limit = {options.file_size_limit, options.file_size_limit};
+      setrlimit(RLIMIT_FSIZE, &limit);
     }
     for (const std::string& variable : options.environment) putenv(strdup(variable.c_str()));
     std::vector<char*> argv;
