@@ -31,7 +31,8 @@ class GenerateCommand final : public Command {
     if (ids.empty()) return InvalidArgument("--prompt: the text is empty");
     if (options_.context == 0) {
       // Room for what was asked, so that memory follows the work, not the model's maximum.
-      options_.context = std::min<uint64_t>(ids.size() + tokens_, model->config().max_position);
+      const uint64_t most = model->config().max_position;
+      options_.context = std::min(most, ids.size() + std::min(tokens_, most));
     }
     const ForwardContext context{pool.get(), compute_.path()};
     TQ_ASSIGN_OR_RETURN(auto session, Session::Create(*model, *tokenizer, context, options_));

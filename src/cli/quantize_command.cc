@@ -42,6 +42,7 @@ class QuantizeCommand final : public Command {
     sub->add_flag("--fast", options_.fast,
                   "Search 12-bit states: ten times faster, a little worse");
     sub->add_flag("--fresh", options_.fresh, "Start over instead of resuming");
+    sub->add_flag("--dry-run", dry_run_, "Show the rates and the size, and do nothing");
     sub->add_flag("--quiet", quiet_, "No progress");
     sub->add_option("--ablate", ablations_,
                     "For research: leave a part out (rotation, hessian, hessian-scales, or v1: one "
@@ -61,6 +62,7 @@ class QuantizeCommand final : public Command {
       if (part == "hessian-scales") options_.hessian_without_scales = true;
       if (part == "v1") options_.v1 = true;
     }
+    if (dry_run_) return ShowPlan();
     TQ_ASSIGN_OR_RETURN(auto pool, ThreadPool::Create(threads_));
     const std::unique_ptr<Progress> progress = MakeProgress(quiet_);
     TQ_ASSIGN_OR_RETURN(const QuantizeReport report, Quantize(options_, *pool, *progress));
@@ -73,6 +75,23 @@ class QuantizeCommand final : public Command {
   }
 
  private:
+  Status ShowPlan() const {
+    TQ_ASSIGN_OR_RETURN(const QuantizePlan plan, PlanQuantize(options_));
+    fmt::print(HumanOutput(json_),
+               "{}: {} ({} bytes), {:.4f} bits per weight; codes of {:.4f} bits in the decoder, "
+               "{:.4f} in embedding and head\n",
+               options_.output.string(), FormatBytes(plan.bytes), plan.bytes, plan.bits_per_weight,
+               plan.decoder_rate, plan.embedding_rate);
+    return WriteJson(json_, {{"model", options_.model.string()},
+                             {"output", options_.output.string()},
+                             {"method", method_},
+                             {"bits", options_.bits},
+                             {"file_bytes", plan.bytes},
+                             {"bits_per_weight", plan.bits_per_weight},
+                             {"decoder_rate", plan.decoder_rate},
+                             {"embedding_rate", plan.embedding_rate}});
+  }
+
   nlohmann::ordered_json ReportToJson(const QuantizeReport& report) const {
     nlohmann::ordered_json object = {{"model", options_.model.string()},
                                      {"output", options_.output.string()},
@@ -104,7 +123,7 @@ class QuantizeCommand final : public Command {
   std::vector<std::string> ablations_;
   uint64_t calibration_mib_ = 4096;
   size_t threads_ = 0;
-  bool quiet_ = false;
+  bool dry_run_ = false, quiet_ = false;
 };
 
 }  // namespace

@@ -65,17 +65,17 @@ class WindowScorer {
         model_.Forward(context_, cache_, window.first(first), Logits::kNone, nullptr));
     if (reference_ != nullptr) {
       reference_cache_->Truncate(0);
-      TQ_RETURN_IF_ERROR(
-          reference_
-              ->Forward(context_, *reference_cache_, window.first(first), Logits::kNone, nullptr)
-              .WithContext("reference"));
+      TQ_RETURN_IF_ERROR(reference_
+                             ->Forward(reference_context_, *reference_cache_, window.first(first),
+                                       Logits::kNone, nullptr)
+                             .WithContext("reference"));
       reference_logits_.resize(step * vocab);
     }
     for (uint64_t at = first; at < end; at += step) {
       const auto piece = window.subspan(at, std::min(step, end - at));
       if (reference_ != nullptr) {
         TQ_RETURN_IF_ERROR(reference_
-                               ->Forward(context_, *reference_cache_, piece, Logits::kAll,
+                               ->Forward(reference_context_, *reference_cache_, piece, Logits::kAll,
                                          reference_logits_.data())
                                .WithContext("reference"));
       }
@@ -96,7 +96,11 @@ class WindowScorer {
  private:
   WindowScorer(Transformer& model, Transformer* reference, const ForwardContext& context,
                KvCache cache)
-      : model_(model), reference_(reference), context_(context), cache_(std::move(cache)) {}
+      : model_(model),
+        reference_(reference),
+        context_(context),
+        reference_context_{context.executor, MatmulPath::kReference},
+        cache_(std::move(cache)) {}
 
   // `begin`: of the block within reference_logits_.
   void Score(const float* logits, uint64_t begin, uint64_t count, const int32_t* targets) {
@@ -119,7 +123,7 @@ class WindowScorer {
 
   Transformer& model_;
   Transformer* reference_;
-  ForwardContext context_;
+  ForwardContext context_, reference_context_;
   KvCache cache_;
   std::optional<KvCache> reference_cache_;
   std::vector<float> reference_logits_;  // [step, vocab]

@@ -33,7 +33,9 @@ struct EvaluateResult {
 // `context`, the tail dropped; predictions of tokens context/2 + 1 .. context - 1 are
 // scored. Fewer than two windows is an error. With `reference`, KL(reference || model)
 // over the same positions. Log-softmax and sums in double, in an order that depends on
-// nothing but the windows. Stops with kCancelled between windows.
+// nothing but the windows. The reference computes on the reference path: a packed model
+// against itself shows what the fast path's 14-bit activations cost. Stops with kCancelled between
+// windows.
 StatusOr<EvaluateResult> Evaluate(Transformer& model, Transformer* reference,
                                   std::span<const int32_t> tokens, const EvaluateOptions& options,
                                   const ForwardContext& context, Progress& progress);
