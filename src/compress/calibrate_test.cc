@@ -55,7 +55,7 @@ TEST(CalibrationTokensTest, WindowsAreSpreadOverTheText) {
   EXPECT_EQ(CutCalibrationText(text, "t", *m.tokenizer, 1000, 1u << 20)->context, all.size());
 }
 
-// Robustness class 50.
+// Robustness case 50.
 TEST(CalibrationTokensTest, EmptyTinyAndBinaryTextsAreRefused) {
   const Model m;
   for (const auto& [text, what] : std::vector<std::pair<std::string, std::string>>{
@@ -153,7 +153,7 @@ TEST(CalibrationStreamTest, HeadInputIsNormed) {
   EXPECT_NEAR(trace, want, 0.3 * want);
 }
 
-// Class 48: activations that overflow are an error naming the layer.
+// Robustness case 48: activations that overflow are an error naming the layer.
 TEST(CalibrationStreamTest, NonFiniteActivationsNameTheLayer) {
   testing::TinyModel tiny = testing::MakeTinyModel({});
   for (const char* name : {"gate_proj", "up_proj"}) {

@@ -43,6 +43,7 @@ TEST(HessianSumTest, MatchesPlainSums) {
   }
 }
 
+// Robustness case 48.
 TEST(HessianSumTest, NamesTheGroupOfANan) {
   auto sum = HessianSum::Create("model.layers.3.mlp.down", 4);
   ASSERT_TRUE(sum.ok());
@@ -110,6 +111,7 @@ TEST(HessianFactorTest, SameForAnyNumberOfThreads) {
   EXPECT_EQ(std::memcmp(a->lower(), b->lower(), n * n * sizeof(float)), 0);
 }
 
+// Robustness case 47.
 TEST(HessianFactorTest, SurvivesSingularIndefiniteAndDead) {
   const uint64_t n = 150;
   InlineExecutor executor;

@@ -31,7 +31,7 @@ namespace fs = std::filesystem;
 
 // Part of every fingerprint: raised whenever the same input would give other bytes, so that
 // no job is finished by another algorithm than the one that began it.
-constexpr std::string_view kPipelineVersion = "tq-pipeline-2";
+constexpr std::string_view kPipelineVersion = "tq-pipeline-3";
 
 constexpr std::string_view kReportTensor = "part.report";
 

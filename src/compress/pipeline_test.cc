@@ -152,7 +152,7 @@ TEST_F(PipelineTest, SameBytesForAnyNumberOfThreads) {
             HashFolder(folder_ / "seed")["model.safetensors"]);
 }
 
-// Robustness classes 64 and 70: stopped anywhere, with a damaged part, resumed by other
+// Robustness case 64, case 70: stopped anywhere, with a damaged part, resumed by other
 // threads: the bytes of a straight run.
 TEST_F(PipelineTest, ResumesToTheSameBytes) {
   Make({.tied = false});
@@ -188,7 +188,7 @@ TEST_F(PipelineTest, ResumesToTheSameBytes) {
   EXPECT_FALSE(fs::exists(folder_ / "out.work"));
 }
 
-// Class 65.
+// Robustness case 65.
 TEST_F(PipelineTest, RefusesToResumeAnotherJob) {
   Make();
   auto pool = ThreadPool::Create(2);
@@ -201,6 +201,11 @@ TEST_F(PipelineTest, RefusesToResumeAnotherJob) {
   testing::WriteText(folder_ / "text.txt", SomeText());
   testing::TinyModel model = testing::MakeTinyModel();
   model.Get("model.layers.1.mlp.up_proj.weight").values[77] += 1;
+  fs::remove_all(folder_ / "model");
+  Make(model);
+  EXPECT_EQ(Run(Options(2.7)).status().code(), StatusCode::kFailedPrecondition);
+  model = testing::MakeTinyModel();
+  model.config.rope_theta *= 2;
   fs::remove_all(folder_ / "model");
   Make(model);
   EXPECT_EQ(Run(Options(2.7)).status().code(), StatusCode::kFailedPrecondition);
@@ -262,7 +267,7 @@ TEST_F(PipelineTest, ReadsGguf) {
             HashFolder(folder_ / "from_gguf")["model.safetensors"]);
 }
 
-// Classes 42 to 44 and 47: nothing comes out as NaN, and a NaN is named.
+// Robustness case 42, case 43, case 44, case 47: nothing comes out as NaN, and a NaN is named.
 TEST_F(PipelineTest, HostileWeights) {
   testing::TinyModel model = testing::MakeTinyModel({.tied = false});
   const auto fill = [&](std::string_view name, uint64_t begin, uint64_t count, float value) {
@@ -296,7 +301,48 @@ TEST_F(PipelineTest, HostileWeights) {
   EXPECT_FALSE(fs::exists(folder_ / "out"));
 }
 
-// Classes 50 and 67.
+// Robustness case 44: a weight of 1e38 is a number. What cannot be computed with it is an error
+// that names the layer or matrix; nothing comes out as NaN.
+TEST_F(PipelineTest, WeightsNearTheLargestFloat) {
+  for (const char* name : {"self_attn.v_proj", "mlp.down_proj"}) {
+    testing::TinyModel model = testing::MakeTinyModel();
+    model.Get(fmt::format("model.layers.1.{}.weight", name)).values[70] = 1e38f;
+    Make(model);
+    for (const Method method : {Method::kTrellis, Method::kRtn}) {
+      QuantizeOptions options = Options(3);
+      options.method = method;
+      const auto report = Run(options);
+      if (report.ok()) {
+        for (const MatrixReport& m : report->matrices) {
+          EXPECT_TRUE(std::isfinite(m.relative_error) && std::isfinite(m.hessian_error)) << m.name;
+        }
+        EXPECT_TRUE(Transformer::Load(folder_ / "out").ok());
+        fs::remove_all(folder_ / "out");
+      } else {
+        EXPECT_NE(report.status().message().find("layers.1."), std::string::npos)
+            << report.status().message();
+        EXPECT_FALSE(fs::exists(folder_ / "out"));
+      }
+      fs::remove_all(folder_ / "out.work");
+    }
+    fs::remove_all(folder_ / "model");
+  }
+}
+
+// Robustness case 46: sizes that no block, tile or group divides.
+TEST_F(PipelineTest, OddSizes) {
+  Make({.hidden = 72, .intermediate = 106, .heads = 4, .kv_heads = 1, .vocab = 307});
+  for (const Method method : {Method::kTrellis, Method::kRtn}) {
+    QuantizeOptions options = Options(4);
+    options.method = method;
+    const auto report = Run(options);
+    ASSERT_TRUE(report.ok()) << report.status().message();
+    EXPECT_LT(KlAgainstOriginal(folder_ / "out"), 1);
+    fs::remove_all(folder_ / "out");
+  }
+}
+
+// Robustness case 50, case 67.
 TEST_F(PipelineTest, HostileOptions) {
   Make();
   const auto refuse = [&](const QuantizeOptions& options, StatusCode code) {

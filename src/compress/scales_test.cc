@@ -70,7 +70,7 @@ TEST(ScalesTest, SignsAreRandomAndNamed) {
   EXPECT_GT(differ, 16);
 }
 
-// All-zero rows, columns and matrices, denormals and 1e38 (robustness classes 43, 44).
+// Robustness case 43, case 44: all-zero rows, columns and matrices, denormals and 1e38.
 TEST(ScalesTest, HostileWeightsGiveFiniteScales) {
   const uint64_t rows = 32, cols = 32;
   const std::vector<float> normal = testing::NormalValues(rows * cols, 2);

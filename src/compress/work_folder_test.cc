@@ -48,7 +48,7 @@ TEST(WorkFolderTest, KeepsParts) {
   EXPECT_FALSE(fs::exists(folder / "out.work"));
 }
 
-// Robustness class 70: any flipped byte or cut of a part is caught.
+// Robustness case 70: any flipped byte or cut of a part is caught.
 TEST(WorkFolderTest, DamagedPartsAreForgotten) {
   const TempFolder folder;
   auto work = WorkFolder::Open(folder / "w", kJob, "job", false);
@@ -76,7 +76,7 @@ TEST(WorkFolderTest, DamagedPartsAreForgotten) {
   EXPECT_FALSE(work->Load("m").has_value());
 }
 
-// Class 65.
+// Robustness case 65.
 TEST(WorkFolderTest, RefusesAnotherJobUnlessFresh) {
   const TempFolder folder;
   {
@@ -95,6 +95,7 @@ TEST(WorkFolderTest, RefusesAnotherJobUnlessFresh) {
   EXPECT_FALSE(fresh->Load("m").has_value());
 }
 
+// Robustness case 70.
 TEST(WorkFolderTest, DamagedJobFileIsNoMatch) {
   const TempFolder folder;
   { ASSERT_TRUE(WorkFolder::Open(folder / "w", kJob, "job", false).ok()); }
@@ -102,7 +103,7 @@ TEST(WorkFolderTest, DamagedJobFileIsNoMatch) {
   EXPECT_FALSE(WorkFolder::Open(folder / "w", kJob, "job", false).ok());
 }
 
-// Class 64: what kill -9 leaves.
+// Robustness case 64: what kill -9 leaves.
 TEST(WorkFolderTest, ClearsHalfWrittenFiles) {
   const TempFolder folder;
   fs::create_directories(folder / "w/out.tmp.abcdef");
@@ -114,7 +115,7 @@ TEST(WorkFolderTest, ClearsHalfWrittenFiles) {
   EXPECT_FALSE(fs::exists(folder / "w/m.part.tmp.abcdef"));
 }
 
-// Class 66.
+// Robustness case 66.
 TEST(WorkFolderTest, OneWriterAtATime) {
   const TempFolder folder;
   const auto first = WorkFolder::Open(folder / "w", kJob, "job", false);
@@ -136,6 +137,7 @@ TEST(WorkFolderTest, LeavesForeignFilesAlone) {
   EXPECT_FALSE(fs::exists(folder / "w/m.part"));
 }
 
+// Robustness case 67.
 TEST(WorkFolderTest, UnwritableParentIsAnError) {
   EXPECT_FALSE(WorkFolder::Open("/proc/nowhere.work", kJob, "job", false).ok());
 }

@@ -33,7 +33,8 @@ double SumOfSquares(const std::vector<float>& values) {
   return sum;
 }
 
-// What the codes decode to and the error left in w add up to W'; odd sizes, every tile shape.
+// Robustness case 46. What the codes decode to and the error left in w add up to W'; odd sizes,
+// every tile shape.
 TEST(RoundMatrixTest, CodesAndErrorAddUp) {
   auto pool = ThreadPool::Create(2);
   ASSERT_TRUE(pool.ok());
