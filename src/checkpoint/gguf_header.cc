@@ -69,7 +69,7 @@ class Reader {
 
   template <class T>
   StatusOr<T> Read() {
-    T value;
+    T value{};
     TQ_RETURN_IF_ERROR(Read(&value, sizeof(value)));
     return value;
   }
