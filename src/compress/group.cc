@@ -143,9 +143,10 @@ StatusOr<QuantizedMatrix> GroupQuantizer::QuantizeTrellis(size_t i, Executor& ex
 StatusOr<QuantizedMatrix> GroupQuantizer::QuantizeRtn(size_t i, Executor& executor) {
   const PlannedMatrix& m = matrices_[i];
   Tensor& weights = weights_[i];
-  TQ_ASSIGN_OR_RETURN(
-      const GroupedMatrix grouped,
-      QuantizeToNearest(weights.as<float>(), m.rows, m.cols, m.rtn_bits, kRtnGroupSize, executor));
+  const StatusOr<GroupedMatrix> rounded =
+      QuantizeToNearest(weights.as<float>(), m.rows, m.cols, m.rtn_bits, kRtnGroupSize, executor);
+  if (!rounded.ok()) return rounded.status().WithContext(m.name);
+  const GroupedMatrix& grouped = *rounded;
   const double weight_norm = SumOfSquares(weights, executor);
   executor.ParallelFor(m.rows, 64, [&](size_t begin, size_t end, size_t) {
     std::vector<float> decoded(m.cols);

@@ -15,7 +15,8 @@ class Executor {
   virtual size_t threads() const = 0;
   // Calls body(begin, end, worker) over disjoint ranges covering [0, n), each at
   // least `grain` long but for the last; returns when all have returned. `body`
-  // must not throw and must not call ParallelFor on the same executor.
+  // must not call ParallelFor on the same executor. If it throws (memory that ran out), the
+  // rest of the loop may be dropped and the first exception is thrown again from here.
   virtual void ParallelFor(
       size_t n, size_t grain,
       const std::function<void(size_t begin, size_t end, size_t worker)>& body) = 0;

@@ -3,6 +3,8 @@
 #include <sched.h>
 
 #include <algorithm>
+#include <system_error>
+#include <utility>
 
 #include "base/checked.h"
 
@@ -35,12 +37,18 @@ StatusOr<std::unique_ptr<ThreadPool>> ThreadPool::Create(size_t threads) {
   if (threads > kMaxThreads) {
     return InvalidArgument("threads {}: at most {} are supported", threads, kMaxThreads);
   }
-  return std::unique_ptr<ThreadPool>(
-      new ThreadPool(threads == 0 ? AvailableProcessors() : threads));
-}
-
-ThreadPool::ThreadPool(size_t threads) {
-  for (size_t i = 1; i < threads; ++i) workers_.emplace_back([this, i] { WorkerLoop(i); });
+  if (threads == 0) threads = AvailableProcessors();
+  std::unique_ptr<ThreadPool> pool(new ThreadPool);
+  pool->workers_.reserve(threads - 1);
+  try {
+    for (size_t i = 1; i < threads; ++i) {
+      pool->workers_.emplace_back([pool = pool.get(), i] { pool->WorkerLoop(i); });
+    }
+  } catch (const std::system_error& error) {  // memory for a stack, or the system's limit
+    return ResourceExhausted("threads {}: only {} can be started ({})", threads, pool->threads(),
+                             error.what());
+  }
+  return pool;
 }
 
 ThreadPool::~ThreadPool() {
@@ -57,7 +65,13 @@ void ThreadPool::RunRanges(size_t worker) {
   for (;;) {
     const size_t begin = next_.fetch_add(range_, std::memory_order_relaxed);
     if (begin >= n_) return;
-    (*body_)(begin, std::min(n_, begin + range_), worker);
+    try {
+      (*body_)(begin, std::min(n_, begin + range_), worker);
+    } catch (...) {
+      std::lock_guard lock(mutex_);
+      if (!error_) error_ = std::current_exception();
+      next_.store(n_);  // the ranges that nobody has begun are dropped
+    }
   }
 }
 
@@ -117,6 +131,7 @@ void ThreadPool::ParallelFor(size_t n, size_t grain,
       std::this_thread::yield();
     }
   }
+  if (error_) std::rethrow_exception(std::exchange(error_, nullptr));
 }
 
 }  // namespace tq

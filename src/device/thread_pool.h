@@ -8,6 +8,7 @@
 #include <atomic>
 #include <condition_variable>
 #include <cstdint>
+#include <exception>
 #include <memory>
 #include <mutex>
 #include <thread>
@@ -20,7 +21,8 @@ namespace tq {
 
 class ThreadPool final : public Executor {
  public:
-  // `threads` = 0 takes the processors that this process may use. Above 1024 is an error.
+  // `threads` = 0 takes the processors that this process may use. Above 1024 is an error,
+  // and so are more than the system starts.
   static StatusOr<std::unique_ptr<ThreadPool>> Create(size_t threads);
   ~ThreadPool() override;
 
@@ -29,7 +31,7 @@ class ThreadPool final : public Executor {
                    const std::function<void(size_t, size_t, size_t)>& body) override;
 
  private:
-  explicit ThreadPool(size_t threads);
+  ThreadPool() = default;
   void WorkerLoop(size_t worker);
   // Waits until the number of loops started differs from `seen`, and returns it.
   uint64_t AwaitLoop(uint64_t seen);
@@ -50,6 +52,7 @@ class ThreadPool final : public Executor {
   const std::function<void(size_t, size_t, size_t)>* body_ = nullptr;
   size_t n_ = 0, range_ = 1;
   std::atomic<size_t> next_{0};
+  std::exception_ptr error_;  // the first that a body threw; under mutex_ while anybody is inside
 };
 
 // Processors this process may run on (its affinity mask).

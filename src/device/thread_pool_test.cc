@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
+#include <new>
 #include <numeric>
 
 namespace tq {
@@ -35,6 +37,25 @@ TEST(ThreadPoolTest, ManyShortLoops) {
     });
   }
   for (size_t i = 0; i < sums.size(); ++i) EXPECT_EQ(sums[i], 2000 * i);
+}
+
+// Robustness case 68: memory that runs out in any thread ends the loop, not the process.
+TEST(ThreadPoolTest, ExceptionsReachTheCaller) {
+  for (size_t threads = 1; threads <= 4; ++threads) {
+    auto pool = ThreadPool::Create(threads);
+    ASSERT_TRUE(pool.ok());
+    for (size_t bad = 0; bad < 200; ++bad) {
+      const auto run = [&] {
+        (*pool)->ParallelFor(200, 1, [&](size_t begin, size_t end, size_t) {
+          if (begin <= bad && bad < end) throw std::bad_alloc();
+        });
+      };
+      EXPECT_THROW(run(), std::bad_alloc);
+    }
+    std::atomic<size_t> done{0};
+    (*pool)->ParallelFor(200, 1, [&](size_t begin, size_t end, size_t) { done += end - begin; });
+    EXPECT_EQ(done, 200u);
+  }
 }
 
 TEST(ThreadPoolTest, RefusesAbsurdCounts) {

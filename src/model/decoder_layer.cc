@@ -64,7 +64,7 @@ Status DecoderLayer::Forward(const ForwardContext& context, KvCache& cache, uint
                              float* hidden, uint64_t n, const InputObserver& observer) {
   const uint64_t start = cache.length();
   if (layer >= cache.layers()) {
-    return InvalidArgument("layer {}: the KV cache has only {} layers", layer, cache.layers());
+    return InvalidArgument("the KV cache has {} layers, none of them {}", cache.layers(), layer);
   }
   if (n > cache.capacity() - start) {
     return InvalidArgument("positions {} to {}: the KV cache holds only {}", start, start + n,
@@ -74,9 +74,9 @@ Status DecoderLayer::Forward(const ForwardContext& context, KvCache& cache, uint
     const uint64_t size = count * config_.hidden_size;
     const uint64_t bad = FirstNonFinite(x, size);
     if (bad == size) return OkStatus();
-    return DataLoss("layer {}: after its {} the hidden state of position {} has {} at {} of {}",
-                    layer, part, base + bad / config_.hidden_size, x[bad],
-                    bad % config_.hidden_size, config_.hidden_size);
+    return DataLoss("after its {} the hidden state of position {} has {} at {} of {}", part,
+                    base + bad / config_.hidden_size, x[bad], bad % config_.hidden_size,
+                    config_.hidden_size);
   };
   for (uint64_t done = 0; done < n;) {
     const uint64_t count = std::min(n - done, workspace_->chunk());

@@ -52,9 +52,11 @@ class DecoderLayer {
                std::shared_ptr<LayerWorkspace> workspace = nullptr);
 
   // hidden: float [n, hidden] at positions cache.length() .. + n; writes this layer's keys
-  // and values into the cache (the caller advances the cache's length after all layers).
+  // and values into layer `layer` of the cache (the caller advances the cache's length after
+  // all layers).
   // Errors: positions beyond the cache's capacity, a layer that it lacks, and values that
-  // are not finite (DataLoss naming the layer), in which case `hidden` is of no use.
+  // are not finite (DataLoss), in which case `hidden` is of no use. The caller, who knows which
+  // layer of the model this is, adds that.
   Status Forward(const ForwardContext& context, KvCache& cache, uint32_t layer, float* hidden,
                  uint64_t n, const InputObserver& observer = nullptr);
 

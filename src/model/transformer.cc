@@ -248,6 +248,7 @@ Status Transformer::Run(const ForwardContext& context, KvCache& cache,
     Status status;
     for (uint32_t i = 0; i < config_.num_layers && status.ok(); ++i) {
       status = impl_->layers[i]->Forward(context, cache, i, hidden, count);
+      if (!status.ok()) status = status.WithContext(fmt::format("layer {}", i));
     }
     if (status.ok()) {
       cache.Advance(count);
