@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <cerrno>
 #include <chrono>
 #include <cstdio>
 
@@ -45,9 +46,9 @@ Status WriteJson(const std::string& file, const nlohmann::ordered_json& object) 
   const std::string text =
       object.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n";
   if (file == "-") {
-    std::fwrite(text.data(), 1, text.size(), stdout);
-    std::fflush(stdout);
-    return OkStatus();
+    const bool written = std::fwrite(text.data(), 1, text.size(), stdout) == text.size();
+    if (written && std::fflush(stdout) == 0) return OkStatus();
+    return IoError("writing to standard output", errno);
   }
   return WriteFileAtomically(file, text);
 }

@@ -1,6 +1,7 @@
 // The program `tq`. Exit codes: 0 done, 1 failed (one line on standard error), 2 usage.
 #include <fmt/format.h>
 
+#include <cerrno>
 #include <csignal>
 #include <cstdio>
 #include <exception>
@@ -14,6 +15,13 @@
 namespace {
 
 constexpr int kExitDone = 0, kExitFailed = 1, kExitUsage = 2;
+
+// Results that did not arrive (on a full disk behind a redirection, say) are no success.
+tq::Status FlushOutput() {
+  if (std::fflush(stdout) != 0) return tq::IoError("writing to standard output", errno);
+  if (std::ferror(stdout) == 0) return tq::OkStatus();
+  return tq::Status(tq::StatusCode::kIo, "writing to standard output failed");
+}
 
 int Main(int argc, char** argv) {
   CLI::App app{
@@ -48,6 +56,7 @@ int Main(int argc, char** argv) {
       if (command->subcommand()->parsed()) status = command->Run();
     }
   }
+  if (status.ok()) status = FlushOutput();
   if (status.ok()) return kExitDone;
   fmt::print(stderr, "tq: {}\n", status.message());
   return kExitFailed;

@@ -1,5 +1,5 @@
-// Long jobs: stopped, killed, resumed, refused. robustness classes 62 to 70.
-#include <sys/stat.h>
+// Long jobs: stopped, killed, resumed, refused, and short of disk or memory.
+#include <sys/file.h>
 
 #include "program/program.h"
 
@@ -12,7 +12,7 @@ TEST_F(ProgramTest, SameBytesForAnyNumberOfThreads) {
   EXPECT_EQ(FolderContents(folder_ / "one"), FolderContents(folder_ / "three"));
 }
 
-// Class 64: killed at many moments, then resumed.
+// Robustness case 64: killed at many moments, then resumed.
 TEST_F(ProgramTest, KilledAndResumedGivesTheSameBytes) {
   const auto start = std::chrono::steady_clock::now();
   TqJson(Quantize("straight", "2.25"));
@@ -32,6 +32,7 @@ TEST_F(ProgramTest, KilledAndResumedGivesTheSameBytes) {
   EXPECT_EQ(FolderContents(folder_ / "straight"), FolderContents(folder_ / "resumed"));
 }
 
+// Robustness case 67.
 TEST_F(ProgramTest, ExistingOutputIsRefused) {
   TqJson(Quantize("out", "2"));
   const auto before = FolderContents(folder_ / "out");
@@ -39,17 +40,29 @@ TEST_F(ProgramTest, ExistingOutputIsRefused) {
   EXPECT_EQ(FolderContents(folder_ / "out"), before);
 }
 
+// Robustness case 67.
 TEST_F(ProgramTest, OutputMayNotBeTheInput) {
   const auto before = FolderContents(folder_ / "hf");
   ExpectFailure(Tq(Quantize("hf", "2", {"--quiet"})), {"hf"});
   EXPECT_EQ(FolderContents(folder_ / "hf"), before);
 }
 
+// Robustness case 66: what another process holds is left alone.
+TEST_F(ProgramTest, SecondWriterIsRefused) {
+  std::filesystem::create_directory(folder_ / "out.work");
+  const int lock = open((folder_ / "out.work/lock").c_str(), O_RDWR | O_CREAT, 0644);
+  ASSERT_EQ(flock(lock, LOCK_EX), 0);
+  ExpectFailure(Tq(Quantize("out", "2", {"--quiet", "--fresh"})), {"out.work", "another process"});
+  EXPECT_FALSE(std::filesystem::exists(folder_ / "out"));
+  close(lock);
+  EXPECT_EQ(Tq(Quantize("out", "2", {"--quiet"})).exit_code, 0);
+}
+
 TEST_F(ProgramTest, MissingParentFolderIsNamed) {
   ExpectFailure(Tq(Quantize("absent/out", "2", {"--quiet"})), {"absent"});
 }
 
-// Class 65: another job's work folder.
+// Robustness case 65: another job's work folder.
 TEST_F(ProgramTest, WorkOfAnotherJobIsRefused) {
   // Stopped later and later, until a run leaves finished parts behind.
   ProcessOptions stop;
@@ -77,8 +90,8 @@ TEST_F(ProgramTest, WorkOfAnotherJobIsRefused) {
   EXPECT_EQ(Tq(arguments).exit_code, 0);
 }
 
-// Classes 62 and 63: writes that fail, at the parts and at the file made of them, leave nothing
-// at the final name, and what was done before is kept.
+// Robustness case 62, case 63: writes that fail, at the parts and at the file made of them, leave
+// nothing at the final name, and what was done before is kept.
 TEST_F(ProgramTest, FullDiskIsAnErrorThatCanBeResumed) {
   TqJson(Quantize("straight", "3"));
   const uint64_t size = std::filesystem::file_size(folder_ / "straight/model.safetensors");
@@ -93,8 +106,8 @@ TEST_F(ProgramTest, FullDiskIsAnErrorThatCanBeResumed) {
   EXPECT_FALSE(std::filesystem::exists(folder_ / "out.work"));
 }
 
-// Class 68: memory that runs out is one line and exit code 1.
 #if !defined(TQ_SANITIZED)  // the sanitizers reserve terabytes of address space
+// Robustness case 68: memory that runs out is one line and exit code 1.
 TEST_F(ProgramTest, TooLittleMemoryIsAnError) {
   WriteHuggingFace(MakeTinyModel({.hidden = 256, .intermediate = 1024, .layers = 1}),
                    folder_ / "wide");
@@ -104,6 +117,29 @@ TEST_F(ProgramTest, TooLittleMemoryIsAnError) {
   options.address_space_limit = uint64_t{32} << 20;
   ExpectFailure(Tq(arguments, options), {});
   EXPECT_FALSE(std::filesystem::exists(folder_ / "out"));
+}
+
+// Robustness case 68: wherever memory runs out, in whatever thread.
+TEST_F(ProgramTest, AnyAmountOfMemoryGivesAResultOrAnError) {
+  TqJson(Quantize("packed", "2"));
+  for (uint64_t mib = 24; mib <= 256; mib += mib / 6) {
+    ProcessOptions options;
+    options.address_space_limit = mib << 20;
+    for (const std::vector<std::string>& arguments :
+         {Quantize("out", "2", {"--quiet", "--threads", "3"}),
+          std::vector<std::string>{"generate", Path("packed"), "-p", "the", "-n", "4"}}) {
+      const ProcessResult result = Tq(arguments, options);
+      if (result.exit_code != 0) ExpectFailure(result, {});
+      std::filesystem::remove_all(folder_ / "out");
+    }
+  }
+}
+
+// Robustness case 68: a stack of some MiB for each of them is more than there is.
+TEST_F(ProgramTest, MoreThreadsThanMemoryIsAnError) {
+  ProcessOptions options;
+  options.address_space_limit = uint64_t{512} << 20;
+  ExpectFailure(Tq({"bench", Path("hf"), "--threads", "1000"}, options), {"threads 1000"});
 }
 #endif
 

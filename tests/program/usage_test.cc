@@ -43,11 +43,25 @@ TEST_F(ProgramTest, UnsupportedIsaNamesTheSupportedOnes) {
   ExpectFailure(Tq({"inspect", Path("hf")}, options), {"sse9", "reference"});
 }
 
+// Robustness case 69: the portable level runs anywhere; any other runs or is refused by name.
+TEST_F(ProgramTest, EveryInstructionSetRunsOrIsRefused) {
+  TqJson(Quantize("out", "2"));
+  for (const std::string isa : {"reference", "avx2", "avx2vnni", "avx512"}) {
+    ProcessOptions options;
+    options.environment = {"TQ_FORCE_ISA=" + isa};
+    const ProcessResult run = Tq({"generate", Path("out"), "-p", "the", "-n", "8"}, options);
+    if (run.exit_code != 0) {
+      ASSERT_NE(isa, "reference") << run.err;
+      ExpectFailure(run, {"TQ_FORCE_ISA=" + isa, "supported here are reference"});
+    }
+  }
+}
+
 TEST_F(ProgramTest, AbsurdThreadCountIsRefused) {
   ExpectFailure(Tq({"bench", Path("hf"), "--threads", "1000000"}), {"1000000", "1024"});
 }
 
-// robustness class 36: pickle files, by name and by magic.
+// Robustness case 36: pickle files, by name and by magic.
 TEST_F(ProgramTest, PickleIsRefused) {
   std::filesystem::create_directory(folder_ / "pickle");
   std::filesystem::copy(folder_ / "hf" / "config.json", folder_ / "pickle" / "config.json");
@@ -55,6 +69,17 @@ TEST_F(ProgramTest, PickleIsRefused) {
   ExpectFailure(Tq({"inspect", Path("pickle")}), {"pickle"});
   std::ofstream(folder_ / "model.gguf") << std::string("\x80\x02}q\x00.", 6);
   ExpectFailure(Tq({"inspect", Path("model.gguf")}), {"model.gguf"});
+}
+
+// Robustness case 62: results that do not reach standard output are no success.
+TEST_F(ProgramTest, FullStandardOutputIsAnError) {
+  ProcessOptions full;
+  full.output = "/dev/full";
+  ExpectFailure(Tq({"inspect", Path("hf")}, full), {"No space left"});
+  ExpectFailure(Tq({"generate", Path("hf"), "-p", "the", "-n", "4"}, full), {"standard output"});
+  const ProcessResult json = Tq({"inspect", Path("hf"), "--json", "-"}, full);
+  EXPECT_EQ(json.exit_code, 1);
+  EXPECT_NE(json.err.find("standard output: No space left"), std::string::npos) << json.err;
 }
 
 TEST_F(ProgramTest, InspectCountsEveryByte) {

@@ -29,6 +29,7 @@ struct ProcessResult {
 
 struct ProcessOptions {
   std::string input;                     // standard input
+  std::string output = "out";            // standard output: a path, or "out" to have it back
   std::vector<std::string> environment;  // "NAME=value", added to ours
   // Sends `signal` after so many milliseconds (0: never).
   int signal = SIGKILL;
@@ -58,7 +59,7 @@ inline ProcessResult RunProcess(const std::vector<std::string>& arguments,
       if (fd < 0 || dup2(fd, to) < 0) _exit(127);
     };
     redirect("in", O_RDONLY, STDIN_FILENO);
-    redirect("out", O_WRONLY | O_CREAT, STDOUT_FILENO);
+    redirect(options.output.c_str(), O_WRONLY | O_CREAT, STDOUT_FILENO);
     redirect("err", O_WRONLY | O_CREAT, STDERR_FILENO);
     if (options.address_space_limit > 0) {
       const rlimit limit = {options.address_space_limit, options.address_space_limit};
