@@ -97,7 +97,8 @@ TEST(ModelConfig, RefusesWhatItDoesNotHonour) {
   EXPECT_TRUE(With("torch_dtype", "bfloat16").ok());
 }
 
-TEST(ModelConfig, Class34BrokenConfigs) {
+// Robustness case 34.
+TEST(ModelConfig, BrokenConfigs) {
   for (const char* field : {"vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers",
                             "num_attention_heads"}) {
     json config = Sound();
@@ -121,6 +122,8 @@ TEST(ModelConfig, Class34BrokenConfigs) {
   EXPECT_THAT(With("rope_theta", -10), Fails(kInvalid, "rope_theta is -10"));
   EXPECT_THAT(With("rope_theta", 1e300), Fails(kInvalid, "rope_theta"));
   EXPECT_THAT(With("rope_theta", "NaN"), Fails(kInvalid, "rope_theta"));
+  EXPECT_THAT(ModelConfigFromJson(R"({"rope_theta": NaN})"), Fails(kInvalid, "not JSON"));
+  EXPECT_THAT(ModelConfigFromJson(R"({"rope_theta": 1e400})"), Fails(kInvalid, "1e400"));
   EXPECT_THAT(With("rms_norm_eps", -1), Fails(kInvalid, "rms_norm_eps"));
   EXPECT_THAT(With("rms_norm_eps", 1e300), Fails(kInvalid, "rms_norm_eps"));
   EXPECT_THAT(With("tie_word_embeddings", 1), Fails(kInvalid, "tie_word_embeddings"));
@@ -179,7 +182,8 @@ TEST_F(GgufConfig, Defaults) {
   EXPECT_EQ(config->bos_id, -1);
 }
 
-TEST_F(GgufConfig, Class24Sizes) {
+// Robustness case 24.
+TEST_F(GgufConfig, Sizes) {
   EXPECT_THAT(WithUint("llama.block_count", 0), Fails(kInvalid, "layers is 0"));
   EXPECT_THAT(WithUint("llama.block_count", 1u << 31), Fails(kInvalid, "2147483648"));
   EXPECT_THAT(WithUint("llama.attention.head_count", 0), Fails(kInvalid, "head_count is 0"));
@@ -205,7 +209,8 @@ TEST_F(GgufConfig, Class24Sizes) {
   }
 }
 
-TEST_F(GgufConfig, Class25SpecialTokens) {
+// Robustness case 25.
+TEST_F(GgufConfig, SpecialTokens) {
   EXPECT_THAT(WithUint("tokenizer.ggml.bos_token_id", 300), Fails(kInvalid, "bos", "300"));
   EXPECT_THAT(WithUint("tokenizer.ggml.eos_token_id", 0xfffffffe), Fails(kInvalid, "eos_token_id"));
   EXPECT_TRUE(WithUint("tokenizer.ggml.eos_token_id", 0xffffffff).ok());

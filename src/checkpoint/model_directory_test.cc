@@ -71,7 +71,8 @@ TEST(ModelDirectory, SpreadsTensorsOverShards) {
   }
 }
 
-TEST(ModelDirectory, Class67OutputsThatAreRefused) {
+// Robustness case 67.
+TEST(ModelDirectory, OutputsThatAreRefused) {
   TempFolder folder;
   const TinyModel tiny = MakeTinyModel({.layers = 1});
   WriteHuggingFace(tiny, folder / "in");
@@ -107,7 +108,8 @@ void InChild(Body body) {
   EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0) << "child status " << status;
 }
 
-TEST(ModelDirectory, Class62FullDiskLeavesNothing) {
+// Robustness case 62.
+TEST(ModelDirectory, FullDiskLeavesNothing) {
   TempFolder folder;
   // A limit on the size of files fails writes as a full disk does, at any point of the data.
   for (const rlim_t limit : {1u, 100u, 500u, 3000u}) {
@@ -122,7 +124,8 @@ TEST(ModelDirectory, Class62FullDiskLeavesNothing) {
   }
 }
 
-TEST(ModelDirectory, Class67ReadOnlyFolder) {
+// Robustness case 67.
+TEST(ModelDirectory, ReadOnlyFolder) {
   if (geteuid() == 0) {
     // Root may write anywhere but here.
     EXPECT_THAT(WriteModelDirectory("/proc/out", "", Sample()),

@@ -227,7 +227,25 @@ TEST_P(PackedModelTest, BrokenConfigs) {
   EXPECT_THAT(PackedModel::Open(folder_ / "out"), Fails(kInvalid, "quantization_config"));
 }
 
-TEST_P(PackedModelTest, Class15And70DamagedFiles) {
+// Robustness case 42: the numbers of a compressed model, too, are checked when it is opened.
+TEST_P(PackedModelTest, NonFiniteValues) {
+  const PackedModelContents sound = Contents(model_, GetParam());
+  const std::string scale = GetParam() == "rtn" ? "lm_head.zero" : "lm_head.out_scale";
+  for (const std::string& name : {std::string("model.norm.weight"), scale}) {
+    PackedModelContents contents = sound;
+    const auto at = std::find_if(contents.tensors.begin(), contents.tensors.end(),
+                                 [&](const OutputTensor& t) { return t.name == name; });
+    ASSERT_NE(at, contents.tensors.end());
+    std::vector<uint8_t> bytes(at->tensor.data(), at->tensor.data() + at->tensor.num_bytes());
+    bytes.back() = 0x7f;  // the highest bits of the last number: NaN, as half and as float
+    bytes[bytes.size() - 2] = 0xc0;
+    at->tensor = *Tensor::FromBytes(at->tensor.dtype(), at->tensor.shape(), bytes);
+    EXPECT_THAT(Write(contents), Fails(kDataLoss, name.substr(0, name.rfind('.')).c_str()));
+  }
+}
+
+// Robustness case 15, case 70.
+TEST_P(PackedModelTest, DamagedFiles) {
   const auto opened = Write(Contents(model_, GetParam()));
   ASSERT_TRUE(opened.ok());
   const fs::path file = folder_ / "out/model.safetensors";

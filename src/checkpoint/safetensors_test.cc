@@ -75,14 +75,16 @@ TEST_F(Safetensors, WritesWhatItReads) {
               Fails(kInvalid, "'a' twice"));
 }
 
-TEST_F(Safetensors, Class1FileTooShort) {
+// Robustness case 1.
+TEST_F(Safetensors, FileTooShort) {
   EXPECT_THAT(Open(""), Fails(kDataLoss, "empty"));
   EXPECT_THAT(Open("1234567"), Fails(kDataLoss, "x.safetensors", "7 bytes"));
   EXPECT_THAT(SafetensorsFile::Open(folder_ / "absent"), Fails(kNotFound, "absent"));
   EXPECT_THAT(SafetensorsFile::Open(folder_.path()), Fails(kInvalid, "not a regular file"));
 }
 
-TEST_F(Safetensors, Class2HeaderLength) {
+// Robustness case 2.
+TEST_F(Safetensors, HeaderLength) {
   for (const uint64_t length : {uint64_t{0}, uint64_t{1}, uint64_t{3}, uint64_t{100'000'001},
                                 uint64_t{1} << 63, ~uint64_t{0}, ~uint64_t{0} - 7}) {
     std::string file = File("{}");
@@ -90,18 +92,27 @@ TEST_F(Safetensors, Class2HeaderLength) {
     EXPECT_THAT(Open(file), Fails(kInvalid, "header of " + std::to_string(length))) << length;
   }
   EXPECT_TRUE(Open(File("{}")).ok());
+  // Above the limit, though the file is as long as it says (holes: it takes no disk).
+  WriteText(folder_ / "x.safetensors", std::string("\x01\xe1\xf5\x05\0\0\0\0", 8));
+  fs::resize_file(folder_ / "x.safetensors", 8 + 100'000'001);
+  EXPECT_THAT(SafetensorsFile::Open(folder_ / "x.safetensors"),
+              Fails(kInvalid, "header of 100000001", "100000000"));
 }
 
-TEST_F(Safetensors, Class3NotJson) {
+// Robustness case 3.
+TEST_F(Safetensors, NotJson) {
   for (const std::string header : {"xx", "[]", "{", "{\"a\"}", "{\"\xff\": 1}", "\xef\xbb\xbf{}",
                                    "{} {}", "null", "  {}", "{\"a\":{\"dtype\":\"F32\",}}"}) {
     EXPECT_THAT(Open(File(header)), Fails(kInvalid, "x.safetensors")) << header;
   }
   EXPECT_THAT(Open(File(std::string("{}\0", 3))), Fails(kInvalid, "not JSON"));
+  EXPECT_THAT(Open(File("{\"\xff\":{\"dtype\":\"U8\",\"shape\":[0],\"data_offsets\":[0,0]}}")),
+              Fails(kInvalid, "not JSON"));
   EXPECT_TRUE(Open(File("{}   ")).ok());
 }
 
-TEST_F(Safetensors, Class4DeepNesting) {
+// Robustness case 4.
+TEST_F(Safetensors, DeepNesting) {
   const std::string open(1'000'000, '['), objects = [] {
     std::string text;
     for (int i = 0; i < 1'000'000; ++i) text += "{\"a\":";
@@ -115,7 +126,8 @@ TEST_F(Safetensors, Class4DeepNesting) {
 
 constexpr std::string_view kA = R"("a":{"dtype":"U8","shape":[4],"data_offsets":[0,4]})";
 
-TEST_F(Safetensors, Class5DuplicateNames) {
+// Robustness case 5.
+TEST_F(Safetensors, DuplicateNames) {
   const std::string a(kA);
   EXPECT_TRUE(Parse("{" + a + "}", 4).ok());
   EXPECT_THAT(Parse("{" + a + "," + a + "}", 4), Fails(kInvalid, "duplicate", "'a'"));
@@ -126,7 +138,8 @@ TEST_F(Safetensors, Class5DuplicateNames) {
               Fails(kInvalid, "duplicate field 'shape'"));
 }
 
-TEST_F(Safetensors, Class6OffsetsTileTheData) {
+// Robustness case 6.
+TEST_F(Safetensors, OffsetsTileTheData) {
   const auto two = [this](const char* first, const char* second, uint64_t bytes) {
     return Parse(fmt::format(R"({{"a":{{"dtype":"U8","shape":[4],"data_offsets":{}}},)"
                              R"("b":{{"dtype":"U8","shape":[4],"data_offsets":{}}}}})",
@@ -145,7 +158,8 @@ TEST_F(Safetensors, Class6OffsetsTileTheData) {
   EXPECT_THAT(Parse("{}", 1), Fails(kInvalid, "1 bytes after"));
 }
 
-TEST_F(Safetensors, Class7ShapeOverflow) {
+// Robustness case 7.
+TEST_F(Safetensors, ShapeOverflow) {
   for (const char* shape : {"[4294967296,4294967296]", "[9223372036854775808,2]",
                             "[4611686018427387904,1]", "[18446744073709551615]"}) {
     EXPECT_THAT(
@@ -160,7 +174,8 @@ TEST_F(Safetensors, Class7ShapeOverflow) {
               Fails(kInvalid, "more than 16"));
 }
 
-TEST_F(Safetensors, Class8SizeMismatch) {
+// Robustness case 8.
+TEST_F(Safetensors, SizeMismatch) {
   EXPECT_THAT(Parse(R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,7]}})", 7),
               Fails(kInvalid, "'a'", "[0, 7)", "8 bytes"));
   EXPECT_THAT(Parse(R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0]}})", 8),
@@ -172,7 +187,8 @@ TEST_F(Safetensors, Class8SizeMismatch) {
   EXPECT_THAT(Parse(R"({"a":{"shape":[2],"data_offsets":[0,8]}})", 8), Fails(kInvalid, "missing"));
 }
 
-TEST_F(Safetensors, Class9NumbersThatAreNoSizes) {
+// Robustness case 9.
+TEST_F(Safetensors, NumbersThatAreNoSizes) {
   for (const char* number : {"-1", "1.5", "1e400", "-0.0", "4.0", "99999999999999999999", "null",
                              "true", "\"4\"", "[4]", "{}"}) {
     EXPECT_THAT(
@@ -188,7 +204,8 @@ TEST_F(Safetensors, Class9NumbersThatAreNoSizes) {
   }
 }
 
-TEST_F(Safetensors, Class10UnknownDtypeOrField) {
+// Robustness case 10, case 45 (8-bit floats).
+TEST_F(Safetensors, UnknownDtypeOrField) {
   for (const char* dtype : {"F8_E4M3", "f32", "", "COMPLEX64"}) {
     EXPECT_THAT(
         Parse(fmt::format(R"({{"a":{{"dtype":"{}","shape":[4],"data_offsets":[0,4]}}}})", dtype),
@@ -203,7 +220,8 @@ TEST_F(Safetensors, Class10UnknownDtypeOrField) {
   EXPECT_TRUE(Parse(R"({"__metadata__":{"format":"pt"}})", 0).ok());
 }
 
-TEST_F(Safetensors, Class11ZeroDimensionsAndScalars) {
+// Robustness case 11.
+TEST_F(Safetensors, ZeroDimensionsAndScalars) {
   EXPECT_TRUE(Parse(R"({"a":{"dtype":"F32","shape":[0,5],"data_offsets":[0,0]}})", 0).ok());
   EXPECT_TRUE(Parse(R"({"a":{"dtype":"F32","shape":[],"data_offsets":[0,4]}})", 4).ok());
   EXPECT_THAT(Parse(R"({"a":{"dtype":"F32","shape":[],"data_offsets":[0,0]}})", 0),
@@ -214,7 +232,8 @@ TEST_F(Safetensors, Class11ZeroDimensionsAndScalars) {
                   .ok());
 }
 
-TEST_F(Safetensors, Class12ManyTensorsAndLongNames) {
+// Robustness case 12.
+TEST_F(Safetensors, ManyTensorsAndLongNames) {
   std::vector<OutputTensor> tensors;
   for (int i = 0; i < 100'000; ++i) {
     tensors.push_back({fmt::format("model.layers.{}.weight", i), Bytes("x")});
@@ -265,7 +284,8 @@ TEST_F(SafetensorsShards, ReadsAllShards) {
                                             fs::file_size(folder_ / "two.safetensors"));
 }
 
-TEST_F(SafetensorsShards, Class13NamesThatAreNoShards) {
+// Robustness case 13.
+TEST_F(SafetensorsShards, NamesThatAreNoShards) {
   for (const char* name : {"../../etc/x", "/dev/zero", "../one.safetensors", "sub/one.safetensors",
                            "", ".", ".safetensors", "one.bin", "..", "/etc/passwd.safetensors",
                            "a\\\\b.safetensors", "one\\u0000.safetensors"}) {
@@ -280,7 +300,8 @@ TEST_F(SafetensorsShards, Class13NamesThatAreNoShards) {
               Fails(kInvalid, "duplicate key 'a'"));
 }
 
-TEST_F(SafetensorsShards, Class13SpecialFiles) {
+// Robustness case 13.
+TEST_F(SafetensorsShards, SpecialFiles) {
   ASSERT_EQ(mkfifo((folder_ / "fifo.safetensors").c_str(), 0600), 0);
   EXPECT_THAT(OpenIndex(R"({"a":"fifo.safetensors"})"), Fails(kInvalid, "not a regular file"));
   fs::create_symlink("/dev/zero", folder_ / "zero.safetensors");
@@ -295,7 +316,8 @@ TEST_F(SafetensorsShards, Class13SpecialFiles) {
   EXPECT_THAT(SafetensorsDirectory::Open(folder_.path()), Fails(kInvalid, "not a regular file"));
 }
 
-TEST_F(SafetensorsShards, Class14MissingAndDoubledTensors) {
+// Robustness case 14.
+TEST_F(SafetensorsShards, MissingAndDoubledTensors) {
   EXPECT_THAT(OpenIndex(R"({"a":"one.safetensors","b":"absent.safetensors"})"),
               Fails(kNotFound, "absent.safetensors"));
   EXPECT_THAT(OpenIndex(R"({"a":"one.safetensors","b":"one.safetensors"})"),
@@ -308,7 +330,8 @@ TEST_F(SafetensorsShards, Class14MissingAndDoubledTensors) {
               Fails(kInvalid, "two.safetensors", "'a'", "another shard"));
 }
 
-TEST_F(SafetensorsShards, Class15FileShrinksWhileRead) {
+// Robustness case 15.
+TEST_F(SafetensorsShards, FileShrinksWhileRead) {
   const fs::path path = folder_ / "big.safetensors";
   ASSERT_TRUE(WriteSafetensors(path, {{"a", Bytes(std::string(1 << 20, 'x'))}}).ok());
   const auto file = SafetensorsFile::Open(path);
@@ -317,6 +340,23 @@ TEST_F(SafetensorsShards, Class15FileShrinksWhileRead) {
   EXPECT_THAT((*file)->Get("a"), Fails(kDataLoss, "big.safetensors"));
   EXPECT_THAT((*file)->Copy("a"), Fails(kDataLoss, "big.safetensors"));
   EXPECT_THAT(SafetensorsFile::Open(path), Fails(kInvalid, "header of"));
+}
+
+// Robustness case 15: what was checked is a copy, so a new header under it changes nothing.
+TEST_F(SafetensorsShards, FileIsRewrittenWhileRead) {
+  const fs::path path = folder_ / "big.safetensors";
+  ASSERT_TRUE(WriteSafetensors(path, {{"a", Bytes(std::string(1 << 20, 'x'))}}).ok());
+  const auto file = SafetensorsFile::Open(path);
+  ASSERT_TRUE(file.ok());
+  const std::string other(fs::file_size(path), '\xff');
+  std::fstream(path, std::ios::in | std::ios::out | std::ios::binary) << other;
+  const auto copy = (*file)->Copy("a");
+  ASSERT_TRUE(copy.ok()) << copy.status().message();
+  EXPECT_EQ(copy->num_bytes(), 1u << 20);
+  EXPECT_EQ((*file)->Get("a")->data()[(1 << 20) - 1], 0xff);
+  std::ofstream(path, std::ios::app) << "more";
+  EXPECT_THAT((*file)->Get("a"), Fails(kDataLoss, "big.safetensors", "changed"));
+  EXPECT_THAT(SafetensorsFile::Open(path), Fails(kInvalid, "header of 18446744073709551615"));
 }
 
 }  // namespace

@@ -3,14 +3,20 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <cmath>
 #include <filesystem>
+#include <string>
+#include <vector>
 
+#include "../../tests/support/faulty_calls.h"
 #include "base/file_io.h"
 #include "tensor/mapped_file.h"
 
 namespace tq {
 namespace {
+
+using testing::read_faults;
 
 TEST(DTypeTest, EveryHalfSurvivesTheRoundTrip) {
   for (uint32_t h = 0; h < 65536; ++h) {
@@ -55,6 +61,39 @@ TEST(TensorTest, ConvertsFloatingTypes) {
   EXPECT_EQ(ConvertToFloat(ints->view(), out).code(), StatusCode::kUnimplemented);
 }
 
+// Robustness case 68.
+TEST(TensorTest, MemoryThatCannotBeHadIsAnError) {
+  std::vector<uint64_t> sizes = {UINT64_MAX, UINT64_MAX - 63};
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)  // their malloc aborts
+  sizes.push_back(uint64_t{1} << 60);
+#endif
+  for (const uint64_t bytes : sizes) {
+    const auto memory = AllocateAligned(bytes, "tensor 'x'");
+    EXPECT_EQ(memory.status().code(), StatusCode::kResourceExhausted);
+    EXPECT_NE(memory.status().message().find("tensor 'x'"), std::string::npos);
+    EXPECT_NE(memory.status().message().find(std::to_string(bytes)), std::string::npos);
+  }
+}
+
+// Robustness case 63.
+TEST(MappedFileTest, ReadsThatFail) {
+  const auto path = std::filesystem::temp_directory_path() / "tq_mapped_file_faults_test";
+  ASSERT_TRUE(WriteFileAtomically(path, "0123456789").ok());
+  const auto file = MappedFile::Open(path);
+  ASSERT_TRUE(file.ok());
+  char bytes[8] = {};
+  read_faults = {{.error = EINTR}, {.most = 3}, {.error = EINTR}, {.most = 1}};
+  ASSERT_TRUE((*file)->ReadAt(1, bytes, 8).ok());
+  EXPECT_EQ(std::string(bytes, 8), "12345678");
+  EXPECT_TRUE(read_faults.empty());
+  read_faults = {{.most = 3}, {.error = EIO}};
+  const Status status = (*file)->ReadAt(0, bytes, 8);
+  EXPECT_EQ(status.code(), StatusCode::kIo);
+  EXPECT_NE(status.message().find(path.string()), std::string::npos) << status.message();
+  std::filesystem::remove(path);
+}
+
+// Robustness case 15.
 TEST(MappedFileTest, NoticesTruncation) {
   const auto path = std::filesystem::temp_directory_path() / "tq_mapped_file_test";
   ASSERT_TRUE(WriteFileAtomically(path, "0123456789").ok());

@@ -135,6 +135,7 @@ TEST(TokenizerGguf, TokenizerJsonGivesTheSame) {
   EXPECT_EQ(*again, *data);
 }
 
+// Robustness case 25, case 28, case 29, case 32.
 TEST(TokenizerGguf, RefusesByName) {
   const auto error = [](const std::function<void(Metadata&)>& change) {
     Metadata metadata = Base();
@@ -167,7 +168,7 @@ TEST(TokenizerGguf, RefusesByName) {
   EXPECT_THAT(error(set("add_eos_token", true)), HasSubstr("add_eos_token is true"));
   EXPECT_THAT(error(set("add_space_prefix", true)), HasSubstr("add_prefix_space together"));
   EXPECT_THAT(error(set("add_bos_token", 1u)), HasSubstr("add_bos_token"));
-  // Class 25: special ids outside the vocabulary.
+  // Special ids outside the vocabulary.
   EXPECT_THAT(error(set("eos_token_id", 262u)), HasSubstr("is 262: the vocabulary has 262 tokens"));
   EXPECT_THAT(error(set("padding_token_id", 0xFFFFFFFFu)), HasSubstr("is 4294967295"));
   EXPECT_THAT(error(type(0, 6)), HasSubstr("byte fallback"));

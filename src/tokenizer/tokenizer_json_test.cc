@@ -1,5 +1,5 @@
 // Reading tokenizer.json and tokenizer_config.json: what is accepted, what is refused and
-// by which words, and hostile files (robustness classes 28 to 32).
+// by which words, and hostile files.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -220,7 +220,7 @@ TEST(TokenizerJson, RefusesOtherTokenizersByName) {
   }
 }
 
-// A regular expression of a file is never compiled: class 30.
+// Robustness case 30: a regular expression of a file is never compiled.
 TEST(TokenizerJson, RefusesRegularExpressions) {
   Json root = Base();
   const std::string nested = std::string(100000, '(') + "a" + std::string(100000, ')');
@@ -231,6 +231,7 @@ TEST(TokenizerJson, RefusesRegularExpressions) {
   ExpectError(Read(root), "type 'Split'");
 }
 
+// Robustness case 29.
 TEST(TokenizerJson, HostileVocabularies) {
   const auto with = [](const std::function<void(Json&)>& change) {
     Json root = Base();
@@ -257,6 +258,7 @@ TEST(TokenizerJson, HostileVocabularies) {
   ExpectError(with([](Json& j) { j["model"]["vocab"] = Json::array({1}); }), "");
 }
 
+// Robustness case 28.
 TEST(TokenizerJson, HostileMerges) {
   const auto with = [](const Json& merge) {
     Json root = Base();
@@ -284,6 +286,7 @@ TEST(TokenizerJson, HostileMerges) {
   EXPECT_THAT(Tokenizer::Create(*twice).status().message(), HasSubstr("merges 0 and 3"));
 }
 
+// Robustness case 32.
 TEST(TokenizerJson, HostileAddedTokens) {
   const auto with = [](const std::string& content, int64_t id) {
     Json root = Base();

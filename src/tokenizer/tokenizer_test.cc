@@ -180,7 +180,7 @@ double SecondsToEncode(const Tokenizer& tokenizer, const std::string& text,
   return static_cast<double>(std::clock() - start) / CLOCKS_PER_SEC;
 }
 
-// Class 33. The "a"s merge ten times over.
+// Robustness case 33. The "a"s merge ten times over.
 TEST(Tokenizer, LongPromptsTakeNoQuadraticTime) {
   std::vector<std::pair<std::string, std::string>> merges;
   for (size_t size = 1; size <= 512; size *= 2) {
