@@ -103,6 +103,7 @@ TEST(GroupedMatrix, DegenerateGroups) {
   }
 }
 
+// Robustness case 42, case 44.
 TEST(GroupedMatrix, RefusesWhatAScaleCannotHold) {
   std::vector<float> w = RandomWeights(40 * 64, 5);
   InlineExecutor executor;

@@ -12,6 +12,7 @@ TEST(IsaTest, ReferenceIsAlwaysThere) {
   EXPECT_TRUE(IsaSupported(CurrentIsa()));
 }
 
+// Robustness case 69.
 TEST(IsaTest, BadForceIsaNamesTheSupportedLevels) {
   const char* before = std::getenv("TQ_FORCE_ISA");
   const std::string saved = before ? before : "";

@@ -212,7 +212,7 @@ INSTANTIATE_TEST_SUITE_P(All, PackedTransformer,
                                   (std::get<1>(info.param) ? "_tied" : "_separate");
                          });
 
-// A file that shrinks under a running model is an error, not a SIGBUS.
+// Robustness case 15: a file that shrinks under a running model is an error, not a SIGBUS.
 TEST(PackedTransformerFiles, ATruncatedFileIsNoticed) {
   TempFolder folder;
   const Twins twins = MakeTwins(folder / "model", Config(true), "trellis");

@@ -112,6 +112,7 @@ TEST(RoundMatrixTest, SameCodesForAnyNumberOfThreads) {
   EXPECT_EQ(std::memcmp(ra->codes.data(), rb->codes.data(), ra->codes.num_bytes()), 0);
 }
 
+// Robustness case 43.
 TEST(RoundMatrixTest, ZerosAndHugeValuesStayFinite) {
   InlineExecutor executor;
   std::vector<float> zeros(32 * 32), huge(32 * 32);
