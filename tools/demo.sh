@@ -8,6 +8,8 @@ set -euo pipefail
 tq=$(realpath "$1")
 folder=${2:-build/demo}
 readonly windows=16 bits=(4 3 2)
+# Faster than the defaults, with a little more loss.
+readonly quick=(--fast --calibration-tokens 32768)
 mkdir -p "$folder"
 cd "$folder"
 
@@ -29,8 +31,9 @@ fi
 
 for b in "${bits[@]}"; do
   [[ -d smollm2-$b ]] && continue
-  echo "== compressing to $b bits per weight" >&2
-  "$tq" quantize model.gguf -o "smollm2-$b" --bits "$b" --json "quantize-$b.json"
+  echo "== compressing to $b bits per weight (${quick[*]})" >&2
+  "$tq" quantize model.gguf -o "smollm2-$b" --bits "$b" "${quick[@]}" \
+    --json "quantize-$b.json"
 done
 
 echo "== measuring against the original ($windows windows of 512 tokens)" >&2

@@ -134,9 +134,9 @@ TEST(ModelDirectory, ReadOnlyFolder) {
     return;
   }
   TempFolder folder;
-  fs::permissions(folder.path(), fs::perms(0500));
+  fs::permissions(folder.path(), fs::perms::owner_read | fs::perms::owner_exec);
   EXPECT_THAT(WriteModelDirectory(folder / "out", "", Sample()), Fails(StatusCode::kIo, "cannot"));
-  fs::permissions(folder.path(), fs::perms(0700));
+  fs::permissions(folder.path(), fs::perms::owner_all);
 }
 
 TEST(ModelDirectory, ReadsTokenizerFilesThatAreThere) {

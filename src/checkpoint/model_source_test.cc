@@ -13,7 +13,6 @@ namespace tq {
 namespace {
 
 namespace fs = std::filesystem;
-using ::testing::HasSubstr;
 using namespace tq::testing;  // NOLINT: the test support
 
 std::vector<float> Values(const Tensor& tensor) {

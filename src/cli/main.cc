@@ -1,11 +1,13 @@
 // The program `tq`. Exit codes: 0 done, 1 failed (one line on standard error), 2 usage.
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <cerrno>
 #include <csignal>
 #include <cstdio>
 #include <exception>
 #include <new>
+#include <string_view>
 #include <vector>
 
 #include "base/cancel.h"
@@ -21,6 +23,14 @@ tq::Status FlushOutput() {
   if (std::fflush(stdout) != 0) return tq::IoError("writing to standard output", errno);
   if (std::ferror(stdout) == 0) return tq::OkStatus();
   return tq::Status(tq::StatusCode::kIo, "writing to standard output failed");
+}
+
+// Weights are read where the file is mapped. If somebody cuts the file in the middle of a
+// pass, the missing pages raise SIGBUS: an error of the file, not a crash of ours.
+void ExitOnLostPages(int) {
+  constexpr std::string_view kLine = "tq: a model file was cut off while it was in use\n";
+  [[maybe_unused]] const auto written = write(STDERR_FILENO, kLine.data(), kLine.size());
+  _exit(kExitFailed);
 }
 
 int Main(int argc, char** argv) {
@@ -52,6 +62,7 @@ int Main(int argc, char** argv) {
     tq::InstallCancelHandlers();
     // A write above the file size limit then fails like one on a full disk.
     std::signal(SIGXFSZ, SIG_IGN);
+    std::signal(SIGBUS, ExitOnLostPages);
     for (auto& command : commands) {
       if (command->subcommand()->parsed()) status = command->Run();
     }

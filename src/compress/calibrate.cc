@@ -68,27 +68,35 @@ StatusOr<std::vector<HessianSum>> CalibrationStream::RunLayer(const std::set<std
     sums.push_back(std::move(sum));
     roles.push_back(group.role);
   }
-  TQ_ASSIGN_OR_RETURN(const std::unique_ptr<DecoderLayer> layer,
-                      LoadFloatLayer(*source_, next_layer_, workspace_));
   Status observed;
   const InputObserver observer = [&](GroupRole role, const float* x, uint64_t n, uint64_t) {
     for (size_t i = 0; i < sums.size(); ++i) {
       if (roles[i] == role && observed.ok()) observed = sums[i].Add(x, n, executor);
     }
   };
+  for (const LayerPart part : {LayerPart::kAttention, LayerPart::kMlp}) {
+    const Status ran = RunHalf(part, observer, executor);
+    TQ_RETURN_IF_ERROR(observed);  // it says more than what the layer then found
+    TQ_RETURN_IF_ERROR(ran);
+  }
+  ++next_layer_;
+  return sums;
+}
+
+Status CalibrationStream::RunHalf(LayerPart part, const InputObserver& observer,
+                                  Executor& executor) {
+  TQ_ASSIGN_OR_RETURN(const std::unique_ptr<DecoderLayer> layer,
+                      LoadFloatLayer(*source_, next_layer_, workspace_, part));
   ForwardContext context;
   context.executor = &executor;
   for (uint64_t window = 0; window < tokens_.windows(); ++window) {
     TQ_RETURN_IF_ERROR(CheckCancelled());
     cache_.Truncate(0);
-    const Status ran =
-        layer->Forward(context, cache_, 0, WindowStates(window), tokens_.context, observer);
-    TQ_RETURN_IF_ERROR(observed);
     TQ_RETURN_IF_ERROR(
-        ran.WithContext(fmt::format("calibration, layer {}, window {}", next_layer_, window)));
+        layer->Forward(context, cache_, 0, WindowStates(window), tokens_.context, observer)
+            .WithContext(fmt::format("calibration, layer {}, window {}", next_layer_, window)));
   }
-  ++next_layer_;
-  return sums;
+  return OkStatus();
 }
 
 StatusOr<HessianSum> CalibrationStream::HeadInput(Executor& executor) {

@@ -20,8 +20,8 @@
 
 namespace tq {
 
-// In memory at a time: the residual stream of all tokens, one layer in float32 and the
-// Hessians asked for.
+// In memory at a time: the residual stream of all tokens, half a layer (attention or MLP) in
+// float32 and the Hessians asked for.
 class CalibrationStream {
  public:
   // `source` must outlive the stream. States above `memory_limit` bytes are kept in `folder`.
@@ -39,6 +39,7 @@ class CalibrationStream {
   StatusOr<HessianSum> HeadInput(Executor& executor);
 
  private:
+  Status RunHalf(LayerPart part, const InputObserver& observer, Executor& executor);
   CalibrationStream(const ModelSource& source, CalibrationTokens tokens, StateStore states,
                     KvCache cache)
       : source_(&source),

@@ -40,24 +40,25 @@ void LayerWorkspace::Resize(uint64_t positions) {
   if (wide.size() < positions * wide_) wide.resize(positions * wide_);
 }
 
-DecoderLayer::DecoderLayer(const ModelConfig& config, Tensor attention_norm, Tensor mlp_norm,
-                           std::unique_ptr<LinearGroup> qkv, std::unique_ptr<LinearGroup> o,
-                           std::unique_ptr<LinearGroup> gate_up, std::unique_ptr<LinearGroup> down,
-                           std::shared_ptr<LayerWorkspace> workspace)
+DecoderLayer::DecoderLayer(const ModelConfig& config, std::optional<AttentionWeights> attention,
+                           std::optional<MlpWeights> mlp, std::shared_ptr<LayerWorkspace> workspace)
     : config_(config),
-      attention_norm_(std::move(attention_norm)),
-      mlp_norm_(std::move(mlp_norm)),
-      qkv_(std::move(qkv)),
-      o_(std::move(o)),
-      gate_up_(std::move(gate_up)),
-      down_(std::move(down)),
+      attention_(std::move(attention)),
+      mlp_(std::move(mlp)),
       workspace_(std::move(workspace)) {
   if (workspace_ == nullptr) workspace_ = std::make_shared<LayerWorkspace>(config_);
 }
 
 uint64_t DecoderLayer::weight_bytes() const {
-  return attention_norm_.num_bytes() + mlp_norm_.num_bytes() + qkv_->weight_bytes() +
-         o_->weight_bytes() + gate_up_->weight_bytes() + down_->weight_bytes();
+  uint64_t bytes = 0;
+  if (attention_) {
+    bytes += attention_->norm.num_bytes() + attention_->qkv->weight_bytes() +
+             attention_->o->weight_bytes();
+  }
+  if (mlp_) {
+    bytes += mlp_->norm.num_bytes() + mlp_->gate_up->weight_bytes() + mlp_->down->weight_bytes();
+  }
+  return bytes;
 }
 
 Status DecoderLayer::Forward(const ForwardContext& context, KvCache& cache, uint32_t layer,
@@ -84,10 +85,14 @@ Status DecoderLayer::Forward(const ForwardContext& context, KvCache& cache, uint
     float* x = hidden + done * config_.hidden_size;
     workspace_->Resize(count);
     workspace_->rope.Prepare(base, count);
-    Attend(context, cache, layer, base, x, count, observer);
-    TQ_RETURN_IF_ERROR(check(x, count, base, "attention"));
-    Mlp(context, x, count, observer);
-    TQ_RETURN_IF_ERROR(check(x, count, base, "MLP"));
+    if (attention_) {
+      Attend(context, cache, layer, base, x, count, observer);
+      TQ_RETURN_IF_ERROR(check(x, count, base, "attention"));
+    }
+    if (mlp_) {
+      Mlp(context, x, count, observer);
+      TQ_RETURN_IF_ERROR(check(x, count, base, "MLP"));
+    }
     done += count;
   }
   return OkStatus();
@@ -103,10 +108,10 @@ void DecoderLayer::Attend(const ForwardContext& context, KvCache& cache, uint32_
   float* v = k + n * kv_size;
   float* attended = v + n * kv_size;
 
-  RmsNormRows(hidden, attention_norm_.as<float>(), n, config_.hidden_size, config_.rms_norm_eps,
+  RmsNormRows(hidden, attention_->norm.as<float>(), n, config_.hidden_size, config_.rms_norm_eps,
               executor, normed);
   if (observer) observer(GroupRole::kQkv, normed, n, config_.hidden_size);
-  qkv_->Forward(context, normed, n, std::array{q, k, v});
+  attention_->qkv->Forward(context, normed, n, std::array{q, k, v});
 
   ApplyRope(workspace_->rope, q, n, config_.num_heads, config_.head_dim, executor);
   ApplyRope(workspace_->rope, k, n, config_.num_kv_heads, config_.head_dim, executor);
@@ -128,7 +133,7 @@ void DecoderLayer::Attend(const ForwardContext& context, KvCache& cache, uint32_
   Attention(args, executor);
 
   if (observer) observer(GroupRole::kO, attended, n, q_size);
-  o_->Forward(context, attended, n, std::array{normed});
+  attention_->o->Forward(context, attended, n, std::array{normed});
   AddTo(hidden, normed, n * config_.hidden_size, executor);
 }
 
@@ -139,18 +144,19 @@ void DecoderLayer::Mlp(const ForwardContext& context, float* hidden, uint64_t n,
   float* gate = workspace_->wide.data();
   float* up = gate + n * config_.intermediate_size;
 
-  RmsNormRows(hidden, mlp_norm_.as<float>(), n, config_.hidden_size, config_.rms_norm_eps, executor,
-              normed);
+  RmsNormRows(hidden, mlp_->norm.as<float>(), n, config_.hidden_size, config_.rms_norm_eps,
+              executor, normed);
   if (observer) observer(GroupRole::kGateUp, normed, n, config_.hidden_size);
-  gate_up_->Forward(context, normed, n, std::array{gate, up});
+  mlp_->gate_up->Forward(context, normed, n, std::array{gate, up});
   SiluMultiply(gate, up, n * config_.intermediate_size, executor);
   if (observer) observer(GroupRole::kDown, gate, n, config_.intermediate_size);
-  down_->Forward(context, gate, n, std::array{normed});
+  mlp_->down->Forward(context, gate, n, std::array{normed});
   AddTo(hidden, normed, n * config_.hidden_size, executor);
 }
 
 StatusOr<std::unique_ptr<DecoderLayer>> LoadFloatLayer(const ModelSource& source, uint32_t index,
-                                                       std::shared_ptr<LayerWorkspace> workspace) {
+                                                       std::shared_ptr<LayerWorkspace> workspace,
+                                                       LayerPart part) {
   const ModelConfig& config = source.config();
   if (index >= config.num_layers) {
     return InvalidArgument("{}: layer {} of {}", source.path().string(), index, config.num_layers);
@@ -183,18 +189,26 @@ StatusOr<std::unique_ptr<DecoderLayer>> LoadFloatLayer(const ModelSource& source
   };
   const uint64_t q = config.q_size(), kv = config.kv_size(), wide = config.intermediate_size;
   const uint64_t hidden = config.hidden_size;
-  TQ_ASSIGN_OR_RETURN(Tensor attention_norm, norm("input_layernorm"));
-  TQ_ASSIGN_OR_RETURN(Tensor mlp_norm, norm("post_attention_layernorm"));
-  TQ_ASSIGN_OR_RETURN(
-      auto qkv,
-      group({{"self_attn.q_proj", q}, {"self_attn.k_proj", kv}, {"self_attn.v_proj", kv}}, hidden));
-  TQ_ASSIGN_OR_RETURN(auto o, group({{"self_attn.o_proj", hidden}}, q));
-  TQ_ASSIGN_OR_RETURN(auto gate_up,
-                      group({{"mlp.gate_proj", wide}, {"mlp.up_proj", wide}}, hidden));
-  TQ_ASSIGN_OR_RETURN(auto down, group({{"mlp.down_proj", hidden}}, wide));
-  return std::make_unique<DecoderLayer>(config, std::move(attention_norm), std::move(mlp_norm),
-                                        std::move(qkv), std::move(o), std::move(gate_up),
-                                        std::move(down), std::move(workspace));
+  std::optional<AttentionWeights> attention;
+  if (part != LayerPart::kMlp) {
+    attention.emplace();
+    TQ_ASSIGN_OR_RETURN(attention->norm, norm("input_layernorm"));
+    TQ_ASSIGN_OR_RETURN(
+        attention->qkv,
+        group({{"self_attn.q_proj", q}, {"self_attn.k_proj", kv}, {"self_attn.v_proj", kv}},
+              hidden));
+    TQ_ASSIGN_OR_RETURN(attention->o, group({{"self_attn.o_proj", hidden}}, q));
+  }
+  std::optional<MlpWeights> mlp;
+  if (part != LayerPart::kAttention) {
+    mlp.emplace();
+    TQ_ASSIGN_OR_RETURN(mlp->norm, norm("post_attention_layernorm"));
+    TQ_ASSIGN_OR_RETURN(mlp->gate_up,
+                        group({{"mlp.gate_proj", wide}, {"mlp.up_proj", wide}}, hidden));
+    TQ_ASSIGN_OR_RETURN(mlp->down, group({{"mlp.down_proj", hidden}}, wide));
+  }
+  return std::make_unique<DecoderLayer>(config, std::move(attention), std::move(mlp),
+                                        std::move(workspace));
 }
 
 }  // namespace tq

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "base/status.h"
@@ -42,14 +43,23 @@ class LayerWorkspace {
   uint64_t chunk_, hidden_, wide_;
 };
 
+// Norms are float32 [hidden].
+struct AttentionWeights {
+  Tensor norm;
+  std::unique_ptr<LinearGroup> qkv, o;
+};
+struct MlpWeights {
+  Tensor norm;
+  std::unique_ptr<LinearGroup> gate_up, down;
+};
+
 // The residual stream goes in and out in place.
 class DecoderLayer {
  public:
-  // Norms are float32 [hidden]. Without a workspace the layer makes its own.
-  DecoderLayer(const ModelConfig& config, Tensor attention_norm, Tensor mlp_norm,
-               std::unique_ptr<LinearGroup> qkv, std::unique_ptr<LinearGroup> o,
-               std::unique_ptr<LinearGroup> gate_up, std::unique_ptr<LinearGroup> down,
-               std::shared_ptr<LayerWorkspace> workspace = nullptr);
+  // A half without weights is skipped, for callers that hold one half in memory at a time.
+  // Without a workspace the layer makes its own.
+  DecoderLayer(const ModelConfig& config, std::optional<AttentionWeights> attention,
+               std::optional<MlpWeights> mlp, std::shared_ptr<LayerWorkspace> workspace = nullptr);
 
   // hidden: float [n, hidden] at positions cache.length() .. + n; writes this layer's keys
   // and values into layer `layer` of the cache (the caller advances the cache's length after
@@ -69,13 +79,16 @@ class DecoderLayer {
   void Mlp(const ForwardContext& context, float* hidden, uint64_t n, const InputObserver& observer);
 
   ModelConfig config_;
-  Tensor attention_norm_, mlp_norm_;
-  std::unique_ptr<LinearGroup> qkv_, o_, gate_up_, down_;
+  std::optional<AttentionWeights> attention_;
+  std::optional<MlpWeights> mlp_;
   std::shared_ptr<LayerWorkspace> workspace_;
 };
 
-// Layer `index` of the unquantised model, in float32.
+enum class LayerPart { kWhole, kAttention, kMlp };
+
+// Layer `index` of the unquantised model, or a half of it, in float32.
 StatusOr<std::unique_ptr<DecoderLayer>> LoadFloatLayer(
-    const ModelSource& source, uint32_t index, std::shared_ptr<LayerWorkspace> workspace = nullptr);
+    const ModelSource& source, uint32_t index, std::shared_ptr<LayerWorkspace> workspace = nullptr,
+    LayerPart part = LayerPart::kWhole);
 
 }  // namespace tq

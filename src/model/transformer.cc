@@ -166,19 +166,19 @@ class PackedLoader {
     const uint64_t q = config.q_size(), kv = config.kv_size(), wide = config.intermediate_size;
     const uint64_t hidden = config.hidden_size;
     const std::string prefix = fmt::format("model.layers.{}.", index);
-    TQ_ASSIGN_OR_RETURN(Tensor attention_norm, Norm(prefix + "input_layernorm.weight"));
-    TQ_ASSIGN_OR_RETURN(Tensor mlp_norm, Norm(prefix + "post_attention_layernorm.weight"));
+    AttentionWeights attention;
+    TQ_ASSIGN_OR_RETURN(attention.norm, Norm(prefix + "input_layernorm.weight"));
     TQ_ASSIGN_OR_RETURN(
-        auto qkv,
+        attention.qkv,
         Group(prefix, {{"self_attn.q_proj", q}, {"self_attn.k_proj", kv}, {"self_attn.v_proj", kv}},
               hidden));
-    TQ_ASSIGN_OR_RETURN(auto o, Group(prefix, {{"self_attn.o_proj", hidden}}, q));
-    TQ_ASSIGN_OR_RETURN(auto gate_up,
+    TQ_ASSIGN_OR_RETURN(attention.o, Group(prefix, {{"self_attn.o_proj", hidden}}, q));
+    MlpWeights mlp;
+    TQ_ASSIGN_OR_RETURN(mlp.norm, Norm(prefix + "post_attention_layernorm.weight"));
+    TQ_ASSIGN_OR_RETURN(mlp.gate_up,
                         Group(prefix, {{"mlp.gate_proj", wide}, {"mlp.up_proj", wide}}, hidden));
-    TQ_ASSIGN_OR_RETURN(auto down, Group(prefix, {{"mlp.down_proj", hidden}}, wide));
-    return std::make_unique<DecoderLayer>(config, std::move(attention_norm), std::move(mlp_norm),
-                                          std::move(qkv), std::move(o), std::move(gate_up),
-                                          std::move(down), workspace_);
+    TQ_ASSIGN_OR_RETURN(mlp.down, Group(prefix, {{"mlp.down_proj", hidden}}, wide));
+    return std::make_unique<DecoderLayer>(config, std::move(attention), std::move(mlp), workspace_);
   }
 
  private:

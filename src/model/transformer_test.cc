@@ -331,6 +331,27 @@ TEST(DecoderLayer, RunsAloneWithObservers) {
   }
 }
 
+TEST(DecoderLayer, HalvesOneAfterTheOtherGiveTheWhole) {
+  const MemorySource source = RandomSource(SmallConfig(), 18);
+  const ModelConfig& c = source.config();
+  constexpr uint64_t kPositions = 9;
+  Random random(19, "hidden");
+  std::vector<float> whole(kPositions * c.hidden_size);
+  for (float& value : whole) value = static_cast<float>(random.NextNormal());
+  std::vector<float> halves = whole;
+  KvCache cache = *KvCache::Create(c, 1, kPositions);
+  uint64_t bytes = 0;
+  for (const LayerPart part : {LayerPart::kAttention, LayerPart::kMlp}) {
+    auto layer = *LoadFloatLayer(source, 1, nullptr, part);
+    ASSERT_TRUE(layer->Forward(kContext, cache, 0, halves.data(), kPositions).ok());
+    bytes += layer->weight_bytes();
+  }
+  auto layer = *LoadFloatLayer(source, 1);
+  ASSERT_TRUE(layer->Forward(kContext, cache, 0, whole.data(), kPositions).ok());
+  EXPECT_EQ(halves, whole);
+  EXPECT_EQ(bytes, layer->weight_bytes());
+}
+
 TEST(DecoderLayer, RefusesALayerThatIsNotThere) {
   EXPECT_FALSE(LoadFloatLayer(RandomSource(SmallConfig(), 1), 3).ok());
 }

@@ -1,4 +1,6 @@
 // tq generate, chat and bench on a packed model.
+#include <sys/stat.h>
+
 #include "program/program.h"
 
 namespace tq::testing {
@@ -35,6 +37,19 @@ TEST_F(ProgramTest, ChatAnswersEveryLine) {
   const ProcessResult result = Tq({"chat", Path("hf"), "-n", "8", "--seed", "3"}, options);
   EXPECT_EQ(result.exit_code, 0) << result.err;
   EXPECT_GE(std::count(result.out.begin(), result.out.end(), '\n'), 2);
+}
+
+// Robustness case 15: pages of a mapped file that are gone raise this signal.
+TEST_F(ProgramTest, LostPagesAreAnError) {
+  ASSERT_EQ(mkfifo(Path("input").c_str(), 0600), 0);
+  ProcessOptions options;
+  options.signal = SIGBUS;
+  options.signal_after_ms = 1500;
+  // Opened for reading and writing the FIFO never ends: chat waits for its next line.
+  const ProcessResult result = RunProcess(
+      {"/bin/sh", "-c", R"(exec "$0" chat "$1" <>"$2")", TQ_PROGRAM, Path("hf"), Path("input")},
+      options);
+  ExpectFailure(result, {"cut off"});
 }
 
 TEST_F(ProgramTest, BenchReportsItsKeys) {
