@@ -19,6 +19,11 @@ endif()
 # Contraction to FMA would make results depend on the compiler's choices; the
 # kernels that want FMA call it by name.
 target_compile_options(tq_options INTERFACE $<BUILD_INTERFACE:-ffp-contract=off>)
+# Two arrays that live at the same time may share a stack slot when their addresses
+# leave a loop (GCC bug 90348); the batched Viterbi search was miscompiled so at -O1.
+if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+  target_compile_options(tq_options INTERFACE $<BUILD_INTERFACE:-fstack-reuse=none>)
+endif()
 if(TQ_SANITIZE)
   target_compile_options(tq_options INTERFACE $<BUILD_INTERFACE:-fsanitize=${TQ_SANITIZE};-fno-omit-frame-pointer;-fno-sanitize-recover=all>)
   target_link_options(tq_options INTERFACE $<BUILD_INTERFACE:-fsanitize=${TQ_SANITIZE}>)

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "../../tests/support/faulty_calls.h"
+#include "../../tests/support/temp_folder.h"
 #include "base/file_io.h"
 #include "tensor/mapped_file.h"
 
@@ -17,6 +18,7 @@ namespace tq {
 namespace {
 
 using testing::read_faults;
+using testing::TempFolder;
 
 TEST(DTypeTest, EveryHalfSurvivesTheRoundTrip) {
   for (uint32_t h = 0; h < 65536; ++h) {
@@ -77,7 +79,8 @@ TEST(TensorTest, MemoryThatCannotBeHadIsAnError) {
 
 // Robustness case 63.
 TEST(MappedFileTest, ReadsThatFail) {
-  const auto path = std::filesystem::temp_directory_path() / "tq_mapped_file_faults_test";
+  const TempFolder folder;
+  const auto path = folder / "file";
   ASSERT_TRUE(WriteFileAtomically(path, "0123456789").ok());
   const auto file = MappedFile::Open(path);
   ASSERT_TRUE(file.ok());
@@ -90,12 +93,12 @@ TEST(MappedFileTest, ReadsThatFail) {
   const Status status = (*file)->ReadAt(0, bytes, 8);
   EXPECT_EQ(status.code(), StatusCode::kIo);
   EXPECT_NE(status.message().find(path.string()), std::string::npos) << status.message();
-  std::filesystem::remove(path);
 }
 
 // Robustness case 15.
 TEST(MappedFileTest, NoticesTruncation) {
-  const auto path = std::filesystem::temp_directory_path() / "tq_mapped_file_test";
+  const TempFolder folder;
+  const auto path = folder / "file";
   ASSERT_TRUE(WriteFileAtomically(path, "0123456789").ok());
   auto file = MappedFile::Open(path);
   ASSERT_TRUE(file.ok());

@@ -53,7 +53,8 @@ StatusOr<int32_t> JsonFields::Id(std::string_view key) const {
 
 Status JsonFields::RefuseOthers(std::initializer_list<std::string_view> known) const {
   for (const auto& item : value_->items()) {
-    if (std::find(known.begin(), known.end(), std::string_view(item.key())) == known.end()) {
+    const std::string_view key = item.key();
+    if (std::find(known.begin(), known.end(), key) == known.end()) {
       return Unimplemented("{}: unknown field {}", where_, Quote(item.key()));
     }
   }

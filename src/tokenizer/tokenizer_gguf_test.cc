@@ -7,6 +7,7 @@
 #include <map>
 #include <variant>
 
+#include "../../tests/support/temp_folder.h"
 #include "base/file_io.h"
 #include "checkpoint/gguf.h"
 #include "tokenizer/byte_spelling.h"
@@ -17,6 +18,7 @@ namespace {
 
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using testing::TempFolder;
 
 using Strings = std::vector<std::string>;
 using Ints = std::vector<int32_t>;
@@ -65,7 +67,8 @@ std::string GgufBytes(const Metadata& metadata) {
 }
 
 std::filesystem::path Written(const Metadata& metadata) {
-  const auto path = std::filesystem::path(::testing::TempDir()) / "tq_tokenizer_test.gguf";
+  static const TempFolder folder;
+  const auto path = folder / "tokenizer.gguf";
   EXPECT_TRUE(WriteFileAtomically(path, GgufBytes(metadata)).ok());
   return path;
 }

@@ -6,6 +6,7 @@
 #include <fstream>
 #include <functional>
 
+#include "../../tests/support/temp_folder.h"
 #include "tokenizer/test_vocabulary.h"
 #include "tokenizer/tokenizer.h"
 
@@ -15,6 +16,7 @@ namespace {
 using testing::AddToken;
 using ::testing::HasSubstr;
 using testing::Json;
+using testing::TempFolder;
 using testing::TestTokenizerJson;
 
 Json Base() { return TestTokenizerJson({{"t", "h"}, {"th", "e"}, {" ", "the"}}); }
@@ -360,9 +362,8 @@ TEST(TokenizerJson, WritesWhatItReads) {
 }
 
 TEST(TokenizerJson, Folder) {
-  const std::filesystem::path folder =
-      std::filesystem::path(::testing::TempDir()) / "tq_tokenizer_folder";
-  std::filesystem::remove_all(folder);
+  const TempFolder temp;
+  const std::filesystem::path folder = temp / "model";
   std::filesystem::create_directories(folder);
   const auto missing = TokenizerDataFromFolder(folder);
   EXPECT_THAT(missing.status().message(), HasSubstr("tokenizer.json: no such file"));

@@ -72,7 +72,7 @@ TEST(TrellisCode, ValuesAreNearlyWhiteWithTheStatedSigma) {
     const Code code{values, 2};
     double mean[4] = {}, square[4][4] = {};
     for (uint32_t state = 0; state < 65536; ++state) {
-      int out[4];
+      int out[4] = {};
       DecodeState(code, state, out);
       for (int i = 0; i < values; ++i) {
         mean[i] += out[i] / 65536.0;

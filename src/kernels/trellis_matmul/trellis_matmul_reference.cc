@@ -9,7 +9,7 @@ namespace {
 // What the V activations of step (lane, window) meet: sums of its hash bytes.
 template <Code C>
 struct Words {
-  int16_t word[C.values];
+  int16_t word[C.values] = {};
 
   Words(const uint8_t* tile, int lane, int window) {
     const uint32_t h = StateAt(tile, C, lane * ShapeOf(C).windows + window) * kMultiplier;

@@ -178,7 +178,8 @@ std::vector<uint8_t> PeriodicTile(Code code, uint32_t pattern) {
 // The largest sum of bytes that one state everywhere gives, against equal activations, over
 // as many columns as an int32 may cover and some more.
 TEST_P(TrellisMatmulTest, ExtremeSumsDoNotOverflow) {
-  const auto [isa, code] = GetParam();
+  const Isa isa = GetParam().isa;
+  const Code code = GetParam().code;
   const MatmulKernels& kernels = FindMatmulKernels(isa, code);
   const ActivationKernels& activations = FindActivationKernels(Isa::kReference);
   std::vector<uint8_t> best;
