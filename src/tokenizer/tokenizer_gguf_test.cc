@@ -145,7 +145,7 @@ TEST(TokenizerGguf, RefusesByName) {
     change(metadata);
     const auto data = Read(metadata);
     if (data.ok()) return std::string("read");
-    EXPECT_THAT(data.status().message(), HasSubstr("tq_tokenizer_test.gguf: "));
+    EXPECT_THAT(data.status().message(), HasSubstr("tokenizer.gguf: "));
     EXPECT_EQ(data.status().message().find("gguf: /"), std::string::npos) << "file named twice";
     return data.status().message();
   };
