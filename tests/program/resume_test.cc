@@ -77,7 +77,7 @@ TEST_F(ProgramTest, WorkOfAnotherJobIsRefused) {
     std::filesystem::remove_all(folder_ / "out");
     Tq(Quantize("out", "2", {"--threads", "1"}), stop);
     stop.signal_after_ms += 5 + stop.signal_after_ms / 8;
-    ASSERT_LT(stop.signal_after_ms, 5000);
+    ASSERT_LT(stop.signal_after_ms, 60000);
   }
   WriteHuggingFace(MakeTinyModel({.seed = 9}), folder_ / "other");
   std::vector<std::string> arguments = Quantize("out", "2", {"--quiet"});
