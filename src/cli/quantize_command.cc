@@ -18,6 +18,7 @@ class QuantizeCommand final : public Command {
         Register(app, "quantize", "Compress a model",
                  "  tq quantize SmolLM2-135M -o SmolLM2-2bit --bits 2\n"
                  "  tq quantize model.gguf -o out --bits 1.5 --calibration text.txt\n"
+                 "  tq quantize model -o out --bits 2 --override 'down_proj=2.5'\n"
                  "  tq quantize model -o baseline --method rtn --bits 3\n"
                  "A run that was stopped resumes when the same command is given again.");
     AddModelArgument(*sub, options_.model);
@@ -29,6 +30,10 @@ class QuantizeCommand final : public Command {
     sub->add_option("--method", method_, "trellis, or rtn (round to nearest, groups of 32)")
         ->check(CLI::IsMember({"trellis", "rtn"}))
         ->capture_default_str();
+    sub->add_option("--override", overrides_,
+                    "REGEX=BITS: matrices whose names match get codes of BITS (0.5 to 4); the "
+                    "others make up for it. May be given several times")
+        ->allow_extra_args(false);
     sub->add_option("--calibration", options_.calibration,
                     "A text file, or self: text sampled from the model")
         ->capture_default_str();
@@ -56,6 +61,10 @@ class QuantizeCommand final : public Command {
   Status Run() override {
     options_.method = method_ == "rtn" ? Method::kRtn : Method::kTrellis;
     options_.calibration_memory = calibration_mib_ * kMiB;
+    for (const std::string& text : overrides_) {
+      TQ_ASSIGN_OR_RETURN(RateOverride parsed, ParseRateOverride(text));
+      options_.overrides.push_back(std::move(parsed));
+    }
     for (const std::string& part : ablations_) {
       if (part == "rotation") options_.no_rotation = true;
       if (part == "hessian") options_.no_hessian = true;
@@ -120,7 +129,7 @@ class QuantizeCommand final : public Command {
 
   QuantizeOptions options_;
   std::string method_ = "trellis", json_;
-  std::vector<std::string> ablations_;
+  std::vector<std::string> ablations_, overrides_;
   uint64_t calibration_mib_ = 4096;
   size_t threads_ = 0;
   bool dry_run_ = false, quiet_ = false;

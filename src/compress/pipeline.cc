@@ -66,6 +66,9 @@ std::string Describe(const QuantizeOptions& options) {
     text += fmt::format(", calibration {} ({} tokens)", options.calibration,
                         options.calibration_tokens);
   }
+  for (const RateOverride& o : options.overrides) {
+    text += fmt::format(", {} at {} bits", o.pattern, o.bits);
+  }
   if (options.fast) text += ", fast";
   for (const auto& [on, name] : {std::pair{options.no_rotation, "no rotation"},
                                  {options.no_hessian, "no Hessian"},
@@ -187,6 +190,11 @@ StatusOr<Hash128> Job::Fingerprint() const {
   for (bool flag : {options_.fast, options_.no_rotation, options_.no_hessian,
                     options_.hessian_without_scales, options_.v1}) {
     number(flag);
+  }
+  number(static_cast<double>(options_.overrides.size()));
+  for (const RateOverride& o : options_.overrides) {
+    hasher.UpdateString(o.pattern);
+    number(o.bits);
   }
   hasher.Update(&options_.seed, sizeof(options_.seed));
   hasher.UpdateString(ModelConfigToJson(source_->config()));

@@ -52,6 +52,15 @@ RatePosition PositionAt(double x) {
   return {index, index + 1 < kNumCodes ? x - static_cast<double>(index) : 0.0};
 }
 
+// The position of a rate in [0.5, 4].
+RatePosition PositionOfRate(double rate) {
+  size_t index = 0;
+  while (index + 1 < kNumCodes && trellis::kNativeCodes[index + 1].rate() <= rate) ++index;
+  if (index + 1 == kNumCodes) return {index, 0};
+  const double low = trellis::kNativeCodes[index].rate();
+  return {index, (rate - low) / (trellis::kNativeCodes[index + 1].rate() - low)};
+}
+
 // The last coordinate below gives each matrix its own rounding of the split row, so that
 // rates of the whole model can be met to a few rows (golden-ratio sequence).
 double RoundingPhase(size_t matrix) {
@@ -128,6 +137,20 @@ std::vector<PlannedMatrix> ListMatrices(const ModelConfig& c) {
   return matrices;
 }
 
+Status FixRates(const QuantizeOptions& options, std::vector<PlannedMatrix>& matrices) {
+  if (options.overrides.empty()) return OkStatus();
+  if (options.method != Method::kTrellis) {
+    return InvalidArgument("override: only trellis codes have a rate for each matrix");
+  }
+  std::vector<std::string> names;
+  for (const PlannedMatrix& m : matrices) names.push_back(m.name);
+  TQ_ASSIGN_OR_RETURN(const std::vector<double> rates,
+                      ApplyOverrides(options.overrides, names, trellis::kNativeCodes[0].rate(),
+                                     trellis::kNativeCodes[kNumCodes - 1].rate()));
+  for (size_t i = 0; i < matrices.size(); ++i) matrices[i].fixed_rate = rates[i];
+  return OkStatus();
+}
+
 // The plain tensors of the source (norms): everything that is no matrix.
 StatusOr<std::vector<OutputSpec>> PlainTensors(const ModelSource& source,
                                                const std::vector<PlannedMatrix>& matrices) {
@@ -184,9 +207,12 @@ class Planner {
       PlannedMatrix& m = plan.matrices[i];
       m.rtn_bits = rtn_bits;
       if (rtn_bits == 0) {
-        m.segments = m.vocabulary ? SplitRows(m.rows, vocabulary, 0.5, HigherRows::kFirst, options_)
-                                  : SplitRows(m.rows, PositionAt(decoder_x), RoundingPhase(i),
-                                              HigherRows::kLast, options_);
+        RatePosition position = m.vocabulary ? vocabulary : PositionAt(decoder_x);
+        if (m.fixed_rate > 0) position = PositionOfRate(m.fixed_rate);
+        m.segments = m.vocabulary
+                         ? SplitRows(m.rows, position, 0.5, HigherRows::kFirst, options_)
+                         : SplitRows(m.rows, position, m.fixed_rate > 0 ? 0.5 : RoundingPhase(i),
+                                     HigherRows::kLast, options_);
       }
       AppendSpecs(m, groups, plan.tensors);
       bits[m.vocabulary] += CodeBits(m);
@@ -297,6 +323,7 @@ uint64_t SafetensorsFileBytes(const std::vector<OutputSpec>& tensors) {
 
 StatusOr<ModelPlan> MakePlan(const ModelSource& source, const QuantizeOptions& options) {
   std::vector<PlannedMatrix> matrices = ListMatrices(source.config());
+  TQ_RETURN_IF_ERROR(FixRates(options, matrices));
   TQ_ASSIGN_OR_RETURN(std::vector<OutputSpec> plain, PlainTensors(source, matrices));
   const Planner planner(options, std::move(matrices), std::move(plain), source.num_parameters());
   if (options.method == Method::kTrellis) return PlanTrellis(planner, options);

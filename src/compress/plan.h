@@ -3,7 +3,8 @@
 // All decoder matrices share one rate r_d, any in [0.5, 4]: between two native rates the
 // first rows of a matrix are coded at the lower one and the rest at the next (split at
 // multiples of 64 rows). Embedding and head share one rate r_e, chosen by its predicted loss;
-// there the first rows, the frequent tokens, have the higher of two native rates.
+// there the first rows, the frequent tokens, have the higher of two native rates. Matrices
+// with an override have that rate instead, and the others make up for it.
 #pragma once
 
 #include <cstdint>
@@ -23,6 +24,7 @@ struct PlannedMatrix {
   std::string group;  // GroupName(name)
   uint64_t rows = 0, cols = 0;
   bool vocabulary = false;  // embedding or head: nothing is mixed along the rows
+  double fixed_rate = 0;    // by an override; 0: none
   // Trellis: codes and rows; scales are found later.
   std::vector<Segment> segments;
   uint32_t rtn_bits = 0;

@@ -66,6 +66,50 @@ TEST(PlanTest, ImpossibleBitsNameThePossible) {
   EXPECT_FALSE(MakePlan(*s.source, Bits(-1)).ok());
 }
 
+double CodeRate(const PlannedMatrix& m) {
+  double bits = 0;
+  for (const Segment& s : m.segments) {
+    bits += s.code.rate() * static_cast<double>(s.row_end - s.row_begin);
+  }
+  return bits / static_cast<double>(m.rows);
+}
+
+TEST(PlanTest, OverridesHoldAndTheAverageToo) {
+  const Source s({.hidden = 256, .intermediate = 768, .layers = 4, .vocab = 900});
+  QuantizeOptions options = Bits(2.3);
+  options.overrides = {{"down_proj", 3.25}, {"layers\\.0\\.self_attn", 4}, {"embed", 1.75}};
+  const auto plan = MakePlan(*s.source, options);
+  ASSERT_TRUE(plan.ok()) << plan.status().message();
+  EXPECT_NEAR(plan->bits_per_weight, 2.3, 0.02);
+  const auto free = MakePlan(*s.source, Bits(2.3));
+  for (size_t i = 0; i < plan->matrices.size(); ++i) {
+    const PlannedMatrix& m = plan->matrices[i];
+    if (m.name.ends_with("down_proj")) {
+      EXPECT_NEAR(CodeRate(m), 3.25, 0.25) << m.name;  // steps of 64 of 256 rows
+    } else if (m.name.starts_with("model.layers.0.self_attn")) {
+      EXPECT_EQ(CodeRate(m), 4) << m.name;
+    } else if (m.vocabulary) {
+      EXPECT_NEAR(CodeRate(m), 1.75, 0.04) << m.name;
+    } else {
+      EXPECT_LT(CodeRate(m), CodeRate(free->matrices[i])) << m.name;
+    }
+  }
+}
+
+TEST(PlanTest, OverridesThatCannotBeAreRefused) {
+  const Source s({});
+  QuantizeOptions options = Bits(2);
+  options.overrides = {{"no_such_matrix", 3}};
+  EXPECT_EQ(MakePlan(*s.source, options).status().code(), StatusCode::kInvalidArgument);
+  options.overrides = {{"down_proj", 5}};
+  EXPECT_EQ(MakePlan(*s.source, options).status().code(), StatusCode::kInvalidArgument);
+  options.overrides = {{".", 4}};  // nothing is left to make up for it
+  EXPECT_EQ(MakePlan(*s.source, options).status().code(), StatusCode::kInvalidArgument);
+  options.overrides = {{"down_proj", 3}};
+  options.method = Method::kRtn;
+  EXPECT_EQ(MakePlan(*s.source, options).status().code(), StatusCode::kInvalidArgument);
+}
+
 TEST(PlanTest, RtnTakesWholeWidths) {
   const Source s({});
   QuantizeOptions options = Bits(3);

@@ -9,6 +9,7 @@
 
 #include "base/progress.h"
 #include "base/status.h"
+#include "compress/overrides.h"
 #include "device/executor.h"
 
 namespace tq {
@@ -24,9 +25,10 @@ struct QuantizeOptions {
   uint64_t calibration_context = 512;
   uint64_t calibration_memory = uint64_t{4} << 30;  // states above this are spilled to disk
   uint64_t seed = 1;
-  double embedding_bits = 0;  // trellis: native rate of embedding and head; 0: chosen
-  bool fast = false;          // Viterbi with 12-bit states
-  bool fresh = false;         // forget earlier work
+  double embedding_bits = 0;            // trellis: native rate of embedding and head; 0: chosen
+  std::vector<RateOverride> overrides;  // trellis: rates of the codes, by matrix
+  bool fast = false;                    // Viterbi with 12-bit states
+  bool fresh = false;                   // forget earlier work
   // Ablations for research (tq quantize --ablate NAME), each the name of what is left out:
   bool no_rotation = false, no_hessian = false, hessian_without_scales = false, v1 = false;
 };

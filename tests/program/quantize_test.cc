@@ -38,6 +38,22 @@ TEST_F(ProgramTest, DryRunForetellsTheFile) {
   }
 }
 
+TEST_F(ProgramTest, OverriddenRatesAreInTheFile) {
+  const nlohmann::json made = TqJson(
+      Quantize("out", "2.5", {"--override", "down_proj=4", "--override", "q_proj|k_proj=1"}));
+  for (const nlohmann::json& m : made["matrices"]) {
+    const std::string name = m["name"];
+    // Scales and layout come on top.
+    const double bits = m["bits"];
+    EXPECT_TRUE(!name.ends_with("down_proj") || bits >= 4) << name << " " << bits;
+    EXPECT_TRUE(!name.ends_with("q_proj") || bits < 2) << name << " " << bits;
+  }
+  EXPECT_NEAR(made["bits_per_weight"], 2.5, 0.1);
+  ExpectFailure(Tq(Quantize("other", "2", {"--override", "nothing=3"})), {"nothing"});
+  ExpectFailure(Tq(Quantize("other", "2", {"--override", "down_proj=9"})), {"9 bits"});
+  ExpectFailure(Tq(Quantize("other", "2", {"--override", "down_proj"})), {"REGEX=BITS"});
+}
+
 TEST_F(ProgramTest, InspectAgreesWithTheFile) {
   const nlohmann::json made = TqJson(Quantize("out", "2"));
   const nlohmann::json seen = TqJson({"inspect", Path("out")});
