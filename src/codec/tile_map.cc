@@ -36,7 +36,7 @@ void DecodeRowOf(const TileMap& map, const uint8_t* tile, int row, int columns, 
                  float scale, float* out) {
   const Code code{kValues, map.code.bits, map.code.state_bits};
   const StatePlace* places = map.row(row);
-  int values[4];  // room for every code: the compiler does not see that V is kValues
+  int values[4] = {};  // room for every code: the compiler does not see that V is kValues
   int column = 0;
   for (; column + kValues <= columns; column += kValues) {
     trellis::DecodeState(code, LoadState(tile, *places++) & mask, values);

@@ -27,12 +27,12 @@ void DecodeGroupedRow(const GroupedRow& row, float* out) {
 
 }  // namespace reference
 
-void DecodeGroupedRow(const GroupedRow& row, float* out, Isa isa) {
-  // The vector levels take 16 codes, which begin at whole bytes, from one group.
-  if (row.group_size % 16 != 0) isa = Isa::kReference;
+void DecodeGroupedRow(const GroupedRow& row, float* out, [[maybe_unused]] Isa isa) {
 #ifdef TQ_X86
-  if (isa == Isa::kAvx512) return avx512::DecodeGroupedRow(row, out);
-  if (isa != Isa::kReference) return avx2::DecodeGroupedRow(row, out);
+  // The vector levels take 16 codes, which begin at whole bytes, from one group.
+  const bool vectors = row.group_size % 16 == 0;
+  if (vectors && isa == Isa::kAvx512) return avx512::DecodeGroupedRow(row, out);
+  if (vectors && isa != Isa::kReference) return avx2::DecodeGroupedRow(row, out);
 #endif
   reference::DecodeGroupedRow(row, out);
 }
