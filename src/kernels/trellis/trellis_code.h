@@ -109,7 +109,7 @@ inline constexpr Code kNativeCodes[] = {{4, 2}, {4, 3}, {2, 2}, {2, 3},
                                         {2, 4}, {2, 5}, {1, 3}, {1, 4}};
 
 // All that we decode, at L = 16 and at L = 12: the native codes and V = 1 at 2 bits (a
-// little less error than V = 2 there, at half the decode speed).
+// little less error than V = 2 there, decoded more slowly).
 inline constexpr Code kSupportedCodes[] = {{4, 2}, {4, 3}, {2, 2}, {2, 3}, {2, 4},
                                            {2, 5}, {1, 2}, {1, 3}, {1, 4}};
 
