@@ -1,22 +1,48 @@
 #include "compress/overrides.h"
 
+#define PCRE2_CODE_UNIT_WIDTH 8
+#include <pcre2.h>
+
 #include <charconv>
-#include <optional>
-#include <regex>
+#include <memory>
 
 namespace tq {
 namespace {
 
-// The library's compiler recurses with the pattern.
-constexpr size_t kMaxPatternBytes = 256;
+struct FreePattern {
+  void operator()(pcre2_code* code) const { pcre2_code_free(code); }
+  void operator()(pcre2_match_data* data) const { pcre2_match_data_free(data); }
+};
 
-std::optional<std::regex> Compile(const std::string& pattern) {
-  try {
-    return std::regex(pattern, std::regex::ECMAScript | std::regex::optimize);
-  } catch (const std::regex_error&) {
-    return std::nullopt;
+class Pattern {
+ public:
+  static StatusOr<Pattern> Compile(const std::string& text) {
+    int error = 0;
+    PCRE2_SIZE offset = 0;
+    Pattern pattern;
+    pattern.code_.reset(pcre2_compile(reinterpret_cast<PCRE2_SPTR>(text.data()), text.size(), 0,
+                                      &error, &offset, nullptr));
+    if (!pattern.code_) {
+      PCRE2_UCHAR message[128] = {};
+      pcre2_get_error_message(error, message, sizeof(message));
+      return InvalidArgument("override '{:.64}': {} at byte {}", text,
+                             reinterpret_cast<const char*>(message), offset);
+    }
+    pattern.match_.reset(pcre2_match_data_create(1, nullptr));
+    if (!pattern.match_) return ResourceExhausted("override '{:.64}': out of memory", text);
+    return pattern;
   }
-}
+
+  // Whether `name` contains a match; patterns that take for ever to tell do not match.
+  bool FoundIn(const std::string& name) const {
+    return pcre2_match(code_.get(), reinterpret_cast<PCRE2_SPTR>(name.data()), name.size(), 0, 0,
+                       match_.get(), nullptr) >= 0;
+  }
+
+ private:
+  std::unique_ptr<pcre2_code, FreePattern> code_;
+  std::unique_ptr<pcre2_match_data, FreePattern> match_;
+};
 
 }  // namespace
 
@@ -43,17 +69,10 @@ StatusOr<std::vector<double>> ApplyOverrides(std::span<const RateOverride> overr
       return InvalidArgument("override '{}': {} bits is not in [{}, {}]", o.pattern, o.bits, lowest,
                              highest);
     }
-    if (o.pattern.size() > kMaxPatternBytes) {
-      return InvalidArgument("override: a pattern of {} bytes; the limit is {}", o.pattern.size(),
-                             kMaxPatternBytes);
-    }
-    const std::optional<std::regex> regex = Compile(o.pattern);
-    if (!regex) {
-      return InvalidArgument("override '{}': not a regular expression", o.pattern);
-    }
+    TQ_ASSIGN_OR_RETURN(const Pattern pattern, Pattern::Compile(o.pattern));
     bool found = false;
     for (size_t i = 0; i < names.size(); ++i) {
-      if (!std::regex_search(names[i], *regex)) continue;
+      if (!pattern.FoundIn(names[i])) continue;
       found = true;
       if (rates[i] != 0 && rates[i] != o.bits) {
         return InvalidArgument("override '{}': {} has {} bits by another override, {} by this",

@@ -11,7 +11,7 @@
 namespace tq {
 
 struct RateOverride {
-  std::string pattern;  // ECMAScript; found anywhere in the name
+  std::string pattern;  // of PCRE2; found anywhere in the name
   double bits = 0;      // of the codes
 };
 
