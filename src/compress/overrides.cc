@@ -1,18 +1,17 @@
 #include "compress/overrides.h"
 
-#define PCRE2_CODE_UNIT_WIDTH 8
-#include <pcre2.h>
-
 #include <charconv>
-#include <memory>
+
+#include "tokenizer/pcre2_handles.h"
 
 namespace tq {
 namespace {
 
-struct FreePattern {
-  void operator()(pcre2_code* code) const { pcre2_code_free(code); }
-  void operator()(pcre2_match_data* data) const { pcre2_match_data_free(data); }
-};
+std::string ErrorMessage(int error) {
+  PCRE2_UCHAR message[128] = {};
+  pcre2_get_error_message(error, message, sizeof(message));
+  return reinterpret_cast<const char*>(message);
+}
 
 class Pattern {
  public:
@@ -23,25 +22,25 @@ class Pattern {
     pattern.code_.reset(pcre2_compile(reinterpret_cast<PCRE2_SPTR>(text.data()), text.size(), 0,
                                       &error, &offset, nullptr));
     if (!pattern.code_) {
-      PCRE2_UCHAR message[128] = {};
-      pcre2_get_error_message(error, message, sizeof(message));
-      return InvalidArgument("override '{:.64}': {} at byte {}", text,
-                             reinterpret_cast<const char*>(message), offset);
+      return InvalidArgument("override '{:.64}': {} at byte {}", text, ErrorMessage(error), offset);
     }
     pattern.match_.reset(pcre2_match_data_create(1, nullptr));
     if (!pattern.match_) return ResourceExhausted("override '{:.64}': out of memory", text);
     return pattern;
   }
 
-  // Whether `name` contains a match; patterns that take for ever to tell do not match.
-  bool FoundIn(const std::string& name) const {
-    return pcre2_match(code_.get(), reinterpret_cast<PCRE2_SPTR>(name.data()), name.size(), 0, 0,
-                       match_.get(), nullptr) >= 0;
+  // Whether `name` contains a match. InvalidArgument when PCRE2 gives up before it knows.
+  StatusOr<bool> FoundIn(const std::string& name) const {
+    const int result = pcre2_match(code_.get(), reinterpret_cast<PCRE2_SPTR>(name.data()),
+                                   name.size(), 0, 0, match_.get(), nullptr);
+    if (result >= 0) return true;
+    if (result == PCRE2_ERROR_NOMATCH) return false;
+    return InvalidArgument("{}: {}", name, ErrorMessage(result));
   }
 
  private:
-  std::unique_ptr<pcre2_code, FreePattern> code_;
-  std::unique_ptr<pcre2_match_data, FreePattern> match_;
+  Pcre2Code code_;
+  Pcre2MatchData match_;
 };
 
 }  // namespace
@@ -72,7 +71,11 @@ StatusOr<std::vector<double>> ApplyOverrides(std::span<const RateOverride> overr
     TQ_ASSIGN_OR_RETURN(const Pattern pattern, Pattern::Compile(o.pattern));
     bool found = false;
     for (size_t i = 0; i < names.size(); ++i) {
-      if (!pattern.FoundIn(names[i])) continue;
+      const StatusOr<bool> in_name = pattern.FoundIn(names[i]);
+      if (!in_name.ok()) {
+        return in_name.status().WithContext(fmt::format("override '{:.64}'", o.pattern));
+      }
+      if (!*in_name) continue;
       found = true;
       if (rates[i] != 0 && rates[i] != o.bits) {
         return InvalidArgument("override '{}': {} has {} bits by another override, {} by this",

@@ -19,8 +19,8 @@ struct RateOverride {
 StatusOr<RateOverride> ParseRateOverride(std::string_view text);
 
 // The rate of each name, 0 where none is given. InvalidArgument when a pattern is no regular
-// expression or matches no name, a rate is not in [lowest, highest], or two patterns give one
-// name different rates.
+// expression, takes too long to match or matches no name, a rate is not in [lowest, highest], or
+// two patterns give one name different rates.
 StatusOr<std::vector<double>> ApplyOverrides(std::span<const RateOverride> overrides,
                                              std::span<const std::string> names, double lowest,
                                              double highest);

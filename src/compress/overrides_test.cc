@@ -51,6 +51,8 @@ TEST(Overrides, RefuseWhatCannotBeMeant) {
   }
   EXPECT_THAT(Apply({{std::string(100000, '('), 3}}).status().message(),
               HasSubstr("parentheses are too deeply nested"));
+  EXPECT_THAT(Apply({{"(.+)+(?!)", 3}}).status().message(),
+              HasSubstr("override '(.+)+(?!)': model.layers.0.mlp.up_proj: match limit exceeded"));
 }
 
 }  // namespace

@@ -1,11 +1,9 @@
 #include "tokenizer/pre_tokenizer.h"
 
-#define PCRE2_CODE_UNIT_WIDTH 8
-#include <pcre2.h>
-
 #include <string>
 #include <utility>
 
+#include "tokenizer/pcre2_handles.h"
 #include "tokenizer/utf8.h"
 
 namespace tq {
@@ -35,21 +33,11 @@ constexpr char kSmolLm[] =
 // above what a word needs and is there against bugs.
 constexpr uint32_t kMatchLimit = 1000;
 
-struct FreeCode {
-  void operator()(pcre2_code* code) const { pcre2_code_free(code); }
-};
-struct FreeContext {
-  void operator()(pcre2_match_context* context) const { pcre2_match_context_free(context); }
-};
-struct FreeMatchData {
-  void operator()(pcre2_match_data* data) const { pcre2_match_data_free(data); }
-};
-
 }  // namespace
 
 struct PreTokenizer::Impl {
-  std::unique_ptr<pcre2_code, FreeCode> code;
-  std::unique_ptr<pcre2_match_context, FreeContext> context;
+  Pcre2Code code;
+  Pcre2MatchContext context;
 };
 
 PreTokenizer::PreTokenizer(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
@@ -78,7 +66,7 @@ StatusOr<std::unique_ptr<PreTokenizer>> PreTokenizer::Create(PreTokenizerKind ki
 
 void PreTokenizer::SplitValid(std::string_view text, std::vector<std::string_view>& words) const {
   if (text.empty()) return;
-  const std::unique_ptr<pcre2_match_data, FreeMatchData> match(pcre2_match_data_create(1, nullptr));
+  const Pcre2MatchData match(pcre2_match_data_create(1, nullptr));
   const auto* subject = reinterpret_cast<PCRE2_SPTR>(text.data());
   size_t begin = 0;
   while (begin < text.size()) {
