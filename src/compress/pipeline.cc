@@ -186,7 +186,6 @@ StatusOr<Hash128> Job::Fingerprint() const {
   hasher.UpdateString(kPipelineVersion);
   number(options_.method == Method::kRtn);
   number(options_.bits);
-  number(options_.embedding_bits);
   for (bool flag : {options_.fast, options_.no_rotation, options_.no_hessian,
                     options_.hessian_without_scales, options_.v1}) {
     number(flag);

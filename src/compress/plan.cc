@@ -260,24 +260,19 @@ class Planner {
 };
 
 // The rates of embedding and head that are tried.
-std::vector<RatePosition> VocabularyCandidates(const QuantizeOptions& options) {
+std::vector<RatePosition> VocabularyCandidates() {
   std::vector<RatePosition> candidates;
   for (size_t code = 0; code < kNumCodes; ++code) {
     for (int step = 0; step < kVocabularySteps; ++step) {
-      const RatePosition position{code, static_cast<double>(step) / kVocabularySteps};
       if (step > 0 && code + 1 == kNumCodes) continue;
-      const bool native = step == 0 && trellis::kNativeCodes[code].rate() == options.embedding_bits;
-      if (options.embedding_bits == 0 || native) candidates.push_back(position);
+      candidates.push_back({code, static_cast<double>(step) / kVocabularySteps});
     }
   }
   return candidates;
 }
 
 StatusOr<ModelPlan> PlanTrellis(const Planner& planner, const QuantizeOptions& options) {
-  const std::vector<RatePosition> candidates = VocabularyCandidates(options);
-  if (candidates.empty()) {
-    return InvalidArgument("embedding bits: {} is no native rate", options.embedding_bits);
-  }
+  const std::vector<RatePosition> candidates = VocabularyCandidates();
   double best_loss = INFINITY, best_x = -1;
   RatePosition best;
   for (const RatePosition& vocabulary : candidates) {

@@ -25,7 +25,6 @@ struct QuantizeOptions {
   uint64_t calibration_context = 512;
   uint64_t calibration_memory = uint64_t{4} << 30;  // states above this are spilled to disk
   uint64_t seed = 1;
-  double embedding_bits = 0;            // trellis: native rate of embedding and head; 0: chosen
   std::vector<RateOverride> overrides;  // trellis: rates of the codes, by matrix
   bool fast = false;                    // Viterbi with 12-bit states
   bool fresh = false;                   // forget earlier work
