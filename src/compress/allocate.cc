@@ -74,9 +74,9 @@ std::vector<Move> HullMoves(Items items, size_t item) {
   }
 }
 
-// Fills the budget along the hulls; `bound` gets the relaxation's loss: that of the first step
-// that does not fit, taken in part.
-Allocation FillAlongHulls(Items items, uint64_t budget, double* bound) {
+// Fills the budget along the hulls. The bound is the relaxation's loss: the first step that does
+// not fit is taken in part.
+Allocation FillAlongHulls(Items items, uint64_t budget) {
   std::vector<Move> moves;
   for (size_t i = 0; i < items.size(); ++i) {
     const std::vector<Move> hull = HullMoves(items, i);
@@ -101,15 +101,18 @@ Allocation FillAlongHulls(Items items, uint64_t budget, double* bound) {
     result.bytes += static_cast<uint64_t>(move.bytes);
     result.loss += move.loss;
   }
-  *bound = relaxed.value_or(result.loss);
-  return Evaluate(items, std::move(result.choice));
+  const double bound = relaxed.value_or(result.loss);
+  result = Evaluate(items, std::move(result.choice));
+  result.loss_bound = bound;
+  return result;
 }
 
-// One step of the exchange: the largest gain among an item's better choice that fits, and pairs
-// of one that does not with another item's smaller choice.
+// One step of the exchange. Candidates: a single move that fits, and a move that does not fit
+// together with one of another item that frees the bytes it lacks.
 class Exchange {
  public:
-  Exchange(Items items, const Allocation& now, uint64_t budget) : slack_(budget - now.bytes) {
+  Exchange(Items items, const Allocation& now, uint64_t budget)
+      : items_(items), slack_(budget - now.bytes) {
     for (size_t i = 0; i < items.size(); ++i) {
       for (size_t to = 0; to < items[i].choices.size(); ++to) {
         if (to == now.choice[i]) continue;
@@ -127,8 +130,8 @@ class Exchange {
     }
   }
 
-  // Applies it to `now`; false if nothing is to be gained.
-  bool Improve(Items items, Allocation& now) const {
+  // Applies the candidate of the largest gain to `now`; false if none gains.
+  bool Improve(Allocation& now) const {
     // Sums of a few hundred losses: differences below this are rounding.
     double best = -1e-12 * now.loss;
     const Move *first = nullptr, *second = nullptr;
@@ -139,7 +142,7 @@ class Exchange {
       if (move.loss >= best) continue;
       const int64_t lacking = move.bytes - static_cast<int64_t>(slack_);
       if (lacking <= 0) {
-        if (move.loss < best) best = move.loss, first = &move, second = nullptr;
+        best = move.loss, first = &move, second = nullptr;
         continue;
       }
       const Move* partner = PartnerOf(move, lacking);
@@ -151,7 +154,7 @@ class Exchange {
     if (first == nullptr) return false;
     now.choice[first->item] = first->to;
     if (second != nullptr) now.choice[second->item] = second->to;
-    now = Evaluate(items, std::move(now.choice));
+    now = Evaluate(items_, std::move(now.choice));
     return true;
   }
 
@@ -179,13 +182,14 @@ class Exchange {
     return c.one->item != move.item ? c.one : c.other;
   }
 
+  Items items_;
   uint64_t slack_;
   std::vector<Move> smaller_, larger_;
   std::vector<Cheapest> cheapest_;  // [i]: of smaller_[0..i]
 };
 
 Allocation ExchangeToTheEnd(Items items, Allocation now, uint64_t budget) {
-  while (Exchange(items, now, budget).Improve(items, now)) {
+  while (Exchange(items, now, budget).Improve(now)) {
   }
   return now;
 }
@@ -256,8 +260,9 @@ StatusOr<Allocation> Allocate(Items items, uint64_t budget) {
     return ResourceExhausted("budget: {} bytes is too few; the smallest possible is {}", budget,
                              smallest.bytes);
   }
-  double bound = 0;
-  Allocation best = ExchangeToTheEnd(items, FillAlongHulls(items, budget, &bound), budget);
+  Allocation filled = FillAlongHulls(items, budget);
+  const double bound = filled.loss_bound;
+  Allocation best = ExchangeToTheEnd(items, std::move(filled), budget);
   if (std::optional<Allocation> single = BestSingleRate(items, budget)) {
     Allocation other = ExchangeToTheEnd(items, *std::move(single), budget);
     if (other.loss < best.loss) best = std::move(other);
