@@ -363,8 +363,7 @@ TEST(TokenizerJson, WritesWhatItReads) {
 
 TEST(TokenizerJson, Folder) {
   const TempFolder temp;
-  const std::filesystem::path folder = temp / "model";
-  std::filesystem::create_directories(folder);
+  const std::filesystem::path& folder = temp.path();
   const auto missing = TokenizerDataFromFolder(folder);
   EXPECT_THAT(missing.status().message(), HasSubstr("tokenizer.json: no such file"));
   std::ofstream(folder / "tokenizer.json") << Base().dump();
