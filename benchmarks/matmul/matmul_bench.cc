@@ -176,8 +176,8 @@ int Main(int argc, char** argv) {
   app.add_option("--json", options.json, "also write results to this file, - for standard output");
   CLI11_PARSE(app, argc, argv);
 
-  // No code takes more than 4 bits, and 64 rows more than the matrix's are never needed.
-  bench.pool_bytes = std::max(options.megabytes << 20, options.rows * options.cols / 2 + 65536);
+  // No code takes more than 8 bits; padding to whole tiles adds less than 64 rows and 32 columns.
+  bench.pool_bytes = std::max(options.megabytes << 20, (options.rows + 64) * (options.cols + 32));
   auto pool = AllocateAligned(bench.pool_bytes, "codes");
   if (!pool.ok()) {
     std::fprintf(stderr, "%s\n", pool.status().message().c_str());

@@ -93,16 +93,21 @@ TEST_P(Golden, EncoderStillMakesTheTile) {
   EXPECT_TRUE(EncodeGolden(GetParam()) == *file);
 }
 
-INSTANTIATE_TEST_SUITE_P(Codes, Golden,
-                         testing::Values(Code{4, 2}, Code{4, 3}, Code{2, 2}, Code{2, 3}, Code{2, 4},
-                                         Code{2, 5}, Code{1, 2}, Code{1, 3}, Code{1, 4},
-                                         Code{4, 2, 12}, Code{4, 3, 12}, Code{2, 2, 12},
-                                         Code{2, 3, 12}, Code{2, 4, 12}, Code{2, 5, 12},
-                                         Code{1, 2, 12}, Code{1, 3, 12}, Code{1, 4, 12}),
-                         [](const auto& info) {
-                           return fmt::format("V{}k{}L{}", info.param.values, info.param.bits,
-                                              info.param.state_bits);
-                         });
+// Every code at both lengths of the state.
+std::vector<Code> AllCodes() {
+  std::vector<Code> codes;
+  for (const int state_bits : {16, 12}) {
+    for (Code code : trellis::kSupportedCodes) {
+      code.state_bits = state_bits;
+      codes.push_back(code);
+    }
+  }
+  return codes;
+}
+
+INSTANTIATE_TEST_SUITE_P(Codes, Golden, testing::ValuesIn(AllCodes()), [](const auto& info) {
+  return fmt::format("V{}k{}L{}", info.param.values, info.param.bits, info.param.state_bits);
+});
 
 }  // namespace
 }  // namespace tq

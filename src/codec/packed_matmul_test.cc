@@ -230,8 +230,10 @@ TEST_P(PackedMatmulTest, SumsExactlyForEveryCodeAndSize) {
 
 TEST_P(PackedMatmulTest, TwoSegmentsKeepTheirOwnCodes) {
   InlineExecutor executor;
-  for (size_t i = 0; i < 9; ++i) {
-    const Code first = trellis::kMatmulCodes[i], second = trellis::kMatmulCodes[(i * 5 + 3) % 9];
+  constexpr size_t kCodes = trellis::kNumMatmulCodes / 2;  // L = 16
+  for (size_t i = 0; i < kCodes; ++i) {
+    const Code first = trellis::kMatmulCodes[i];
+    const Code second = trellis::kMatmulCodes[(i * 5 + 3) % kCodes];
     for (uint64_t n : {1, 5, 14}) {
       SCOPED_TRACE(fmt::format("V {} k {} then V {} k {}, n {}", first.values, first.bits,
                                second.values, second.bits, n));
@@ -250,7 +252,7 @@ TEST_P(PackedMatmulTest, RowsDoNotDependOnBatchOrThreads) {
   InlineExecutor inline_executor;
   const uint64_t rows = 320, cols = 576, most = 33;
   const std::vector<float> x = RandomInput(most, cols);
-  for (Code code : {Code{2, 4}, Code{1, 3}, Code{4, 3}}) {
+  for (Code code : {Code{2, 4}, Code{1, 3}, Code{4, 3}, Code{1, 8}}) {
     const PackedMatrix matrix = RandomMatrix(rows, cols, code, {1, 4}, 128, 128, 128);
     std::vector<float> single;
     for (uint64_t i = 0; i < most; ++i) {
@@ -278,10 +280,10 @@ TEST_P(PackedMatmulTest, RowsBeyondOneSumOfInt32AreExact) {
   // State 0 decodes to -510 with V = 1; against equal activations 8159 a sum over 40000
   // columns is -1.66e11.
   const uint64_t cols = 40000, rows = 17;
-  for (Code code : {Code{1, 2}, Code{1, 3}, Code{2, 4}, Code{4, 2}}) {
+  for (Code code : {Code{1, 2}, Code{1, 3}, Code{1, 8}, Code{2, 4}, Code{4, 2}}) {
     PackedMatrix matrix = RandomMatrix(rows, cols, code, code, rows, 1, 1);
     const auto bytes = matrix.codes.num_bytes();
-    if (code.bits == 2) matrix.codes = *Tensor::Zeros(DType::kU8, {bytes});
+    if (code.bits == 2 || code.bits == 8) matrix.codes = *Tensor::Zeros(DType::kU8, {bytes});
     const std::vector<uint16_t> ones(cols, 0x3c00);
     matrix.input = std::make_shared<InputTransform>(
         InputTransform{*Tensor::FromValues<uint16_t>(DType::kF16, {cols}, ones), 1});

@@ -206,7 +206,7 @@ class ExactSearch {
   std::vector<uint32_t> winners_;
 };
 
-TEST(TrellisEncoder, IntegerCostsLoseLessThanATenthOfAPercent) {
+TEST(TrellisEncoder, IntegerCostsLoseTwoThousandthsAtMost) {
   for (Code code : AllCodes()) {
     const bool small = code.state_bits == 12;
     if (!small && code != Code{2, 4} && code != Code{1, 4}) continue;
@@ -219,20 +219,24 @@ TEST(TrellisEncoder, IntegerCostsLoseLessThanATenthOfAPercent) {
       exact += ExactSearch(code, tiles.data() + tile * tiles.size() / count).Error(reach);
     }
     const double error = SquaredError(tiles, Encode(code, tiles).decoded);
-    EXPECT_LT(error, 1.001 * exact) << Name(code);
-    EXPECT_GT(error, 0.999 * exact) << Name(code);
+    // From 5 bits on the targets' fixed point shows: in halves a variance of 1/48 of the 18 that
+    // 5 bits leave (L = 16), in sixteenths 1/3072 of 0.27 at 8 bits.
+    const double most = code.values == 1 && code.bits >= 5 ? 0.002 : 0.001;
+    EXPECT_LT(error, (1 + most) * exact) << Name(code);
+    EXPECT_GT(error, (1 - most) * exact) << Name(code);
   }
 }
 
-// Design section 3, "hash-sum": the squared error at each rate. 16 Ki values scatter by
-// about one percent; bench_codec measures it with more.
+// Design section 3, "hash-sum", and above 4 bits docs/quantization.md: the squared error at each
+// rate. 8 Ki values scatter by about one percent; bench_codec measures it with more.
 TEST(TrellisEncoder, SquaredErrorIsTheDesignsRow) {
   struct Row {
     Code code;
     double error;
   };
   for (const Row& row :
-       {Row{{4, 2}, .526}, Row{{2, 3}, .138}, Row{{2, 4}, .0711}, Row{{1, 4}, .0045}}) {
+       {Row{{4, 2}, .526}, Row{{2, 3}, .138}, Row{{2, 4}, .0711}, Row{{1, 4}, .0045},
+        Row{{1, 5}, .00114}, Row{{1, 6}, .000301}, Row{{1, 8}, .0000211}}) {
     const size_t values = trellis::ShapeOf(row.code).values();
     const std::vector<float> tiles = GaussianTiles(row.code, 8192 / values, 5);
     double power = 0;
@@ -289,7 +293,8 @@ TEST(TrellisEncoder, EncodedTilesMakeAPackedMatrix) {
 }
 
 TEST(TrellisEncoder, RefusesUnknownCodes) {
-  for (Code code : {Code{3, 2}, Code{2, 6}, Code{2, 4, 14}, Code{0, 0}, Code{4, 4}}) {
+  for (Code code :
+       {Code{3, 2}, Code{2, 6}, Code{1, 7}, Code{1, 9}, Code{2, 4, 14}, Code{0, 0}, Code{4, 4}}) {
     auto encoder = TrellisEncoder::Create(code);
     ASSERT_FALSE(encoder.ok());
     EXPECT_NE(encoder.status().message().find(fmt::format("V = {}", code.values)),

@@ -53,7 +53,8 @@ struct TileShape {
 constexpr TileShape ShapeOf(Code code) {
   // Fewest words with words * 16 divisible by 4 * bits, and, for V = 1, two fragments
   // (2 x 8 columns) for the 16 columns.
-  int words = code.bits % 2 == 1 ? code.bits : 1;
+  int words = 1;
+  while (16 * words % code.bits != 0) ++words;
   int windows = 16 * words / code.bits;
   while (windows % 4 != 0 || (code.values == 1 && windows % 8 != 0)) {
     words *= 2;
@@ -110,8 +111,8 @@ inline constexpr Code kNativeCodes[] = {{4, 2}, {4, 3}, {2, 2}, {2, 3},
 
 // All that we decode, at L = 16 and at L = 12: the native codes and V = 1 at 2 bits (a
 // little less error than V = 2 there, decoded more slowly).
-inline constexpr Code kSupportedCodes[] = {{4, 2}, {4, 3}, {2, 2}, {2, 3}, {2, 4},
-                                           {2, 5}, {1, 2}, {1, 3}, {1, 4}};
+inline constexpr Code kSupportedCodes[] = {{4, 2}, {4, 3}, {2, 2}, {2, 3}, {2, 4}, {2, 5},
+                                           {1, 2}, {1, 3}, {1, 4}, {1, 5}, {1, 6}, {1, 8}};
 
 // Whether a code read from a file is one of them.
 constexpr bool IsSupported(Code code) {

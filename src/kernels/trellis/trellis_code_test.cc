@@ -9,7 +9,8 @@
 namespace tq::trellis {
 namespace {
 
-constexpr Code kCodes[] = {{4, 2}, {4, 3}, {2, 2}, {2, 3}, {2, 4}, {2, 5}, {1, 2}, {1, 3}, {1, 4}};
+constexpr Code kCodes[] = {{4, 2}, {4, 3}, {2, 2}, {2, 3}, {2, 4}, {2, 5},
+                           {1, 2}, {1, 3}, {1, 4}, {1, 5}, {1, 6}, {1, 8}};
 
 TEST(TrellisCode, ShapesArePinned) {
   struct Expected {
@@ -17,8 +18,9 @@ TEST(TrellisCode, ShapesArePinned) {
   };
   constexpr Expected kExpected[] = {{1, 8, 32, 32},  {3, 16, 64, 32}, {1, 8, 32, 16},
                                     {3, 16, 64, 16}, {1, 4, 16, 16},  {5, 16, 64, 16},
-                                    {1, 8, 16, 16},  {3, 16, 32, 16}, {2, 8, 16, 16}};
-  for (int i = 0; i < 9; ++i) {
+                                    {1, 8, 16, 16},  {3, 16, 32, 16}, {2, 8, 16, 16},
+                                    {5, 16, 32, 16}, {3, 8, 16, 16},  {4, 8, 16, 16}};
+  for (int i = 0; i < 12; ++i) {
     const TileShape shape = ShapeOf(kCodes[i]);
     EXPECT_EQ(shape.words, kExpected[i].words) << i;
     EXPECT_EQ(shape.windows, kExpected[i].windows) << i;
@@ -98,7 +100,7 @@ TEST(TrellisCode, SupportIsTheNativeCodesAndOneMore) {
       }
     }
   }
-  EXPECT_EQ(supported, 18);
+  EXPECT_EQ(supported, 24);
 }
 
 }  // namespace

@@ -86,10 +86,10 @@ struct MatmulKernels {
 };
 
 // The codes with kernels: every supported (V, k) at both lengths of the state.
-inline constexpr Code kMatmulCodes[] = {{4, 2, 16}, {4, 3, 16}, {2, 2, 16}, {2, 3, 16}, {2, 4, 16},
-                                        {2, 5, 16}, {1, 2, 16}, {1, 3, 16}, {1, 4, 16}, {4, 2, 12},
-                                        {4, 3, 12}, {2, 2, 12}, {2, 3, 12}, {2, 4, 12}, {2, 5, 12},
-                                        {1, 2, 12}, {1, 3, 12}, {1, 4, 12}};
+inline constexpr Code kMatmulCodes[] = {
+    {4, 2, 16}, {4, 3, 16}, {2, 2, 16}, {2, 3, 16}, {2, 4, 16}, {2, 5, 16}, {1, 2, 16}, {1, 3, 16},
+    {1, 4, 16}, {1, 5, 16}, {1, 6, 16}, {1, 8, 16}, {4, 2, 12}, {4, 3, 12}, {2, 2, 12}, {2, 3, 12},
+    {2, 4, 12}, {2, 5, 12}, {1, 2, 12}, {1, 3, 12}, {1, 4, 12}, {1, 5, 12}, {1, 6, 12}, {1, 8, 12}};
 inline constexpr size_t kNumMatmulCodes = sizeof(kMatmulCodes) / sizeof(kMatmulCodes[0]);
 
 // The kernels of a supported code at a level; levels without kernels of their own fall to

@@ -17,7 +17,10 @@ int32_t Pair(int low, int high) {
 
 // Shift of the table's values. For V = 2 and 4 the one that gives their product with
 // themselves, A^2 + B^2 and |v|^2 = 2 (|v|^2 / 2), the cost's fractional bits.
-int TableShift(Code code) { return code.values == 1 ? code.bits : code.values == 2 ? 3 : 2; }
+int TableShift(Code code) {
+  if (SquaresDifferences(code)) return kDifferenceBits;
+  return code.values == 1 ? code.bits : code.values == 2 ? 3 : 2;
+}
 
 int Batch(Isa isa) {
   switch (isa) {
@@ -41,7 +44,7 @@ void FillTable(Code code, int32_t* table) {
     const auto word = [&](int w) -> int32_t& { return table[TableIndex(code, state, w)]; };
     if (code.values == 1) {
       const int c = u0 + u1 + u2 + u3 - 510;
-      word(0) = Pair(c << shift, c * c / 4 - 32768);
+      word(0) = Pair(c << shift, SquaresDifferences(code) ? 0 : c * c / 4 - 32768);
     } else if (code.values == 2) {
       word(0) = Pair((u0 + u2 - 255) << shift, (u1 + u3 - 255) << shift);
     } else {
@@ -54,6 +57,11 @@ void FillTable(Code code, int32_t* table) {
 
 void QuantizeTarget(Code code, const float* values, int32_t* words) {
   const float limit = TargetLimit(code.values);
+  if (SquaresDifferences(code)) {
+    const float x = std::isnan(values[0]) ? 0 : std::clamp(values[0], -limit, limit);
+    words[0] = Pair(static_cast<int>(std::lrint(x * (1 << kDifferenceBits))), 0);
+    return;
+  }
   // Fractional bits: as many as complete the table's, rounded so that the cost's low k
   // bits are zero.
   const int bits = CostBits(code.values) - TableShift(code);
@@ -83,6 +91,7 @@ int BatchTiles(Code, Isa isa) { return Batch(isa); }
 size_t ScratchBytes(Code code, int steps, Isa isa) {
   const size_t states = size_t{1} << (code.state_bits - code.bits);
   if (isa == Isa::kReference) return (2 * sizeof(int64_t) + steps) * states;
+  if (SquaresDifferences(code)) return Batch(isa) * sizeof(int32_t) * (steps + 1) * states;
   return Batch(isa) * (2 * sizeof(int32_t) * TileCosts(code) + steps * WinnerBytes(code));
 }
 

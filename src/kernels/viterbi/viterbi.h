@@ -9,6 +9,8 @@
 //   V = 2: A^2 + B^2 - A (x0 + x1) - B (x0 - x1)
 //   V = 4: |v|^2 / 2 - v . (H x / 2)                (H: signs of DecodeState)
 //
+//   V = 1, k >= 6: (x - c)^2, by its difference: see below
+//
 // All in 32-bit integers, exact but for the targets (x, x0 +- x1, H x / 2), which are
 // rounded to fixed point: two products of int16 per lane and instruction, and the norm of
 // A, B or v as their product with themselves. Costs carry CostBits fractional bits, the low
@@ -21,6 +23,15 @@
 // than 2^29.2; they are brought back to zero every 16 steps, in which they grow by less
 // than 2^29.2. Forbidden states start at 2^30, above every allowed one, and are gone after 8
 // steps. Nothing reaches 2^31.
+//
+// V = 1 with k >= 6 has errors of a few decoded units, too fine for costs whose low k bits are
+// taken. There a target keeps 4 fractional bits, the cost of a step is the square of its
+// difference to 16 c, exactly, and no winner is kept: the search keeps the costs of all steps,
+// and the way back looks for the best successor again. A step costs at most (16 * (510 +
+// 640))^2 = 3.4e8, and any two states are joined by ceil(16 / 6) = 3 steps, so costs differ by
+// at most 1.02e9. From every step's the cost of overlap 0 one step before is taken. Forbidden
+// states start at 2^30, above every allowed one, and are gone after 3 steps, at most 2^30 +
+// 1.02e9 = 2.09e9 < 2^31.
 //
 // Time runs backwards: s_n = s_{n+1} << k | oldest bits, so best[q], q the low L - k bits
 // of a state, expands to 2^k neighbouring states of the step before. The circle is closed
@@ -35,6 +46,10 @@
 #include "kernels/trellis/trellis_code.h"
 
 namespace tq::viterbi {
+
+// Whether the costs of a code are squared differences.
+constexpr bool SquaresDifferences(trellis::Code code) { return code.values == 1 && code.bits >= 6; }
+inline constexpr int kDifferenceBits = 4;  // fractional bits of a difference
 
 // int32 words, each a pair of int16, per step of a target and per state of a table.
 constexpr int Words(int values) { return values == 4 ? 2 : 1; }
@@ -97,7 +112,8 @@ void FindPaths(const Args& args);
 }
 #endif
 
-// Scratch of the vector levels, per tile of a batch: two arrays of costs, with a gap of
+// Scratch of the vector levels, per tile of a batch, but for squared differences, which keep
+// steps + 1 rows of costs: two arrays of costs, with a gap of
 // kCostLanes for each of the 2^k values of the top bits, and the winners of every step.
 inline constexpr int kCostLanes = 16;
 constexpr size_t TileCosts(trellis::Code code) {

@@ -13,6 +13,7 @@ inline Vec Set1(int32_t x) { return _mm256_set1_epi32(x); }
 inline Vec Iota() { return _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7); }
 inline Vec Add(Vec a, Vec b) { return _mm256_add_epi32(a, b); }
 inline Vec Sub(Vec a, Vec b) { return _mm256_sub_epi32(a, b); }
+inline Vec Sub16(Vec a, Vec b) { return _mm256_sub_epi16(a, b); }
 inline Vec Min(Vec a, Vec b) { return _mm256_min_epi32(a, b); }
 inline Vec And(Vec a, Vec b) { return _mm256_and_si256(a, b); }
 inline Vec Or(Vec a, Vec b) { return _mm256_or_si256(a, b); }

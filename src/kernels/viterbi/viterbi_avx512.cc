@@ -24,6 +24,7 @@ inline Vec Iota() {
 }
 inline Vec Add(Vec a, Vec b) { return _mm512_add_epi32(a, b); }
 inline Vec Sub(Vec a, Vec b) { return _mm512_sub_epi32(a, b); }
+inline Vec Sub16(Vec a, Vec b) { return _mm512_sub_epi16(a, b); }
 inline Vec Min(Vec a, Vec b) { return _mm512_min_epi32(a, b); }
 inline Vec And(Vec a, Vec b) { return _mm512_and_si512(a, b); }
 inline Vec Or(Vec a, Vec b) { return _mm512_or_si512(a, b); }

@@ -2,7 +2,7 @@
 // it inside its own namespace and an anonymous one, after defining
 //
 //   Vec (int32 lanes), kLanes (8 or 16), kBatch (tiles side by side),
-//   Load, Store, Set1, Iota, Add, Sub, Min, And, Or, ShiftLeft<n>, ShiftRight,
+//   Load, Store, Set1, Iota, Add, Sub, Sub16, Min, And, Or, ShiftLeft<n>, ShiftRight,
 //   Select(mask, a, b) = (a & ~mask) | (b & mask),
 //   Dot(sum, a, b): sum + the two products of int16 in each lane,
 //   Expand<k>(p): lane i gets p[i >> k],
@@ -223,14 +223,25 @@ class Search {
   uint8_t* winners_[kTiles];
 };
 
-template <int kValues, int kBits>
-void FindPathsOf(const Args& args) {
+#include "kernels/viterbi/viterbi_difference_inl.h"
+
+template <typename Batch, typename Single>
+void FindPathsBy(const Args& args) {
   int tile = 0;
   for (; tile + kBatch <= args.tiles; tile += kBatch) {
-    Search<kValues, kBits, kBatch>(args, tile).FindPaths(args.states + size_t(tile) * args.steps);
+    Batch(args, tile).FindPaths(args.states + size_t(tile) * args.steps);
   }
   for (; tile < args.tiles; ++tile) {
-    Search<kValues, kBits, 1>(args, tile).FindPaths(args.states + size_t(tile) * args.steps);
+    Single(args, tile).FindPaths(args.states + size_t(tile) * args.steps);
+  }
+}
+
+template <int kValues, int kBits>
+void FindPathsOf(const Args& args) {
+  if constexpr (SquaresDifferences({kValues, kBits})) {
+    FindPathsBy<DifferenceSearch<kBits, kBatch>, DifferenceSearch<kBits, 1>>(args);
+  } else {
+    FindPathsBy<Search<kValues, kBits, kBatch>, Search<kValues, kBits, 1>>(args);
   }
 }
 
@@ -242,6 +253,12 @@ inline void FindPathsHere(const Args& args) {
       return FindPathsOf<1, 3>(args);
     case 8 + 4:
       return FindPathsOf<1, 4>(args);
+    case 8 + 5:
+      return FindPathsOf<1, 5>(args);
+    case 8 + 6:
+      return FindPathsOf<1, 6>(args);
+    case 8 + 8:
+      return FindPathsOf<1, 8>(args);
     case 16 + 2:
       return FindPathsOf<2, 2>(args);
     case 16 + 3:

@@ -38,9 +38,7 @@ class Search {
         for (uint32_t j = 0; j < 1u << k; ++j, table += words * kTableLanes) {
           int64_t cost = best_[(j << high | q) >> k];
           for (int w = 0; w < words; ++w) {
-            const int32_t word = table[w * kTableLanes];
-            cost += Dot(word, target[w]);
-            if (args_.code.values > 1) cost += Dot(word, word);
+            cost += CostOf(table[w * kTableLanes], target[w]);
           }
           if (cost < least) {
             least = cost;
@@ -51,6 +49,15 @@ class Search {
       }
       std::swap(best_, next_);
     }
+  }
+
+  // What a word of the table costs against its word of the target.
+  int64_t CostOf(int32_t word, int32_t target) const {
+    if (SquaresDifferences(args_.code)) {
+      const int64_t difference = static_cast<int16_t>(word) - static_cast<int16_t>(target);
+      return difference * difference;
+    }
+    return Dot(word, target) + (args_.code.values > 1 ? Dot(word, word) : 0);
   }
 
   // Follows the winners of `count` steps from overlap q; gives the overlap after them.
