@@ -35,7 +35,7 @@ void ExitOnLostPages(int) {
 
 int Main(int argc, char** argv) {
   CLI::App app{
-      "TurboQuant compresses language models below 4 bits per weight and runs them packed."};
+      "TurboQuant compresses language models to 0.5 to 8 bits per weight and runs them packed."};
   app.name("tq");
   app.set_version_flag("--version", std::string("tq ") + TQ_VERSION);
   app.require_subcommand(1);

@@ -31,7 +31,7 @@ class QuantizeCommand final : public Command {
         ->check(CLI::IsMember({"trellis", "rtn"}))
         ->capture_default_str();
     sub->add_option("--override", overrides_,
-                    "REGEX=BITS: matrices whose names match get codes of BITS (0.5 to 4); the "
+                    "REGEX=BITS: matrices whose names match get codes of BITS (0.5 to 8); the "
                     "others make up for it. May be given several times")
         ->allow_extra_args(false);
     sub->add_option("--calibration", options_.calibration,

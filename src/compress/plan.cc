@@ -29,8 +29,10 @@ constexpr double kFrequencyPower = 0.25;
 constexpr int kVocabularySteps = 8;
 
 // Relative squared error of the native codes on Gaussian values, in the order of
-// trellis::kNativeCodes (design: 256-value tail-biting streams, best scale).
-constexpr double kCodeError[] = {.526, .379, .269, .138, .0711, .0368, .0174, .0045};
+// trellis::kNativeCodes (up to 4 bits the design's: 256-value tail-biting streams, best scale;
+// above, bench_codec).
+constexpr double kCodeError[] = {.526,  .379,  .269,   .138,    .0711,   .0368,
+                                 .0174, .0045, .00114, .000301, .0000212};
 constexpr size_t kNumCodes = std::size(kCodeError);
 static_assert(kNumCodes == std::size(trellis::kNativeCodes));
 
@@ -52,7 +54,7 @@ RatePosition PositionAt(double x) {
   return {index, index + 1 < kNumCodes ? x - static_cast<double>(index) : 0.0};
 }
 
-// The position of a rate in [0.5, 4].
+// The position of a rate in [0.5, 8].
 RatePosition PositionOfRate(double rate) {
   size_t index = 0;
   while (index + 1 < kNumCodes && trellis::kNativeCodes[index + 1].rate() <= rate) ++index;

@@ -1,6 +1,6 @@
 // Which rate every matrix gets, so that the whole file has the wanted bits per weight.
 //
-// All decoder matrices share one rate r_d, any in [0.5, 4]: between two native rates the
+// All decoder matrices share one rate r_d, any in [0.5, 8]: between two native rates the
 // first rows of a matrix are coded at the lower one and the rest at the next (split at
 // multiples of 64 rows). Embedding and head share one rate r_e, chosen by its predicted loss;
 // there the first rows, the frequent tokens, have the higher of two native rates. Matrices

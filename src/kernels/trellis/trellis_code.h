@@ -106,8 +106,8 @@ constexpr uint32_t StateAt(const uint8_t* tile, Code code, int step) {
 }
 
 // The native codes, by rate.
-inline constexpr Code kNativeCodes[] = {{4, 2}, {4, 3}, {2, 2}, {2, 3},
-                                        {2, 4}, {2, 5}, {1, 3}, {1, 4}};
+inline constexpr Code kNativeCodes[] = {{4, 2}, {4, 3}, {2, 2}, {2, 3}, {2, 4}, {2, 5},
+                                        {1, 3}, {1, 4}, {1, 5}, {1, 6}, {1, 8}};
 
 // All that we decode, at L = 16 and at L = 12: the native codes and V = 1 at 2 bits (a
 // little less error than V = 2 there, decoded more slowly).

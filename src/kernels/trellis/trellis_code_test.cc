@@ -91,6 +91,16 @@ TEST(TrellisCode, ValuesAreNearlyWhiteWithTheStatedSigma) {
   }
 }
 
+TEST(TrellisCode, NativeCodesRiseInRate) {
+  double last = 0;
+  for (Code code : kNativeCodes) {
+    EXPECT_TRUE(IsSupported(code));
+    EXPECT_GT(code.rate(), last);
+    last = code.rate();
+  }
+  EXPECT_EQ(last, 8);
+}
+
 TEST(TrellisCode, SupportIsTheNativeCodesAndOneMore) {
   int supported = 0;
   for (int values = -1; values < 10; ++values) {
