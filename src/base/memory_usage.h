@@ -8,4 +8,7 @@ namespace tq {
 // Largest resident set of this process so far, in bytes.
 uint64_t PeakRssBytes();
 
+// Bytes that can be allocated without swapping, or 0 if the system does not say.
+uint64_t AvailableMemory();
+
 }  // namespace tq

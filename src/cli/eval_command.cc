@@ -95,6 +95,7 @@ class EvalCommand final : public Command {
       object["kl_stderr"] = result.kl->stderr_;
       object["kl_p99"] = result.kl->p99;
       object["top1_agreement"] = result.kl->top1_agreement;
+      object["reference_perplexity"] = result.kl->reference_perplexity;
     }
     return object;
   }

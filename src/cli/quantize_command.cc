@@ -43,6 +43,21 @@ class QuantizeCommand final : public Command {
     sub->add_option("--calibration-memory", calibration_mib_,
                     "MiB of activations kept in memory; more go to the work folder")
         ->capture_default_str();
+    sub->add_flag("--uniform", uniform_, "One rate for all matrices of the decoder");
+    sub->add_option("--sensitivity", sensitivity_,
+                    "What rates are chosen by: kl (noise in the float model) or hessian (less "
+                    "memory)")
+        ->check(CLI::IsMember({"kl", "hessian"}))
+        ->excludes("--uniform")
+        ->capture_default_str();
+    sub->add_option("--sensitivity-file", options_.sensitivity_file,
+                    "Keep what was measured here, and use it when it is there")
+        ->excludes("--uniform");
+    sub->add_flag("!--no-verify", options_.verify,
+                  "Write the allocated rates without comparing them with uniform ones")
+        ->excludes("--uniform");
+    sub->add_option("--min-bits", options_.min_bits, "Codes of no fewer bits per weight");
+    sub->add_option("--max-bits", options_.max_bits, "Codes of no more bits per weight");
     sub->add_option("--seed", options_.seed, "Seed of all random choices")->capture_default_str();
     sub->add_flag("--fast", options_.fast,
                   "Search 12-bit states: ten times faster, a little worse");
@@ -61,6 +76,11 @@ class QuantizeCommand final : public Command {
   Status Run() override {
     options_.method = method_ == "rtn" ? Method::kRtn : Method::kTrellis;
     options_.calibration_memory = calibration_mib_ * kMiB;
+    options_.sensitivity =
+        sensitivity_ == "hessian" ? SensitivityMeasure::kHessian : SensitivityMeasure::kKl;
+    if (uniform_ || options_.method == Method::kRtn) {
+      options_.sensitivity = SensitivityMeasure::kNone;
+    }
     for (const std::string& text : overrides_) {
       TQ_ASSIGN_OR_RETURN(RateOverride parsed, ParseRateOverride(text));
       options_.overrides.push_back(std::move(parsed));
@@ -128,11 +148,11 @@ class QuantizeCommand final : public Command {
   }
 
   QuantizeOptions options_;
-  std::string method_ = "trellis", json_;
+  std::string method_ = "trellis", sensitivity_ = "kl", json_;
   std::vector<std::string> ablations_, overrides_;
   uint64_t calibration_mib_ = 4096;
   size_t threads_ = 0;
-  bool dry_run_ = false, quiet_ = false;
+  bool dry_run_ = false, quiet_ = false, uniform_ = false;
 };
 
 }  // namespace

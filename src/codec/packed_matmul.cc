@@ -167,18 +167,19 @@ class WorkList {
       work.shape = trellis::ShapeOf(segment.code);
       work.tiles_across = CeilDiv<uint64_t>(product.matrix.cols, work.shape.columns);
       work.codes = product.matrix.codes.data() + segment.byte_offset;
-      tile_rows_[count_] = CeilDiv<uint64_t>(segment.row_end - segment.row_begin, work.shape.rows);
-      fragments_[count_] = tile_rows_[count_] * (work.shape.rows / kFragmentRows);
+      const auto rows = CeilDiv<uint64_t>(segment.row_end - segment.row_begin, work.shape.rows);
+      tile_rows_[count_ + 1] = tile_rows_[count_] + rows;
+      fragments_[count_ + 1] = fragments_[count_] + rows * (work.shape.rows / kFragmentRows);
       ++count_;
     }
   }
 
-  uint64_t tile_rows() const { return tile_rows_[0] + tile_rows_[1]; }
-  uint64_t fragments() const { return fragments_[0] + fragments_[1]; }
+  uint64_t tile_rows() const { return tile_rows_[count_]; }
+  uint64_t fragments() const { return fragments_[count_]; }
 
   Fragment TileRowAt(uint64_t i) const {
-    return i < tile_rows_[0] ? Fragment{&work_[0], i, 0}
-                             : Fragment{&work_[1], i - tile_rows_[0], 0};
+    const size_t s = SegmentOf(tile_rows_, i);
+    return {&work_[s], i - tile_rows_[s], 0};
   }
   // Takes up to `most` fragments of one segment from [next, end), leaving out those that are
   // padding, and moves `next` on.
@@ -193,17 +194,22 @@ class WorkList {
   }
 
  private:
-  static constexpr size_t kMaxSegments = 2;
-
+  // The segment of item i, where `starts` are the first items of segments.
+  size_t SegmentOf(const uint64_t* starts, uint64_t i) const {
+    size_t s = 0;
+    while (i >= starts[s + 1]) ++s;
+    return s;
+  }
   Fragment FragmentAt(uint64_t i) const {
-    const size_t s = i < fragments_[0] ? 0 : 1;
-    const uint64_t local = i - (s == 0 ? 0 : fragments_[0]);
+    const size_t s = SegmentOf(fragments_, i);
+    const uint64_t local = i - fragments_[s];
     const uint64_t per_tile_row = work_[s].shape.rows / kFragmentRows;
     return {&work_[s], local / per_tile_row, local % per_tile_row};
   }
 
   SegmentWork work_[kMaxSegments];
-  uint64_t tile_rows_[kMaxSegments] = {}, fragments_[kMaxSegments] = {};
+  // Of the segments before each one, and of all.
+  uint64_t tile_rows_[kMaxSegments + 1] = {}, fragments_[kMaxSegments + 1] = {};
   size_t count_ = 0;
 };
 

@@ -20,7 +20,6 @@ enum Field { kFormat, kCodeId, kStateBits, kRows, kCols, kOutBlock, kInBlock, kS
 constexpr int kPerSegment = 4;  // row_end, V, k, bits of the scale
 constexpr int32_t kFormatNow = 1;
 constexpr int32_t kHashSum = 1;
-constexpr int kMaxSegments = 2;
 
 Status CheckScale(const Tensor& scale, uint64_t count, std::string_view name) {
   if (scale.dtype() != DType::kF16 || scale.shape() != Shape{count}) {
@@ -113,7 +112,7 @@ StatusOr<const int32_t*> CheckHeader(const Tensor& layout) {
     return InvalidArgument("layout: shape [{}, {}], each must be at least 1", fields[kRows],
                            fields[kCols]);
   }
-  if (fields[kSegments] < 1 || fields[kSegments] > kMaxSegments) {
+  if (fields[kSegments] < 1 || fields[kSegments] > static_cast<int>(kMaxSegments)) {
     return InvalidArgument("layout: {} segments, the limit is {}", fields[kSegments], kMaxSegments);
   }
   const uint64_t expected = kHeader + kPerSegment * fields[kSegments];

@@ -37,10 +37,12 @@ struct Segment {
 
 // Rows of different rates meet only at multiples of this (every tile height divides it).
 inline constexpr uint64_t kSegmentRowMultiple = 64;
+// Segments of a matrix, at most.
+inline constexpr size_t kMaxSegments = 8;
 
 struct PackedMatrix {
   uint64_t rows = 0, cols = 0;
-  std::vector<Segment> segments;  // 1 or 2, adjacent, covering all rows
+  std::vector<Segment> segments;  // adjacent, covering all rows
   Tensor codes;                   // U8 [bytes]
   Tensor out_scale;               // F16 [rows]
   uint32_t out_block = 1;         // order of Hout's blocks; divides rows

@@ -33,6 +33,21 @@ uint64_t InputFeatures(const ModelConfig& config, GroupRole role) {
   }
 }
 
+// Sum over n tokens of |after - before|^2 / |after|^2.
+double BranchShare(const float* before, const float* after, uint64_t n, uint64_t hidden) {
+  double sum = 0;
+  for (uint64_t token = 0; token < n; ++token) {
+    double change = 0, whole = 0;
+    for (uint64_t i = token * hidden; i < (token + 1) * hidden; ++i) {
+      const double delta = static_cast<double>(after[i]) - before[i];
+      change += delta * delta;
+      whole += static_cast<double>(after[i]) * after[i];
+    }
+    if (whole > 0) sum += change / whole;
+  }
+  return sum;
+}
+
 }  // namespace
 
 StatusOr<CalibrationStream> CalibrationStream::Create(const ModelSource& source,
@@ -89,13 +104,19 @@ Status CalibrationStream::RunHalf(LayerPart part, const InputObserver& observer,
                       LoadFloatLayer(*source_, next_layer_, workspace_, part));
   ForwardContext context;
   context.executor = &executor;
+  double share = 0;
+  const uint64_t hidden = source_->config().hidden_size;
+  std::vector<float> before(tokens_.context * hidden);
   for (uint64_t window = 0; window < tokens_.windows(); ++window) {
     TQ_RETURN_IF_ERROR(CheckCancelled());
     cache_.Truncate(0);
+    std::copy_n(WindowStates(window), before.size(), before.data());
     TQ_RETURN_IF_ERROR(
         layer->Forward(context, cache_, 0, WindowStates(window), tokens_.context, observer)
             .WithContext(fmt::format("calibration, layer {}, window {}", next_layer_, window)));
+    share += BranchShare(before.data(), WindowStates(window), tokens_.context, hidden);
   }
+  shares_[part == LayerPart::kMlp] = share / static_cast<double>(tokens_.ids.size());
   return OkStatus();
 }
 

@@ -35,6 +35,11 @@ class CalibrationStream {
   // "down") that are in `wanted`; the sums are in that order.
   StatusOr<std::vector<HessianSum>> RunLayer(const std::set<std::string>& wanted,
                                              Executor& executor);
+  // Of the half of the last layer that was run: the mean over tokens of |output|^2 / |sum|^2,
+  // where sum is the residual stream with the half's output added.
+  double branch_share(LayerPart half) const { return shares_[half == LayerPart::kMlp]; }
+  // The residual stream of a window before the next layer, float [context, hidden].
+  const float* States(uint64_t window) { return WindowStates(window); }
   // After the last layer: the input of the head.
   StatusOr<HessianSum> HeadInput(Executor& executor);
 
@@ -57,6 +62,7 @@ class CalibrationStream {
   KvCache cache_;  // of one layer and one window
   std::shared_ptr<LayerWorkspace> workspace_;
   uint32_t next_layer_ = 0;
+  double shares_[2] = {0, 0};
 };
 
 }  // namespace tq

@@ -35,6 +35,23 @@ StatusOr<CalibrationTokens> CutCalibrationText(std::string_view text, std::strin
                                                const Tokenizer& tokenizer, uint64_t wanted,
                                                uint64_t context);
 
+// Windows to calibrate with, and others that are held apart to compare candidates on.
+struct CalibrationSet {
+  CalibrationTokens text, held_apart;
+};
+// At most this many windows are held apart, and at least two.
+inline constexpr uint64_t kMaxHeldApart = 16;
+
+// As CutCalibrationText, but no token is in two windows, and up to a quarter of the windows,
+// evenly spread, are held apart. A text of fewer than three windows is an error.
+StatusOr<CalibrationSet> CutCalibrationSet(std::string_view text, std::string_view what,
+                                           const Tokenizer& tokenizer, uint64_t wanted,
+                                           uint64_t context);
+
+// About `count` tokens in shorter windows, of at most `context` tokens: the beginnings of evenly
+// spread ones.
+CalibrationTokens ShortWindows(const CalibrationTokens& tokens, uint64_t count, uint64_t context);
+
 // Text of at most this many bytes is read from a calibration file.
 inline constexpr uint64_t kMaxCalibrationBytes = uint64_t{1} << 30;
 

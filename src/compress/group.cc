@@ -9,7 +9,9 @@
 #include "codec/grouped_matrix.h"
 #include "codec/packed_matrix.h"
 #include "codec/rotation.h"
+#include "compress/feedback.h"
 #include "compress/methods/trellis/round_matrix.h"
+#include "compress/noise.h"
 
 namespace tq {
 namespace {
@@ -83,13 +85,20 @@ StatusOr<GroupQuantizer> GroupQuantizer::Create(const QuantizeOptions& options,
   return group;
 }
 
-StatusOr<QuantizedMatrix> GroupQuantizer::Quantize(size_t i, Executor& executor) {
+StatusOr<QuantizedMatrix> GroupQuantizer::Quantize(size_t i, const PlannedMatrix& m, Weights keep,
+                                                   Executor& executor) {
+  TQ_CHECK(m.name == matrices_[i].name && weights_[i].data() != nullptr);
   const auto start = std::chrono::steady_clock::now();
+  Tensor weights;
+  if (keep == Weights::kKeep) {
+    TQ_ASSIGN_OR_RETURN(weights, Tensor::FromBytes(DType::kF32, weights_[i].shape(),
+                                                   {weights_[i].data(), weights_[i].num_bytes()}));
+  } else {
+    weights = std::exchange(weights_[i], Tensor());
+  }
   TQ_ASSIGN_OR_RETURN(QuantizedMatrix result, options_->method == Method::kRtn
-                                                  ? QuantizeRtn(i, executor)
-                                                  : QuantizeTrellis(i, executor));
-  const PlannedMatrix& m = matrices_[i];
-  weights_[i] = Tensor();
+                                                  ? QuantizeRtn(m, weights, executor)
+                                                  : QuantizeTrellis(i, m, weights, executor));
   result.report.name = m.name;
   result.report.rows = m.rows;
   result.report.cols = m.cols;
@@ -102,10 +111,8 @@ StatusOr<QuantizedMatrix> GroupQuantizer::Quantize(size_t i, Executor& executor)
   return result;
 }
 
-StatusOr<QuantizedMatrix> GroupQuantizer::QuantizeTrellis(size_t i, Executor& executor) {
+WeightTransform GroupQuantizer::TransformOf(size_t i) const {
   const PlannedMatrix& m = matrices_[i];
-  Tensor& weights = weights_[i];
-  const double weight_norm = SumOfSquares(weights, executor);
   WeightTransform transform;
   transform.out_scale = HalfToFloats(scales_.out_scale[i]);
   transform.in_scale = HalfToFloats(scales_.in_scale);
@@ -114,6 +121,37 @@ StatusOr<QuantizedMatrix> GroupQuantizer::QuantizeTrellis(size_t i, Executor& ex
   if (!m.vocabulary && !options_->no_rotation) {
     transform.out_block = LargestHadamardOrder(m.rows, settings_.rotation_limit);
   }
+  return transform;
+}
+
+StatusOr<DisturbedMatrix> GroupQuantizer::Disturb(size_t i, double error,
+                                                  Executor& executor) const {
+  const PlannedMatrix& m = matrices_[i];
+  const WeightTransform transform = TransformOf(i);
+  DisturbedMatrix result;
+  TQ_ASSIGN_OR_RETURN(result.weights,
+                      Tensor::FromBytes(DType::kF32, {m.rows, m.cols},
+                                        {weights_[i].data(), weights_[i].num_bytes()}));
+  float* w = result.weights.mutable_as<float>();
+  RotateWeights(transform, executor, w);
+  const Feedback feedback(factor_ ? &*factor_ : nullptr, m.cols, kNoiseBlock);
+  const NoiseLoss noise =
+      RoundWithNoise(feedback, m.rows, m.cols, error, {options_->seed, m.name}, w, executor);
+  UnrotateWeights(transform, executor, w);  // the error
+  const float* original = weights_[i].as<float>();
+  executor.ParallelFor(m.rows, 64, [&](size_t begin, size_t end, size_t) {
+    for (uint64_t at = begin * m.cols; at < end * m.cols; ++at) w[at] = original[at] - w[at];
+  });
+  const double power = transform.magnitude * transform.magnitude;
+  result.loss = noise.loss * power;
+  result.norm = noise.norm * power;
+  return result;
+}
+
+StatusOr<QuantizedMatrix> GroupQuantizer::QuantizeTrellis(size_t i, const PlannedMatrix& m,
+                                                          Tensor& weights, Executor& executor) {
+  const double weight_norm = SumOfSquares(weights, executor);
+  const WeightTransform transform = TransformOf(i);
   RotateWeights(transform, executor, weights.mutable_as<float>());
   TQ_ASSIGN_OR_RETURN(RoundedMatrix rounded,
                       RoundMatrix(m.rows, m.cols, m.segments, factor_ ? &*factor_ : nullptr,
@@ -140,9 +178,8 @@ StatusOr<QuantizedMatrix> GroupQuantizer::QuantizeTrellis(size_t i, Executor& ex
   return result;
 }
 
-StatusOr<QuantizedMatrix> GroupQuantizer::QuantizeRtn(size_t i, Executor& executor) {
-  const PlannedMatrix& m = matrices_[i];
-  Tensor& weights = weights_[i];
+StatusOr<QuantizedMatrix> GroupQuantizer::QuantizeRtn(const PlannedMatrix& m, Tensor& weights,
+                                                      Executor& executor) {
   const StatusOr<GroupedMatrix> rounded =
       QuantizeToNearest(weights.as<float>(), m.rows, m.cols, m.rtn_bits, kRtnGroupSize, executor);
   if (!rounded.ok()) return rounded.status().WithContext(m.name);

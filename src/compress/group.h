@@ -34,6 +34,13 @@ struct GroupSettings {
   uint64_t rotation_limit = 128;              // largest block of the Hadamard rotations
 };
 
+// A matrix as rounding would leave it, with the loss tr(E H E^T) of the error E and the norm
+// tr(W H W^T).
+struct DisturbedMatrix {
+  Tensor weights;  // float [rows, cols]
+  double loss = 0, norm = 0;
+};
+
 class GroupQuantizer {
  public:
   // The group's matrices in the plan's order and their weights, float [rows, cols], and
@@ -47,8 +54,14 @@ class GroupQuantizer {
 
   size_t size() const { return matrices_.size(); }
   const PlannedMatrix& matrix(size_t i) const { return matrices_[i]; }
-  // Matrix i; its weights are spent.
-  StatusOr<QuantizedMatrix> Quantize(size_t i, Executor& executor);
+  // Matrix i with the codes of `codes`, the same matrix in some plan. Its weights are spent, unless
+  // they are kept for another call.
+  enum class Weights { kSpend, kKeep };
+  StatusOr<QuantizedMatrix> Quantize(size_t i, const PlannedMatrix& codes, Weights weights,
+                                     Executor& executor);
+  // Matrix i with noise in place of the code's error (noise.h). Trellis method; matrices that
+  // were not quantised yet.
+  StatusOr<DisturbedMatrix> Disturb(size_t i, double error, Executor& executor) const;
 
  private:
   GroupQuantizer(const QuantizeOptions& options, const GroupSettings& settings,
@@ -57,8 +70,12 @@ class GroupQuantizer {
         settings_(settings),
         matrices_(std::move(matrices)),
         weights_(std::move(weights)) {}
-  StatusOr<QuantizedMatrix> QuantizeTrellis(size_t i, Executor& executor);
-  StatusOr<QuantizedMatrix> QuantizeRtn(size_t i, Executor& executor);
+  WeightTransform TransformOf(size_t i) const;
+  // `weights` become the error.
+  StatusOr<QuantizedMatrix> QuantizeTrellis(size_t i, const PlannedMatrix& m, Tensor& weights,
+                                            Executor& executor);
+  StatusOr<QuantizedMatrix> QuantizeRtn(const PlannedMatrix& m, Tensor& weights,
+                                        Executor& executor);
 
   const QuantizeOptions* options_;
   GroupSettings settings_;

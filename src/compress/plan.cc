@@ -12,89 +12,14 @@
 namespace tq {
 namespace {
 
-using trellis::Code;
-
-// How much a relative error of embedding and head weighs in the KL against the same error
-// of the decoder. It does not grow with the vocabulary: a token meets its own row. Measured at
-// 2.0 bits, L = 12, KL with embeddings of 1.56 / 1.69 / 2.06 / 2.63 bits: SmolLM2-135M
-// 1.308 / 1.264 / 1.360 / 1.630; with 1.63 / 2.06 bits: llama-30m .450 / .411.
-constexpr double kVocabularyShare = 0.3;
-
-// Byte-pair vocabularies are in the order of their merges: frequent tokens first. The first
-// share f of the rows carries about f^kFrequencyPower of the loss. llama-30m at 2.0 bits,
-// KL .451 with 2.5 bits for all rows, .429 with 3 for the first half and 2 for the rest
-// (the same bytes); .443 with 3 for the first quarter, .449 with 4 for an eighth.
-constexpr double kFrequencyPower = 0.25;
 // Shares of the vocabulary that are considered for the higher rate: eighths.
 constexpr int kVocabularySteps = 8;
-
-// Relative squared error of the native codes on Gaussian values, in the order of
-// trellis::kNativeCodes (up to 4 bits the design's: 256-value tail-biting streams, best scale;
-// above, bench_codec).
-constexpr double kCodeError[] = {.526,  .379,  .269,   .138,    .0711,   .0368,
-                                 .0174, .0045, .00114, .000301, .0000212};
-constexpr size_t kNumCodes = std::size(kCodeError);
-static_assert(kNumCodes == std::size(trellis::kNativeCodes));
-
-Code NativeCode(size_t index, const QuantizeOptions& options) {
-  Code code = trellis::kNativeCodes[index];
-  if (options.v1 && code == Code{2, 4}) code = {1, 2};
-  if (options.fast) code.state_bits = 12;
-  return code;
-}
-
-// A rate: code `index`, and `index` + 1 for a share `fraction` of the rows.
-struct RatePosition {
-  size_t index = 0;
-  double fraction = 0;
-};
-
-RatePosition PositionAt(double x) {
-  const size_t index = std::min(static_cast<size_t>(x), kNumCodes - 1);
-  return {index, index + 1 < kNumCodes ? x - static_cast<double>(index) : 0.0};
-}
-
-// The position of a rate in [0.5, 8].
-RatePosition PositionOfRate(double rate) {
-  size_t index = 0;
-  while (index + 1 < kNumCodes && trellis::kNativeCodes[index + 1].rate() <= rate) ++index;
-  if (index + 1 == kNumCodes) return {index, 0};
-  const double low = trellis::kNativeCodes[index].rate();
-  return {index, (rate - low) / (trellis::kNativeCodes[index + 1].rate() - low)};
-}
 
 // The last coordinate below gives each matrix its own rounding of the split row, so that
 // rates of the whole model can be met to a few rows (golden-ratio sequence).
 double RoundingPhase(size_t matrix) {
   const double golden = 0.6180339887498949 * static_cast<double>(matrix + 1);
   return golden - std::floor(golden);
-}
-
-// Which rows get the higher rate: the last, or (a vocabulary's frequent tokens) the first.
-enum class HigherRows { kLast, kFirst };
-
-std::vector<Segment> SplitRows(uint64_t rows, RatePosition position, double phase,
-                               HigherRows higher, const QuantizeOptions& options) {
-  const uint64_t units = CeilDiv(rows, kSegmentRowMultiple);
-  uint64_t high = 0;
-  if (position.fraction > 0) {
-    high = std::min(units,
-                    static_cast<uint64_t>(position.fraction * static_cast<double>(units) + phase));
-  }
-  const bool first = higher == HigherRows::kFirst;
-  const uint64_t split = std::min(rows, (first ? high : units - high) * kSegmentRowMultiple);
-  std::vector<Segment> segments;
-  const auto add = [&](uint64_t begin, uint64_t end, size_t index) {
-    if (begin == end) return;
-    Segment segment;
-    segment.row_begin = begin;
-    segment.row_end = end;
-    segment.code = NativeCode(index, options);
-    segments.push_back(segment);
-  };
-  add(0, split, position.index + (first ? 1 : 0));
-  add(split, rows, position.index + (first ? 0 : 1));
-  return segments;
 }
 
 // Bits per weight of the codes of segments.
@@ -104,12 +29,6 @@ double CodeBits(const PlannedMatrix& m) {
     bits += s.code.rate() * static_cast<double>((s.row_end - s.row_begin) * m.cols);
   }
   return bits;
-}
-
-// Relative squared error of a position; `share`: of the loss, that falls to the higher code.
-double PositionError(RatePosition p, double share) {
-  return p.fraction > 0 ? (1 - share) * kCodeError[p.index] + share * kCodeError[p.index + 1]
-                        : kCodeError[p.index];
 }
 
 // All matrices of the model, in the order of work, without rates.
@@ -147,8 +66,7 @@ Status FixRates(const QuantizeOptions& options, std::vector<PlannedMatrix>& matr
   std::vector<std::string> names;
   for (const PlannedMatrix& m : matrices) names.push_back(m.name);
   TQ_ASSIGN_OR_RETURN(const std::vector<double> rates,
-                      ApplyOverrides(options.overrides, names, trellis::kNativeCodes[0].rate(),
-                                     trellis::kNativeCodes[kNumCodes - 1].rate()));
+                      ApplyOverrides(options.overrides, names, LowestRate(), HighestRate()));
   for (size_t i = 0; i < matrices.size(); ++i) matrices[i].fixed_rate = rates[i];
   return OkStatus();
 }
@@ -189,53 +107,31 @@ void AppendSpecs(const PlannedMatrix& m, std::set<std::string>& groups,
   }
 }
 
-// Sizes of the plan with given rates.
-class Planner {
+// The uniform plan: one rate for the decoder, one for embedding and head.
+class UniformPlanner {
  public:
-  Planner(const QuantizeOptions& options, std::vector<PlannedMatrix> matrices,
-          std::vector<OutputSpec> plain, uint64_t parameters)
-      : options_(options),
-        matrices_(std::move(matrices)),
-        plain_(std::move(plain)),
-        parameters_(parameters) {}
+  UniformPlanner(const ModelOutline& outline, const QuantizeOptions& options)
+      : outline_(outline), options_(options) {}
 
-  // Trellis, or with rtn_bits > 0 round to nearest.
-  ModelPlan Build(double decoder_x, RatePosition vocabulary, uint32_t rtn_bits) const {
-    ModelPlan plan;
-    plan.matrices = matrices_;
-    std::set<std::string> groups;
-    double bits[2] = {0, 0}, weights[2] = {0, 0};  // of decoder, of vocabulary
-    for (size_t i = 0; i < plan.matrices.size(); ++i) {
-      PlannedMatrix& m = plan.matrices[i];
-      m.rtn_bits = rtn_bits;
-      if (rtn_bits == 0) {
-        RatePosition position = m.vocabulary ? vocabulary : PositionAt(decoder_x);
-        if (m.fixed_rate > 0) position = PositionOfRate(m.fixed_rate);
-        m.segments = m.vocabulary
-                         ? SplitRows(m.rows, position, 0.5, HigherRows::kFirst, options_)
-                         : SplitRows(m.rows, position, m.fixed_rate > 0 ? 0.5 : RoundingPhase(i),
-                                     HigherRows::kLast, options_);
-      }
-      AppendSpecs(m, groups, plan.tensors);
-      bits[m.vocabulary] += CodeBits(m);
-      weights[m.vocabulary] += static_cast<double>(m.rows * m.cols);
+  ModelPlan Build(double decoder_x, RatePosition vocabulary) const {
+    std::vector<PlannedMatrix> matrices = outline_.matrices;
+    for (size_t i = 0; i < matrices.size(); ++i) {
+      PlannedMatrix& m = matrices[i];
+      RatePosition position = m.vocabulary ? vocabulary : PositionAt(decoder_x);
+      if (m.fixed_rate > 0) position = PositionOfRate(m.fixed_rate);
+      const double phase = m.vocabulary || m.fixed_rate > 0 ? 0.5 : RoundingPhase(i);
+      m.segments = SplitRows(m.rows, position, phase, HigherRowsOf(m), VariantOf(options_));
     }
-    plan.tensors.insert(plan.tensors.end(), plain_.begin(), plain_.end());
-    // As checkpoint writes them: codes first.
-    std::stable_partition(plan.tensors.begin(), plan.tensors.end(),
-                          [](const OutputSpec& t) { return t.name.ends_with(".codes"); });
-    plan.decoder_rate = rtn_bits > 0 ? rtn_bits : bits[0] / weights[0];
-    plan.embedding_rate = rtn_bits > 0 ? rtn_bits : bits[1] / weights[1];
-    plan.bytes = SafetensorsFileBytes(plan.tensors);
-    plan.parameters = parameters_;
-    plan.bits_per_weight = 8.0 * static_cast<double>(plan.bytes) / static_cast<double>(parameters_);
-    return plan;
+    return FinishPlan(outline_, std::move(matrices));
   }
 
-  // The largest decoder position whose plan has at most `bits`; negative if none.
-  double LargestPosition(double bits, RatePosition vocabulary) const {
-    const auto fits = [&](double x) { return Build(x, vocabulary, 0).bits_per_weight <= bits; };
-    double low = 0, high = static_cast<double>(kNumCodes - 1);
+  double lowest() const { return PositionNumber(options_.min_bits); }
+  double highest() const { return PositionNumber(options_.max_bits); }
+
+  // The largest decoder position whose plan has at most `budget` bytes; negative if none.
+  double LargestPosition(uint64_t budget, RatePosition vocabulary) const {
+    const auto fits = [&](double x) { return Build(x, vocabulary).bytes <= budget; };
+    double low = lowest(), high = highest();
     if (!fits(low)) return -1;
     if (fits(high)) return high;
     // Splits move in steps of 1/units of a matrix: 2^-16 is finer than any that matters.
@@ -248,57 +144,28 @@ class Planner {
 
   // Predicted loss of the rates, up to a factor.
   static double Loss(double decoder_x, RatePosition vocabulary) {
-    const RatePosition p = PositionAt(decoder_x);
-    return PositionError(p, p.fraction) +
-           kVocabularyShare *
-               PositionError(vocabulary, std::pow(vocabulary.fraction, kFrequencyPower));
+    return ExpectedError(PositionAt(decoder_x), HigherRows::kLast) +
+           kVocabularyShare * ExpectedError(vocabulary, HigherRows::kFirst);
+  }
+
+  // The rates of embedding and head that are tried, rising.
+  std::vector<RatePosition> VocabularyCandidates() const {
+    std::vector<RatePosition> candidates;
+    for (double x = 0; x <= kLargestPosition; x += 1.0 / kVocabularySteps) {
+      if (x >= lowest() && x <= highest()) candidates.push_back(PositionAt(x));
+    }
+    return candidates;
   }
 
  private:
+  static double PositionNumber(double rate) {
+    const RatePosition p = PositionOfRate(rate);
+    return static_cast<double>(p.index) + p.fraction;
+  }
+
+  const ModelOutline& outline_;
   const QuantizeOptions& options_;
-  std::vector<PlannedMatrix> matrices_;
-  std::vector<OutputSpec> plain_;
-  uint64_t parameters_;
 };
-
-// The rates of embedding and head that are tried.
-std::vector<RatePosition> VocabularyCandidates() {
-  std::vector<RatePosition> candidates;
-  for (size_t code = 0; code < kNumCodes; ++code) {
-    for (int step = 0; step < kVocabularySteps; ++step) {
-      if (step > 0 && code + 1 == kNumCodes) continue;
-      candidates.push_back({code, static_cast<double>(step) / kVocabularySteps});
-    }
-  }
-  return candidates;
-}
-
-StatusOr<ModelPlan> PlanTrellis(const Planner& planner, const QuantizeOptions& options) {
-  const std::vector<RatePosition> candidates = VocabularyCandidates();
-  double best_loss = INFINITY, best_x = -1;
-  RatePosition best;
-  for (const RatePosition& vocabulary : candidates) {
-    const double x = planner.LargestPosition(options.bits, vocabulary);
-    if (x < 0) continue;
-    const double loss = Planner::Loss(x, vocabulary);
-    if (loss < best_loss) {
-      best_loss = loss;
-      best_x = x;
-      best = vocabulary;
-    }
-  }
-  if (best_x < 0) {
-    return InvalidArgument("bits: {} is too few for this model; the smallest possible is {:.3f}",
-                           options.bits, planner.Build(0, candidates.front(), 0).bits_per_weight);
-  }
-  const ModelPlan largest = planner.Build(static_cast<double>(kNumCodes - 1), candidates.back(), 0);
-  if (options.bits > largest.bits_per_weight + 0.05) {
-    return InvalidArgument(
-        "bits: {} is more than trellis codes give; the largest possible is {:.3f}", options.bits,
-        largest.bits_per_weight);
-  }
-  return planner.Build(best_x, best, 0);
-}
 
 }  // namespace
 
@@ -318,17 +185,131 @@ uint64_t SafetensorsFileBytes(const std::vector<OutputSpec>& tensors) {
   return header.Bytes().size() + header.data_bytes();
 }
 
-StatusOr<ModelPlan> MakePlan(const ModelSource& source, const QuantizeOptions& options) {
-  std::vector<PlannedMatrix> matrices = ListMatrices(source.config());
-  TQ_RETURN_IF_ERROR(FixRates(options, matrices));
-  TQ_ASSIGN_OR_RETURN(std::vector<OutputSpec> plain, PlainTensors(source, matrices));
-  const Planner planner(options, std::move(matrices), std::move(plain), source.num_parameters());
-  if (options.method == Method::kTrellis) return PlanTrellis(planner, options);
+StatusOr<ModelOutline> OutlineModel(const ModelSource& source, const QuantizeOptions& options) {
+  ModelOutline outline;
+  outline.matrices = ListMatrices(source.config());
+  TQ_RETURN_IF_ERROR(FixRates(options, outline.matrices));
+  TQ_ASSIGN_OR_RETURN(outline.plain, PlainTensors(source, outline.matrices));
+  outline.parameters = source.num_parameters();
+  return outline;
+}
+
+std::vector<MatrixGroup> GroupsOf(const std::vector<PlannedMatrix>& matrices, bool tied) {
+  constexpr std::string_view kLayers = "model.layers.";
+  std::vector<MatrixGroup> groups;
+  for (size_t i = 0; i < matrices.size(); ++i) {
+    const PlannedMatrix& m = matrices[i];
+    if (i > 0 && m.group == matrices[i - 1].group) {
+      groups.back().end = i + 1;
+      continue;
+    }
+    MatrixGroup group{i, i + 1, -1, "", false};
+    if (!m.vocabulary) {
+      group.layer = std::stoll(m.group.substr(kLayers.size()));
+      group.suffix = m.group.substr(m.group.rfind('.') + 1);
+    } else {
+      // An embedding that is no head is only looked up.
+      group.is_head = tied || m.group == "lm_head";
+    }
+    groups.push_back(std::move(group));
+  }
+  return groups;
+}
+
+double CodeRate(const PlannedMatrix& matrix) {
+  if (matrix.rtn_bits > 0) return matrix.rtn_bits;
+  return CodeBits(matrix) / static_cast<double>(matrix.rows * matrix.cols);
+}
+
+HigherRows HigherRowsOf(const PlannedMatrix& matrix) {
+  return matrix.vocabulary ? HigherRows::kFirst : HigherRows::kLast;
+}
+
+CodeVariant VariantOf(const QuantizeOptions& options) {
+  return {.v1 = options.v1, .twelve_bits = options.fast};
+}
+
+ModelPlan FinishPlan(const ModelOutline& outline, std::vector<PlannedMatrix> matrices) {
+  ModelPlan plan;
+  plan.matrices = std::move(matrices);
+  std::set<std::string> groups;
+  double bits[2] = {0, 0}, weights[2] = {0, 0};  // of decoder, of vocabulary
+  for (const PlannedMatrix& m : plan.matrices) {
+    AppendSpecs(m, groups, plan.tensors);
+    bits[m.vocabulary] += CodeBits(m);
+    weights[m.vocabulary] += static_cast<double>(m.rows * m.cols);
+  }
+  plan.tensors.insert(plan.tensors.end(), outline.plain.begin(), outline.plain.end());
+  // As checkpoint writes them: codes first.
+  std::stable_partition(plan.tensors.begin(), plan.tensors.end(),
+                        [](const OutputSpec& t) { return t.name.ends_with(".codes"); });
+  plan.decoder_rate = bits[0] / weights[0];
+  plan.embedding_rate = bits[1] / weights[1];
+  plan.bytes = SafetensorsFileBytes(plan.tensors);
+  plan.parameters = outline.parameters;
+  plan.bits_per_weight =
+      8.0 * static_cast<double>(plan.bytes) / static_cast<double>(outline.parameters);
+  return plan;
+}
+
+StatusOr<uint64_t> TargetBytes(const ModelOutline& outline, const QuantizeOptions& options) {
+  const UniformPlanner planner(outline, options);
+  const std::vector<RatePosition> vocabulary = planner.VocabularyCandidates();
+  const ModelPlan smallest = planner.Build(planner.lowest(), vocabulary.front());
+  const ModelPlan largest = planner.Build(planner.highest(), vocabulary.back());
+  if (options.budget_bytes > 0) {
+    if (options.budget_bytes < smallest.bytes) {
+      return ResourceExhausted(
+          "budget: {} bytes for weights is too few; the smallest possible is {}",
+          options.budget_bytes, smallest.bytes);
+    }
+    return std::min(options.budget_bytes, largest.bytes);
+  }
+  const double bytes = options.bits * static_cast<double>(outline.parameters) / 8;
+  if (!(bytes >= static_cast<double>(smallest.bytes))) {  // NaN too
+    return InvalidArgument("bits: {} is too few for this model; the smallest possible is {:.3f}",
+                           options.bits, smallest.bits_per_weight);
+  }
+  if (options.bits > largest.bits_per_weight + 0.05) {
+    return InvalidArgument(
+        "bits: {} is more than trellis codes give; the largest possible is {:.3f}", options.bits,
+        largest.bits_per_weight);
+  }
+  return std::min(static_cast<uint64_t>(bytes), largest.bytes);
+}
+
+StatusOr<ModelPlan> PlanUniform(const ModelOutline& outline, const QuantizeOptions& options) {
+  TQ_ASSIGN_OR_RETURN(const uint64_t budget, TargetBytes(outline, options));
+  const UniformPlanner planner(outline, options);
+  double best_loss = INFINITY, best_x = -1;
+  RatePosition best;
+  for (const RatePosition& vocabulary : planner.VocabularyCandidates()) {
+    const double x = planner.LargestPosition(budget, vocabulary);
+    if (x < 0) continue;
+    const double loss = UniformPlanner::Loss(x, vocabulary);
+    if (loss < best_loss) {
+      best_loss = loss;
+      best_x = x;
+      best = vocabulary;
+    }
+  }
+  TQ_CHECK(best_x >= 0);  // TargetBytes allows nothing smaller than the smallest plan
+  return planner.Build(best_x, best);
+}
+
+StatusOr<ModelPlan> PlanRtn(const ModelOutline& outline, const QuantizeOptions& options) {
   const double bits = options.bits;
+  if (options.budget_bytes > 0) {
+    return InvalidArgument("memory: rtn has one width of code; give --bits");
+  }
   if (!(bits >= 2 && bits <= 8) || bits != std::floor(bits)) {
     return InvalidArgument("bits: rtn needs a whole number from 2 to 8, not {}", bits);
   }
-  return planner.Build(0, RatePosition{}, static_cast<uint32_t>(bits));
+  std::vector<PlannedMatrix> matrices = outline.matrices;
+  for (PlannedMatrix& m : matrices) m.rtn_bits = static_cast<uint32_t>(bits);
+  ModelPlan plan = FinishPlan(outline, std::move(matrices));
+  plan.decoder_rate = plan.embedding_rate = bits;
+  return plan;
 }
 
 }  // namespace tq

@@ -1,10 +1,11 @@
-// Which rate every matrix gets, so that the whole file has the wanted bits per weight.
+// What a compressed model will consist of, before its contents: codes of every matrix, tensors
+// and bytes of the file; and the uniform choice of rates.
 //
-// All decoder matrices share one rate r_d, any in [0.5, 8]: between two native rates the
-// first rows of a matrix are coded at the lower one and the rest at the next (split at
-// multiples of 64 rows). Embedding and head share one rate r_e, chosen by its predicted loss;
-// there the first rows, the frequent tokens, have the higher of two native rates. Matrices
-// with an override have that rate instead, and the others make up for it.
+// Uniform: all decoder matrices share one rate r_d: between two native rates the first rows of a
+// matrix are coded at the lower one and the rest at the next. Embedding and head share one rate
+// r_e, chosen by its predicted loss; there the first rows, the frequent tokens, have the higher
+// of two native rates. Matrices with an override have that rate instead, and the others make up
+// for it.
 #pragma once
 
 #include <cstdint>
@@ -15,6 +16,7 @@
 #include "checkpoint/model_source.h"
 #include "codec/packed_matrix.h"
 #include "compress/quantize.h"
+#include "compress/rates.h"
 #include "tensor/tensor.h"
 
 namespace tq {
@@ -46,8 +48,38 @@ struct ModelPlan {
   double bits_per_weight = 0;
 };
 
-// InvalidArgument naming the nearest possible value when options.bits cannot be had.
-StatusOr<ModelPlan> MakePlan(const ModelSource& source, const QuantizeOptions& options);
+// What is known of a model before rates are chosen.
+struct ModelOutline {
+  std::vector<PlannedMatrix> matrices;  // without codes; overrides applied
+  std::vector<OutputSpec> plain;        // norms: tensors that are no matrix
+  uint64_t parameters = 0;
+};
+StatusOr<ModelOutline> OutlineModel(const ModelSource& source, const QuantizeOptions& options);
+
+// The bytes that the file may have: by options.bits, or options.budget_bytes, at most what the
+// largest rates give. An error naming the smallest or largest possible value when that cannot be
+// had.
+StatusOr<uint64_t> TargetBytes(const ModelOutline& outline, const QuantizeOptions& options);
+
+StatusOr<ModelPlan> PlanUniform(const ModelOutline& outline, const QuantizeOptions& options);
+StatusOr<ModelPlan> PlanRtn(const ModelOutline& outline, const QuantizeOptions& options);
+// Tensors and sizes that follow from matrices whose codes are chosen.
+ModelPlan FinishPlan(const ModelOutline& outline, std::vector<PlannedMatrix> matrices);
+
+// A run of matrices with one input, [begin, end) of a plan's or an outline's.
+struct MatrixGroup {
+  size_t begin = 0, end = 0;
+  int64_t layer = -1;    // -1: embedding or head
+  std::string suffix;    // "qkv", "o", "gate_up", "down" of a layer's group
+  bool is_head = false;  // its input is the last layer's output
+};
+std::vector<MatrixGroup> GroupsOf(const std::vector<PlannedMatrix>& matrices, bool tied);
+
+// Bits per weight of a matrix's codes.
+double CodeRate(const PlannedMatrix& matrix);
+
+HigherRows HigherRowsOf(const PlannedMatrix& matrix);
+CodeVariant VariantOf(const QuantizeOptions& options);
 
 // "RTN" groups: columns that share a scale and a zero point.
 inline constexpr uint32_t kRtnGroupSize = 32;

@@ -27,6 +27,11 @@ QuantizeOptions Bits(double bits) {
   return options;
 }
 
+StatusOr<ModelPlan> MakePlan(const ModelSource& source, const QuantizeOptions& options) {
+  TQ_ASSIGN_OR_RETURN(const ModelOutline outline, OutlineModel(source, options));
+  return options.method == Method::kRtn ? PlanRtn(outline, options) : PlanUniform(outline, options);
+}
+
 TEST(PlanTest, MeetsTheAverage) {
   for (const bool tied : {true, false}) {
     const Source s({.hidden = 256, .intermediate = 768, .layers = 4, .vocab = 900, .tied = tied});
@@ -64,14 +69,6 @@ TEST(PlanTest, ImpossibleBitsNameThePossible) {
   EXPECT_NE(many.status().message().find("largest possible"), std::string::npos);
   EXPECT_FALSE(MakePlan(*s.source, Bits(NAN)).ok());
   EXPECT_FALSE(MakePlan(*s.source, Bits(-1)).ok());
-}
-
-double CodeRate(const PlannedMatrix& m) {
-  double bits = 0;
-  for (const Segment& s : m.segments) {
-    bits += s.code.rate() * static_cast<double>(s.row_end - s.row_begin);
-  }
-  return bits / static_cast<double>(m.rows);
 }
 
 TEST(PlanTest, OverridesHoldAndTheAverageToo) {

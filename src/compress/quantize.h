@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -11,21 +12,30 @@
 #include "base/status.h"
 #include "compress/overrides.h"
 #include "device/executor.h"
+#include "evaluate/evaluate.h"
 
 namespace tq {
 
 enum class Method { kTrellis, kRtn };
 
+// What rates are allocated by (sensitivity.h); kNone: one rate for the decoder.
+enum class SensitivityMeasure { kNone, kHessian, kKl };
+
 struct QuantizeOptions {
   std::filesystem::path model, output;
   Method method = Method::kTrellis;
   double bits = 2.0;                 // trellis: whole-model average; rtn: width of the code
+  uint64_t budget_bytes = 0;         // trellis: bytes of the file instead of `bits`; 0: by bits
   std::string calibration = "self";  // a text file, or "self": sampled from the model
   uint64_t calibration_tokens = 65536;
   uint64_t calibration_context = 512;
   uint64_t calibration_memory = uint64_t{4} << 30;  // states above this are spilled to disk
   uint64_t seed = 1;
   std::vector<RateOverride> overrides;  // trellis: rates of the codes, by matrix
+  SensitivityMeasure sensitivity = SensitivityMeasure::kKl;
+  std::filesystem::path sensitivity_file;  // read if it is there, else written; empty: neither
+  bool verify = true;                   // the true KL decides between allocated and uniform rates
+  double min_bits = 0.5, max_bits = 8;  // trellis: rates of the codes of the other matrices
   bool fast = false;                    // Viterbi with 12-bit states
   bool fresh = false;                   // forget earlier work
   // Ablations for research (tq quantize --ablate NAME), each the name of what is left out:
@@ -36,20 +46,50 @@ struct MatrixReport {
   std::string name;
   uint64_t rows = 0, cols = 0, bytes = 0;
   double bits = 0;            // of this matrix, everything counted
+  double rate = 0;            // bits per weight of the codes
   double relative_error = 0;  // ||W - W^||^2 / ||W||^2
   double hessian_error = 0;   // tr(dW H dW^T) / tr(W H W^T)
   double seconds = 0;
+  // Loss = scale * D^exponent at error D of the code: of the matrix, or of each slice of a
+  // vocabulary. Empty: not measured.
+  struct Sensitivity {
+    double scale = 0, exponent = 1;
+  };
+  std::vector<Sensitivity> sensitivity;
+  double predicted_loss = 0;  // at its rate, alone
+};
+
+// Rates that might have been written.
+struct CandidateReport {
+  std::string name;  // "allocated", "uniform", "rtn"
+  uint64_t bytes = 0;
+  double bits_per_weight = 0;
+  double decoder_rate = 0, embedding_rate = 0;  // of the codes
+  std::optional<double> predicted_kl;
+  std::optional<EvaluateResult> measured;  // on text held apart from calibration
+};
+
+// The least predicted loss at a size.
+struct FrontierSize {
+  uint64_t bytes = 0;
+  double predicted_kl = 0;
+  bool chosen = false;
 };
 
 struct QuantizeReport {
   uint64_t parameters = 0, bytes = 0;
   double bits_per_weight = 0, decoder_bits_per_weight = 0;
-  double seconds = 0;
+  double seconds = 0, sensitivity_seconds = 0;
   uint64_t peak_rss_bytes = 0;
+  SensitivityMeasure measure = SensitivityMeasure::kNone;  // that rates were allocated by
+  std::string chosen;                                      // name of the candidate that was written
+  std::vector<CandidateReport> candidates;                 // it comes first
+  std::vector<FrontierSize> frontier;                      // rising; empty: KL was not measured
   std::vector<MatrixReport> matrices;
 };
 
-// The rates that Quantize would use and the sizes that follow, without doing it.
+// The rates that Quantize would use and the sizes that follow, without doing it. With a
+// sensitivity file that exists, those that it allocates; else uniform ones.
 struct QuantizePlan {
   double decoder_rate = 0, embedding_rate = 0;
   uint64_t bytes = 0;

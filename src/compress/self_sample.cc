@@ -3,12 +3,12 @@
 
 #include <algorithm>
 #include <cmath>
-#include <fstream>
 #include <memory>
 #include <string>
 #include <utility>
 
 #include "base/cancel.h"
+#include "base/memory_usage.h"
 #include "base/random.h"
 #include "compress/calibration_tokens.h"
 #include "model/embedding.h"
@@ -24,18 +24,6 @@ namespace {
 constexpr uint64_t kCacheBytes = uint64_t{256} << 20;
 // Rows per product beyond which more make it no faster.
 constexpr uint64_t kMaxBatch = 256;
-
-// Bytes that can be allocated without swapping, or 0 if the system does not say.
-uint64_t AvailableMemory() {
-  std::ifstream file("/proc/meminfo");
-  std::string key;
-  uint64_t kib = 0;
-  while (file >> key >> kib) {
-    if (key == "MemAvailable:") return kib * 1024;
-    std::getline(file, key);
-  }
-  return 0;
-}
 
 // One layer's weights. Like model/decoder_layer.h, which runs many positions of one
 // sequence; this runs one position of many.

@@ -38,24 +38,50 @@ double Quantile(std::vector<double> values, double q) {
   return values[below] + (at - static_cast<double>(below)) * (values[above] - values[below]);
 }
 
+// A model on the reference path as the reference of another.
+class TransformerReference final : public LogitReference {
+ public:
+  static StatusOr<TransformerReference> Create(Transformer& model, uint64_t window,
+                                               Executor& executor) {
+    TQ_ASSIGN_OR_RETURN(KvCache cache, KvCache::Create(model.config(), window));
+    return TransformerReference(model, executor, std::move(cache));
+  }
+  const ModelConfig& config() const override { return model_.config(); }
+  Status Begin(uint64_t, std::span<const int32_t> window) override {
+    window_ = window;
+    cache_.Truncate(0);
+    return OkStatus();
+  }
+  Status Logits(uint64_t first, uint64_t count, float* out) override {
+    const uint64_t skipped = first - cache_.length();
+    if (skipped > 0) {
+      TQ_RETURN_IF_ERROR(model_.Forward(context_, cache_, window_.subspan(cache_.length(), skipped),
+                                        tq::Logits::kNone, nullptr));
+    }
+    return model_.Forward(context_, cache_, window_.subspan(first, count), tq::Logits::kAll, out);
+  }
+
+ private:
+  TransformerReference(Transformer& model, Executor& executor, KvCache cache)
+      : model_(model), context_{&executor, MatmulPath::kReference}, cache_(std::move(cache)) {}
+
+  Transformer& model_;
+  ForwardContext context_;
+  KvCache cache_;
+  std::span<const int32_t> window_;
+};
+
 // Runs windows and gathers the scores of their positions.
 class WindowScorer {
  public:
-  static StatusOr<std::unique_ptr<WindowScorer>> Create(Transformer& model, Transformer* reference,
-                                                        uint64_t window,
-                                                        const ForwardContext& context) {
+  static StatusOr<WindowScorer> Create(Transformer& model, LogitReference* reference,
+                                       uint64_t window, const ForwardContext& context) {
     TQ_ASSIGN_OR_RETURN(KvCache cache, KvCache::Create(model.config(), window));
-    auto scorer = std::unique_ptr<WindowScorer>(
-        new WindowScorer(model, reference, context, std::move(cache)));
-    if (reference != nullptr) {
-      TQ_ASSIGN_OR_RETURN(KvCache other, KvCache::Create(reference->config(), window));
-      scorer->reference_cache_.emplace(std::move(other));
-    }
-    return scorer;
+    return WindowScorer(model, reference, context, std::move(cache));
   }
 
   // Scores the predictions of tokens size/2 + 1 .. size - 1.
-  Status Run(std::span<const int32_t> window) {
+  Status Run(uint64_t index, std::span<const int32_t> window) {
     const uint64_t first = window.size() / 2, end = window.size() - 1;
     const uint64_t vocab = model_.config().vocab_size;
     const uint64_t step =
@@ -64,19 +90,13 @@ class WindowScorer {
     TQ_RETURN_IF_ERROR(
         model_.Forward(context_, cache_, window.first(first), Logits::kNone, nullptr));
     if (reference_ != nullptr) {
-      reference_cache_->Truncate(0);
-      TQ_RETURN_IF_ERROR(reference_
-                             ->Forward(reference_context_, *reference_cache_, window.first(first),
-                                       Logits::kNone, nullptr)
-                             .WithContext("reference"));
+      TQ_RETURN_IF_ERROR(reference_->Begin(index, window).WithContext("reference"));
       reference_logits_.resize(step * vocab);
     }
     for (uint64_t at = first; at < end; at += step) {
       const auto piece = window.subspan(at, std::min(step, end - at));
       if (reference_ != nullptr) {
-        TQ_RETURN_IF_ERROR(reference_
-                               ->Forward(reference_context_, *reference_cache_, piece, Logits::kAll,
-                                         reference_logits_.data())
+        TQ_RETURN_IF_ERROR(reference_->Logits(at, piece.size(), reference_logits_.data())
                                .WithContext("reference"));
       }
       const int32_t* targets = window.data() + at + 1;
@@ -90,17 +110,14 @@ class WindowScorer {
   }
 
   const std::vector<double>& nll() const { return nll_; }
+  const std::vector<double>& reference_nll() const { return reference_nll_; }
   const std::vector<double>& kl() const { return kl_; }
   uint64_t top1() const { return top1_; }
 
  private:
-  WindowScorer(Transformer& model, Transformer* reference, const ForwardContext& context,
+  WindowScorer(Transformer& model, LogitReference* reference, const ForwardContext& context,
                KvCache cache)
-      : model_(model),
-        reference_(reference),
-        context_(context),
-        reference_context_{context.executor, MatmulPath::kReference},
-        cache_(std::move(cache)) {}
+      : model_(model), reference_(reference), context_(context), cache_(std::move(cache)) {}
 
   // `begin`: of the block within reference_logits_.
   void Score(const float* logits, uint64_t begin, uint64_t count, const int32_t* targets) {
@@ -116,19 +133,19 @@ class WindowScorer {
     for (const LogitScore& score : scores_) {
       nll_.push_back(score.nll);
       if (reference_ == nullptr) continue;
+      reference_nll_.push_back(score.reference_nll);
       kl_.push_back(score.kl);
       top1_ += score.top1;
     }
   }
 
   Transformer& model_;
-  Transformer* reference_;
-  ForwardContext context_, reference_context_;
+  LogitReference* reference_;
+  ForwardContext context_;
   KvCache cache_;
-  std::optional<KvCache> reference_cache_;
   std::vector<float> reference_logits_;  // [step, vocab]
   std::vector<LogitScore> scores_;
-  std::vector<double> nll_, kl_;  // by position, in the text's order
+  std::vector<double> nll_, reference_nll_, kl_;  // by position, in the text's order
   uint64_t top1_ = 0;
 };
 
@@ -166,16 +183,12 @@ Status CheckOptions(const ModelConfig& model, const ModelConfig* reference,
   return OkStatus();
 }
 
-}  // namespace
-
-StatusOr<EvaluateResult> Evaluate(Transformer& model, Transformer* reference,
-                                  std::span<const int32_t> tokens, const EvaluateOptions& options,
-                                  const ForwardContext& context, Progress& progress) {
-  TQ_RETURN_IF_ERROR(CheckOptions(
-      model.config(), reference != nullptr ? &reference->config() : nullptr, tokens, options));
+StatusOr<EvaluateResult> Run(Transformer& model, LogitReference* reference,
+                             std::span<const int32_t> tokens, const EvaluateOptions& options,
+                             const ForwardContext& context, Progress& progress) {
   uint64_t windows = tokens.size() / options.context;
   if (options.max_windows != 0) windows = std::min(windows, options.max_windows);
-  TQ_ASSIGN_OR_RETURN(auto scorer,
+  TQ_ASSIGN_OR_RETURN(WindowScorer scorer,
                       WindowScorer::Create(model, reference, options.context, context));
 
   const ProgressStage stage(progress, "evaluate", windows);
@@ -186,26 +199,47 @@ StatusOr<EvaluateResult> Evaluate(Transformer& model, Transformer* reference,
     const auto source = tokens.subspan(w * options.context, options.context);
     window.assign(source.begin(), source.end());
     if (options.bos >= 0) window[0] = options.bos;
-    const size_t scored = scorer->nll().size();
-    TQ_RETURN_IF_ERROR(scorer->Run(window).WithContext(fmt::format("window {}", w)));
-    for (size_t i = scored; i < scorer->nll().size(); ++i) total_nll += scorer->nll()[i];
-    const double perplexity = std::exp(total_nll / static_cast<double>(scorer->nll().size()));
+    const size_t scored = scorer.nll().size();
+    TQ_RETURN_IF_ERROR(scorer.Run(w, window).WithContext(fmt::format("window {}", w)));
+    for (size_t i = scored; i < scorer.nll().size(); ++i) total_nll += scorer.nll()[i];
+    const double perplexity = std::exp(total_nll / static_cast<double>(scorer.nll().size()));
     progress.Update(w + 1, fmt::format("perplexity {:.4f}", perplexity));
   }
 
   EvaluateResult result;
   result.windows = windows;
-  result.tokens = scorer->nll().size();
-  const MeanAndError nll = MeanOf(scorer->nll());
+  result.tokens = scorer.nll().size();
+  const MeanAndError nll = MeanOf(scorer.nll());
   result.perplexity = std::exp(nll.mean);
   result.perplexity_stderr = nll.stderr_ * result.perplexity;
   if (reference != nullptr) {
-    const MeanAndError kl = MeanOf(scorer->kl());
-    result.kl = EvaluateResult::Kl{
-        kl.mean, kl.stderr_, Quantile(scorer->kl(), 0.99),
-        static_cast<double>(scorer->top1()) / static_cast<double>(result.tokens)};
+    const MeanAndError kl = MeanOf(scorer.kl());
+    result.kl =
+        EvaluateResult::Kl{kl.mean, kl.stderr_, Quantile(scorer.kl(), 0.99),
+                           static_cast<double>(scorer.top1()) / static_cast<double>(result.tokens),
+                           std::exp(MeanOf(scorer.reference_nll()).mean)};
   }
   return result;
+}
+
+}  // namespace
+
+StatusOr<EvaluateResult> Evaluate(Transformer& model, Transformer* reference,
+                                  std::span<const int32_t> tokens, const EvaluateOptions& options,
+                                  const ForwardContext& context, Progress& progress) {
+  TQ_RETURN_IF_ERROR(CheckOptions(
+      model.config(), reference != nullptr ? &reference->config() : nullptr, tokens, options));
+  if (reference == nullptr) return Run(model, nullptr, tokens, options, context, progress);
+  TQ_ASSIGN_OR_RETURN(auto logits,
+                      TransformerReference::Create(*reference, options.context, *context.executor));
+  return Run(model, &logits, tokens, options, context, progress);
+}
+
+StatusOr<EvaluateResult> Evaluate(Transformer& model, LogitReference& reference,
+                                  std::span<const int32_t> tokens, const EvaluateOptions& options,
+                                  const ForwardContext& context, Progress& progress) {
+  TQ_RETURN_IF_ERROR(CheckOptions(model.config(), &reference.config(), tokens, options));
+  return Run(model, &reference, tokens, options, context, progress);
 }
 
 }  // namespace tq

@@ -25,8 +25,21 @@ struct EvaluateResult {
   struct Kl {
     double mean = 0, stderr_ = 0, p99 = 0;
     double top1_agreement = 0;  // share of positions where both put the same token first
+    double reference_perplexity = 0;
   };
   std::optional<Kl> kl;
+};
+
+// The logits of the model that another is compared with, window by window.
+class LogitReference {
+ public:
+  virtual ~LogitReference() = default;
+  virtual const ModelConfig& config() const = 0;
+  // Window `index`, of these tokens, comes next.
+  virtual Status Begin(uint64_t index, std::span<const int32_t> window) = 0;
+  // Logits behind positions [first, first + count) of the window, float [count, vocab]. Positions
+  // come in order, from the middle of the window on.
+  virtual Status Logits(uint64_t first, uint64_t count, float* out) = 0;
 };
 
 // As llama.cpp's perplexity tool: `tokens` (the whole text) is cut into windows of
@@ -37,6 +50,9 @@ struct EvaluateResult {
 // against itself shows what the fast path's 14-bit activations cost. Stops with kCancelled between
 // windows.
 StatusOr<EvaluateResult> Evaluate(Transformer& model, Transformer* reference,
+                                  std::span<const int32_t> tokens, const EvaluateOptions& options,
+                                  const ForwardContext& context, Progress& progress);
+StatusOr<EvaluateResult> Evaluate(Transformer& model, LogitReference& reference,
                                   std::span<const int32_t> tokens, const EvaluateOptions& options,
                                   const ForwardContext& context, Progress& progress);
 

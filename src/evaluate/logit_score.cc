@@ -15,6 +15,7 @@ LogitScore ScoreLogits(const float* logits, const float* reference, uint64_t voc
   }
   const transformer::Divergence divergence = transformer::RowDivergence(reference, logits, vocab);
   score.nll = divergence.q.log_sum_exp - logits[target];
+  score.reference_nll = divergence.p.log_sum_exp - reference[target];
   score.kl = std::max(0.0, divergence.kl);  // below 0 only by rounding
   score.top1 = divergence.same_top1();
   return score;

@@ -6,8 +6,9 @@
 namespace tq {
 
 struct LogitScore {
-  double nll = 0;     // -log p(target)
-  double kl = 0;      // KL(reference || model); 0 without a reference
+  double nll = 0;  // -log p(target)
+  double kl = 0;   // KL(reference || model); 0 without a reference
+  double reference_nll = 0;
   bool top1 = false;  // both put the same token first (lowest id on ties)
 };
 

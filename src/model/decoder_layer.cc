@@ -154,61 +154,59 @@ void DecoderLayer::Mlp(const ForwardContext& context, float* hidden, uint64_t n,
   AddTo(hidden, normed, n * config_.hidden_size, executor);
 }
 
-StatusOr<std::unique_ptr<DecoderLayer>> LoadFloatLayer(const ModelSource& source, uint32_t index,
-                                                       std::shared_ptr<LayerWorkspace> workspace,
-                                                       LayerPart part) {
+StatusOr<LayerTensors> LoadLayerTensors(const ModelSource& source, uint32_t index, LayerPart part) {
   const ModelConfig& config = source.config();
   if (index >= config.num_layers) {
     return InvalidArgument("{}: layer {} of {}", source.path().string(), index, config.num_layers);
   }
-  const std::string prefix = fmt::format("model.layers.{}.", index);
-  const auto load = [&](std::string_view name) {
-    return source.LoadFloat(fmt::format("{}{}.weight", prefix, name));
-  };
   // The reader promises the architecture's shapes; a source that breaks it is stopped here,
   // before kernels rely on them.
-  const auto check = [&](const Tensor& tensor, std::string_view name, Shape shape) {
-    if (tensor.dtype() == DType::kF32 && tensor.shape() == shape) return OkStatus();
-    return InvalidArgument("{}: {}{}.weight has shape {}, not {}", source.path().string(), prefix,
-                           name, ShapeToString(tensor.shape()), ShapeToString(shape));
-  };
-  const auto group = [&](std::initializer_list<std::pair<std::string_view, uint64_t>> members,
-                         uint64_t in) -> StatusOr<std::unique_ptr<LinearGroup>> {
-    std::vector<Tensor> weights;
-    for (const auto& [name, out] : members) {
-      TQ_ASSIGN_OR_RETURN(Tensor weight, load(name));
-      TQ_RETURN_IF_ERROR(check(weight, name, {out, in}));
-      weights.push_back(std::move(weight));
-    }
-    return MakeDenseGroup(std::move(weights));
-  };
-  const auto norm = [&](std::string_view name) -> StatusOr<Tensor> {
-    TQ_ASSIGN_OR_RETURN(Tensor weight, load(name));
-    TQ_RETURN_IF_ERROR(check(weight, name, {config.hidden_size}));
-    return weight;
+  const auto load = [&](std::string_view name, Shape shape, Tensor& out) -> Status {
+    const std::string full = fmt::format("model.layers.{}.{}.weight", index, name);
+    TQ_ASSIGN_OR_RETURN(out, source.LoadFloat(full));
+    if (out.dtype() == DType::kF32 && out.shape() == shape) return OkStatus();
+    return InvalidArgument("{}: {} has shape {}, not {}", source.path().string(), full,
+                           ShapeToString(out.shape()), ShapeToString(shape));
   };
   const uint64_t q = config.q_size(), kv = config.kv_size(), wide = config.intermediate_size;
   const uint64_t hidden = config.hidden_size;
-  std::optional<AttentionWeights> attention;
+  LayerTensors t;
   if (part != LayerPart::kMlp) {
-    attention.emplace();
-    TQ_ASSIGN_OR_RETURN(attention->norm, norm("input_layernorm"));
-    TQ_ASSIGN_OR_RETURN(
-        attention->qkv,
-        group({{"self_attn.q_proj", q}, {"self_attn.k_proj", kv}, {"self_attn.v_proj", kv}},
-              hidden));
-    TQ_ASSIGN_OR_RETURN(attention->o, group({{"self_attn.o_proj", hidden}}, q));
+    TQ_RETURN_IF_ERROR(load("input_layernorm", {hidden}, t.attention_norm));
+    TQ_RETURN_IF_ERROR(load("self_attn.q_proj", {q, hidden}, t.q));
+    TQ_RETURN_IF_ERROR(load("self_attn.k_proj", {kv, hidden}, t.k));
+    TQ_RETURN_IF_ERROR(load("self_attn.v_proj", {kv, hidden}, t.v));
+    TQ_RETURN_IF_ERROR(load("self_attn.o_proj", {hidden, q}, t.o));
+  }
+  if (part != LayerPart::kAttention) {
+    TQ_RETURN_IF_ERROR(load("post_attention_layernorm", {hidden}, t.mlp_norm));
+    TQ_RETURN_IF_ERROR(load("mlp.gate_proj", {wide, hidden}, t.gate));
+    TQ_RETURN_IF_ERROR(load("mlp.up_proj", {wide, hidden}, t.up));
+    TQ_RETURN_IF_ERROR(load("mlp.down_proj", {hidden, wide}, t.down));
+  }
+  return t;
+}
+
+std::unique_ptr<DecoderLayer> MakeFloatLayer(const ModelConfig& config, LayerTensors t,
+                                             std::shared_ptr<LayerWorkspace> workspace) {
+  std::optional<AttentionWeights> attention;
+  if (t.q.data() != nullptr) {
+    attention = {std::move(t.attention_norm), MakeDenseGroup({t.q, t.k, t.v}),
+                 MakeDenseGroup({t.o})};
   }
   std::optional<MlpWeights> mlp;
-  if (part != LayerPart::kAttention) {
-    mlp.emplace();
-    TQ_ASSIGN_OR_RETURN(mlp->norm, norm("post_attention_layernorm"));
-    TQ_ASSIGN_OR_RETURN(mlp->gate_up,
-                        group({{"mlp.gate_proj", wide}, {"mlp.up_proj", wide}}, hidden));
-    TQ_ASSIGN_OR_RETURN(mlp->down, group({{"mlp.down_proj", hidden}}, wide));
+  if (t.gate.data() != nullptr) {
+    mlp = {std::move(t.mlp_norm), MakeDenseGroup({t.gate, t.up}), MakeDenseGroup({t.down})};
   }
   return std::make_unique<DecoderLayer>(config, std::move(attention), std::move(mlp),
                                         std::move(workspace));
+}
+
+StatusOr<std::unique_ptr<DecoderLayer>> LoadFloatLayer(const ModelSource& source, uint32_t index,
+                                                       std::shared_ptr<LayerWorkspace> workspace,
+                                                       LayerPart part) {
+  TQ_ASSIGN_OR_RETURN(LayerTensors tensors, LoadLayerTensors(source, index, part));
+  return MakeFloatLayer(source.config(), std::move(tensors), std::move(workspace));
 }
 
 }  // namespace tq

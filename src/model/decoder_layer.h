@@ -86,6 +86,21 @@ class DecoderLayer {
 
 enum class LayerPart { kWhole, kAttention, kMlp };
 
+// A layer's float32 weights [out, in] and norms [hidden]; those of a half that is left out are
+// empty. Copies share their values.
+struct LayerTensors {
+  Tensor attention_norm, q, k, v, o;
+  Tensor mlp_norm, gate, up, down;
+};
+
+// Of layer `index` of the unquantised model. An error names a tensor whose shape is not what the
+// config says.
+StatusOr<LayerTensors> LoadLayerTensors(const ModelSource& source, uint32_t index,
+                                        LayerPart part = LayerPart::kWhole);
+// A layer that computes with them.
+std::unique_ptr<DecoderLayer> MakeFloatLayer(const ModelConfig& config, LayerTensors tensors,
+                                             std::shared_ptr<LayerWorkspace> workspace = nullptr);
+
 // Layer `index` of the unquantised model, or a half of it, in float32.
 StatusOr<std::unique_ptr<DecoderLayer>> LoadFloatLayer(
     const ModelSource& source, uint32_t index, std::shared_ptr<LayerWorkspace> workspace = nullptr,

@@ -29,10 +29,10 @@ TEST_F(ProgramTest, LossFallsWithEveryBit) {
 
 TEST_F(ProgramTest, DryRunForetellsTheFile) {
   for (const std::string bits : {"2.2", "3"}) {
-    const nlohmann::json plan = TqJson(Quantize("out-" + bits, bits, {"--dry-run"}));
+    const nlohmann::json plan = TqJson(Quantize("out-" + bits, bits, {"--uniform", "--dry-run"}));
     EXPECT_FALSE(std::filesystem::exists(folder_ / ("out-" + bits)));
     EXPECT_FALSE(std::filesystem::exists(folder_ / ("out-" + bits + ".work")));
-    const nlohmann::json made = TqJson(Quantize("out-" + bits, bits));
+    const nlohmann::json made = TqJson(Quantize("out-" + bits, bits, {"--uniform"}));
     EXPECT_EQ(plan["file_bytes"], made["file_bytes"]);
     EXPECT_EQ(plan["bits_per_weight"], made["bits_per_weight"]);
   }

@@ -1,0 +1,153 @@
+#include "compress/assign_rates.h"
+
+#include <algorithm>
+#include <iterator>
+#include <map>
+#include <string>
+#include <utility>
+
+#include "base/checked.h"
+#include "compress/allocate.h"
+
+namespace tq {
+namespace {
+
+constexpr int kMaxRounds = 8;
+
+// Bytes of a segment's entry in X.layout.
+constexpr uint64_t kSegmentEntry = 4 * sizeof(int32_t);
+
+// What an item of the table may become: one choice per rate, and the segments of each.
+struct Candidate {
+  AllocationItem item;
+  std::vector<std::vector<Segment>> segments;  // by choice; rows count from the item's first
+  size_t matrix = 0;                           // of the outline
+};
+
+const PlannedMatrix* FindMatrix(const std::vector<PlannedMatrix>& matrices,
+                                const std::string& name) {
+  const auto found = std::find_if(matrices.begin(), matrices.end(),
+                                  [&](const PlannedMatrix& m) { return m.name == name; });
+  return found == matrices.end() ? nullptr : &*found;
+}
+
+double ErrorOf(const trellis::Code& code) {
+  return ExpectedError(PositionOfRate(code.rate()), HigherRows::kLast);
+}
+
+// Expected error of segments, over the rows that lie in [begin, end).
+double MeanError(const std::vector<Segment>& segments, uint64_t begin, uint64_t end) {
+  double sum = 0;
+  for (const Segment& s : segments) {
+    const uint64_t from = std::max(begin, s.row_begin), to = std::min(end, s.row_end);
+    if (from < to) sum += ErrorOf(s.code) * static_cast<double>(to - from);
+  }
+  return sum / static_cast<double>(end - begin);
+}
+
+StatusOr<Candidate> MakeCandidate(const SensitivityItem& item, const PlannedMatrix& m,
+                                  const QuantizeOptions& options) {
+  Candidate candidate;
+  candidate.item.name = item.matrix;
+  const uint64_t rows = item.row_end - item.row_begin;
+  std::vector<double> rates(AllocationRates().begin(), AllocationRates().end());
+  if (m.fixed_rate > 0) rates = {m.fixed_rate};
+  for (const double rate : rates) {
+    if (m.fixed_rate == 0 && (rate < options.min_bits || rate > options.max_bits)) continue;
+    const RatePosition position = PositionOfRate(rate);
+    // A slice has one code: splits would exceed the segments that a matrix may have.
+    if (m.vocabulary && position.fraction > 0 && m.fixed_rate == 0) continue;
+    std::vector<Segment> segments =
+        SplitRows(rows, position, 0.5, HigherRows::kLast, VariantOf(options));
+    uint64_t bytes = 0;
+    for (const Segment& s : segments) bytes += SegmentBytes(s, m.cols) + kSegmentEntry;
+    // A small matrix may have no rows to split.
+    if (!candidate.item.choices.empty() && bytes <= candidate.item.choices.back().bytes) continue;
+    candidate.item.choices.push_back({rate, bytes, item.Loss(MeanError(segments, 0, rows))});
+    candidate.segments.push_back(std::move(segments));
+  }
+  if (candidate.item.choices.empty()) {
+    return InvalidArgument("{}: no rate in [{}, {}] bits", item.matrix, options.min_bits,
+                           options.max_bits);
+  }
+  return candidate;
+}
+
+// Adds segments to those of a matrix from `row` on; neighbours with the same code become one.
+void AppendSegments(const std::vector<Segment>& from, uint64_t row, std::vector<Segment>& to) {
+  for (Segment segment : from) {
+    segment.row_begin += row;
+    segment.row_end += row;
+    if (!to.empty() && to.back().code == segment.code) {
+      to.back().row_end = segment.row_end;
+    } else {
+      to.push_back(segment);
+    }
+  }
+}
+
+}  // namespace
+
+StatusOr<PredictedPlan> PlanAllocated(const ModelOutline& outline, const QuantizeOptions& options,
+                                      const SensitivityTable& table, uint64_t budget) {
+  std::vector<Candidate> candidates;
+  std::vector<AllocationItem> items;
+  for (const SensitivityItem& item : table.items) {
+    const PlannedMatrix* m = FindMatrix(outline.matrices, item.matrix);
+    TQ_CHECK(m != nullptr);  // the table was checked against the outline
+    // The rows of an override are one item, whatever the slices.
+    TQ_ASSIGN_OR_RETURN(Candidate candidate, MakeCandidate(item, *m, options));
+    candidate.matrix = static_cast<size_t>(m - outline.matrices.data());
+    items.push_back(candidate.item);
+    candidates.push_back(std::move(candidate));
+  }
+  const auto build = [&](const Allocation& allocation) {
+    std::vector<PlannedMatrix> matrices = outline.matrices;
+    for (size_t i = 0; i < candidates.size(); ++i) {
+      PlannedMatrix& m = matrices[candidates[i].matrix];
+      if (m.vocabulary && m.fixed_rate > 0) {
+        m.segments = SplitRows(m.rows, PositionOfRate(m.fixed_rate), 0.5, HigherRows::kFirst,
+                               VariantOf(options));
+        continue;
+      }
+      AppendSegments(candidates[i].segments[allocation.choice[i]], table.items[i].row_begin,
+                     m.segments);
+    }
+    return FinishPlan(outline, std::move(matrices));
+  };
+  // Scales, norms and header: what the smallest plan has beside its items. The header's length
+  // changes by a few digits, and merged segments save entries: hence the rounds.
+  TQ_ASSIGN_OR_RETURN(Allocation allocation, Allocate(items, UINT64_MAX >> 1));
+  ModelPlan plan = build(allocation);
+  uint64_t fixed = plan.bytes > allocation.bytes ? plan.bytes - allocation.bytes : 0;
+  for (int round = 0; round < kMaxRounds; ++round) {
+    if (fixed > budget) {
+      return ResourceExhausted("budget: {} bytes is too few; scales and norms take {}", budget,
+                               fixed);
+    }
+    TQ_ASSIGN_OR_RETURN(allocation, Allocate(items, budget - fixed));
+    plan = build(allocation);
+    if (plan.bytes <= budget) break;
+    fixed += plan.bytes - budget;
+  }
+  TQ_CHECK(plan.bytes <= budget);
+  const double loss = PredictLoss(table, plan);
+  return PredictedPlan{std::move(plan), loss};
+}
+
+double PredictLoss(const SensitivityTable& table, const PlannedMatrix& matrix) {
+  double loss = 0;
+  for (const SensitivityItem& item : table.items) {
+    if (item.matrix != matrix.name) continue;
+    loss += item.Loss(MeanError(matrix.segments, item.row_begin, item.row_end));
+  }
+  return loss;
+}
+
+double PredictLoss(const SensitivityTable& table, const ModelPlan& plan) {
+  double loss = 0;
+  for (const PlannedMatrix& m : plan.matrices) loss += PredictLoss(table, m);
+  return loss;
+}
+
+}  // namespace tq

@@ -1,0 +1,314 @@
+#include "compress/job.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "base/cancel.h"
+#include "base/file_io.h"
+#include "base/log.h"
+#include "base/memory_usage.h"
+#include "checkpoint/gguf.h"
+#include "checkpoint/model_directory.h"
+#include "checkpoint/packed_model.h"
+#include "compress/kl_probe.h"
+#include "tokenizer/tokenizer.h"
+
+namespace tq {
+namespace {
+
+namespace fs = std::filesystem;
+
+// Part of every fingerprint: raised whenever the same input would give other bytes, so that
+// no job is finished by another algorithm than the one that began it.
+constexpr std::string_view kPipelineVersion = "tq-pipeline-4";
+
+// Tokens that KL is measured on, in windows of kProbeContext, of which the second half is scored.
+constexpr uint64_t kProbeTokens = 1024, kProbeContext = 256;
+// Tokens that the Hessians of the sensitivity pass are summed over: they shape noise, no codes.
+constexpr uint64_t kSensitivityTokens = 16384;
+
+Status CheckCalibrationOptions(const QuantizeOptions& options) {
+  if (options.calibration_context < 4 || options.calibration_context > (1 << 20)) {
+    return InvalidArgument("calibration context: {} is not in [4, 1048576]",
+                           options.calibration_context);
+  }
+  if (options.calibration_tokens < kMinCalibrationTokens ||
+      options.calibration_tokens > (uint64_t{1} << 32)) {
+    return InvalidArgument("calibration tokens: {} is not in [{}, 4294967296]",
+                           options.calibration_tokens, kMinCalibrationTokens);
+  }
+  return OkStatus();
+}
+
+Status CheckRates(const QuantizeOptions& options) {
+  const double lowest = LowestRate(), highest = HighestRate();
+  if (!(options.min_bits >= lowest && options.min_bits <= options.max_bits &&
+        options.max_bits <= highest)) {
+    return InvalidArgument("min bits {}, max bits {}: must rise and lie in [{}, {}]",
+                           options.min_bits, options.max_bits, lowest, highest);
+  }
+  return OkStatus();
+}
+
+// The first windows of evenly spread ones.
+CalibrationTokens SomeWindows(const CalibrationTokens& tokens, uint64_t count) {
+  return ShortWindows(tokens, count, tokens.context);
+}
+
+StatusOr<Tensor> ScoreToTensor(const EvaluateResult& r) {
+  const double values[] = {static_cast<double>(r.tokens),
+                           static_cast<double>(r.windows),
+                           r.perplexity,
+                           r.perplexity_stderr,
+                           r.kl->mean,
+                           r.kl->stderr_,
+                           r.kl->p99,
+                           r.kl->top1_agreement,
+                           r.kl->reference_perplexity};
+  return Tensor::FromValues<double>(DType::kF64, {std::size(values)}, values);
+}
+
+std::optional<EvaluateResult> ScoreFromTensor(const Tensor& tensor) {
+  if (tensor.dtype() != DType::kF64 || tensor.num_elements() != 9) return std::nullopt;
+  const double* v = tensor.as<double>();
+  EvaluateResult result{static_cast<uint64_t>(v[0]), static_cast<uint64_t>(v[1]), v[2], v[3], {}};
+  result.kl = EvaluateResult::Kl{v[4], v[5], v[6], v[7], v[8]};
+  return result;
+}
+
+}  // namespace
+
+bool CompressionJob::NeedsCalibration() const {
+  return options_.method == Method::kTrellis && !options_.no_hessian;
+}
+
+bool CompressionJob::MeasuresSensitivity() const {
+  return options_.method == Method::kTrellis && options_.sensitivity != SensitivityMeasure::kNone;
+}
+
+Status CompressionJob::Open() {
+  TQ_ASSIGN_OR_RETURN(const ModelKind kind, DetectModelKind(options_.model));
+  if (kind == ModelKind::kPacked) {
+    return InvalidArgument("{}: is compressed already; give the original model",
+                           options_.model.string());
+  }
+  if (NeedsCalibration()) TQ_RETURN_IF_ERROR(CheckCalibrationOptions(options_));
+  if (options_.method == Method::kTrellis) TQ_RETURN_IF_ERROR(CheckRates(options_));
+  if (MeasuresSensitivity() && options_.no_hessian) {
+    return InvalidArgument(
+        "sensitivity: is measured with Hessians; without them rates are uniform");
+  }
+  TQ_ASSIGN_OR_RETURN(source_, ModelSource::Open(options_.model));
+  TQ_ASSIGN_OR_RETURN(outline_, OutlineModel(*source_, options_));
+  return OkStatus();
+}
+
+Status CompressionJob::ReadCalibrationText() {
+  TQ_ASSIGN_OR_RETURN(const std::string text, ReadFile(options_.calibration, kMaxCalibrationBytes));
+  const uint64_t wanted = options_.calibration_tokens, context = options_.calibration_context;
+  if (MeasuresSensitivity()) {
+    TQ_ASSIGN_OR_RETURN(
+        texts_, CutCalibrationSet(text, options_.calibration, *tokenizer_, wanted, context));
+  } else {
+    TQ_ASSIGN_OR_RETURN(
+        texts_.text, CutCalibrationText(text, options_.calibration, *tokenizer_, wanted, context));
+  }
+  const uint64_t largest = std::max(source_->config().hidden_size, source_->config().q_size());
+  if (texts_.text.ids.size() < largest) {
+    Warn("calibration text {} gives {} tokens, fewer than the {} inputs of a layer",
+         options_.calibration, texts_.text.ids.size(), largest);
+  }
+  return OkStatus();
+}
+
+StatusOr<Hash128> CompressionJob::Fingerprint(std::string_view kind, std::string_view details) {
+  TQ_ASSIGN_OR_RETURN(model_, ModelFingerprint(*source_));
+  Hasher hasher;
+  const auto number = [&](double value) { hasher.Update(&value, sizeof(value)); };
+  hasher.UpdateString(kPipelineVersion);
+  hasher.UpdateString(kind);
+  hasher.UpdateString(details);
+  number(options_.method == Method::kRtn);
+  number(static_cast<double>(options_.sensitivity));
+  for (bool flag : {options_.fast, options_.no_rotation, options_.no_hessian,
+                    options_.hessian_without_scales, options_.v1}) {
+    number(flag);
+  }
+  hasher.Update(&options_.seed, sizeof(options_.seed));
+  if (NeedsCalibration()) {
+    hasher.UpdateString(options_.calibration == "self" ? "self" : "text");
+    number(static_cast<double>(options_.calibration_tokens));
+    number(static_cast<double>(options_.calibration_context));
+    for (const CalibrationTokens* tokens : {&texts_.text, &texts_.held_apart}) {
+      hasher.Update(tokens->ids.data(), tokens->ids.size() * sizeof(int32_t));
+    }
+  }
+  hasher.Update(&model_, sizeof(model_));
+  return hasher.Digest();
+}
+
+Status CompressionJob::OpenWork(const fs::path& path, std::string_view kind,
+                                std::string_view details, uint64_t needed) {
+  if (NeedsCalibration()) {
+    TQ_ASSIGN_OR_RETURN(tokenizer_, Tokenizer::FromModel(options_.model));
+    if (options_.calibration != "self") TQ_RETURN_IF_ERROR(ReadCalibrationText());
+  }
+  const fs::path parent = fs::absolute(path).parent_path();
+  TQ_ASSIGN_OR_RETURN(const uint64_t free, FreeDiskBytes(parent));
+  if (needed > free) {
+    return ResourceExhausted("{}: {} bytes are free, the job needs {}", parent.string(), free,
+                             needed);
+  }
+  TQ_ASSIGN_OR_RETURN(const Hash128 fingerprint, Fingerprint(kind, details));
+  std::string description =
+      fmt::format("{} {}, {}, seed {}", kind, options_.model.string(), details, options_.seed);
+  if (NeedsCalibration()) {
+    description += fmt::format(", calibration {} ({} tokens)", options_.calibration,
+                               options_.calibration_tokens);
+  }
+  TQ_ASSIGN_OR_RETURN(work_, WorkFolder::Open(path, fingerprint, description, options_.fresh));
+  parts_.emplace(*source_, options_, *work_, executor_, progress_);
+  return OkStatus();
+}
+
+Status CompressionJob::SampleTokensIfNeeded() {
+  if (!NeedsCalibration() || options_.calibration != "self" || texts_.text.windows() > 0) {
+    return OkStatus();
+  }
+  constexpr std::string_view kPart = "calibration";
+  CalibrationTokens all;
+  if (auto part = work_->Load(kPart); part && part->size() == 1) {
+    const Tensor& ids = part->front().tensor;
+    all.context = ids.shape().back();
+    all.ids.assign(ids.as<int32_t>(), ids.as<int32_t>() + ids.num_elements());
+  } else {
+    const uint64_t context = std::min({options_.calibration_context, options_.calibration_tokens,
+                                       uint64_t{source_->config().max_position}});
+    const uint64_t apart = MeasuresSensitivity() ? kMaxHeldApart * context : 0;
+    TQ_ASSIGN_OR_RETURN(all, SampleCalibrationTokens(*source_, tokenizer_->bos(),
+                                                     options_.calibration_tokens + apart, context,
+                                                     options_.seed, executor_, progress_));
+    TQ_ASSIGN_OR_RETURN(Tensor ids, Tensor::FromValues<int32_t>(
+                                        DType::kI32, {all.windows(), all.context}, all.ids));
+    TQ_RETURN_IF_ERROR(work_->Store(kPart, {{"ids", std::move(ids)}}));
+  }
+  // Sequences are independent: the last ones are held apart.
+  const uint64_t apart = MeasuresSensitivity() ? kMaxHeldApart * all.context : 0;
+  const auto end = all.ids.end() - static_cast<ptrdiff_t>(apart);
+  texts_.text.context = texts_.held_apart.context = all.context;
+  texts_.text.ids.assign(all.ids.begin(), end);
+  texts_.held_apart.ids.assign(end, all.ids.end());
+  return OkStatus();
+}
+
+StatusOr<SensitivityTable> CompressionJob::Sensitivity() {
+  TQ_CHECK(MeasuresSensitivity());
+  const fs::path& file = options_.sensitivity_file;
+  std::error_code error;
+  if (!file.empty() && fs::exists(file, error)) return ReadSensitivity(file, model_, outline_);
+  TQ_RETURN_IF_ERROR(SampleTokensIfNeeded());
+  QuantizeOptions options = options_;
+  const CalibrationTokens probe = ShortWindows(texts_.text, kProbeTokens, kProbeContext);
+  const uint64_t needed = KlProbe::MemoryNeeded(*source_, probe), available = AvailableMemory();
+  if (options.sensitivity == SensitivityMeasure::kKl && available > 0 && needed > available) {
+    Warn(
+        "sensitivity by KL takes {} MiB of memory (the model as float32), {} MiB are available: "
+        "rates are chosen by Hessians",
+        needed >> 20, available >> 20);
+    options.sensitivity = SensitivityMeasure::kHessian;
+  }
+  TQ_ASSIGN_OR_RETURN(
+      SensitivityTable table,
+      MeasureSensitivity(*source_, outline_, options, SomeWindows(texts_.text, kSensitivityTokens),
+                         probe, *work_, executor_, progress_));
+  table.model = model_;
+  if (!file.empty()) TQ_RETURN_IF_ERROR(WriteSensitivity(file, table));
+  return table;
+}
+
+Status CompressionJob::MakeParts(std::span<const ModelPlan> plans) {
+  TQ_ASSIGN_OR_RETURN(const bool missing, parts_->FindMissing(plans));
+  if (!missing) return OkStatus();
+  TQ_RETURN_IF_ERROR(SampleTokensIfNeeded());
+  return parts_->MakeMissing(NeedsCalibration() ? texts_.text : CalibrationTokens{});
+}
+
+StatusOr<std::map<std::string, std::string>> CompressionJob::TokenizerFiles() const {
+  if (source_->gguf() == nullptr) return ReadTokenizerFiles(options_.model);
+  TQ_ASSIGN_OR_RETURN(const TokenizerData data, TokenizerDataFromGguf(*source_->gguf()));
+  return std::map<std::string, std::string>{{"tokenizer.json", TokenizerDataToJson(data)},
+                                            {"tokenizer_config.json", TokenizerConfigToJson(data)}};
+}
+
+Status CompressionJob::WriteModel(const ModelPlan& plan, const fs::path& output) {
+  std::vector<OutputTensor> tensors;
+  for (const PlannedMatrix& m : plan.matrices) {
+    TQ_RETURN_IF_ERROR(parts_->AppendTensors(m, tensors));
+  }
+  std::map<std::string, Tensor> finished;
+  for (OutputTensor& t : tensors) finished.emplace(std::move(t.name), std::move(t.tensor));
+  PackedModelContents contents;
+  contents.config = source_->config();
+  contents.staging = work_->path();  // where the next run clears what a killed one leaves
+  contents.method = options_.method == Method::kRtn ? "rtn" : "trellis";
+  contents.options = {{"seed", static_cast<int64_t>(options_.seed)}};
+  if (options_.budget_bytes > 0) {
+    contents.options["budget_bytes"] = static_cast<int64_t>(options_.budget_bytes);
+  } else {
+    contents.options["bits"] = options_.bits;
+  }
+  TQ_ASSIGN_OR_RETURN(contents.files, TokenizerFiles());
+  for (const OutputSpec& spec : plan.tensors) {
+    const auto found = finished.find(spec.name);
+    if (found != finished.end()) {
+      TQ_CHECK(found->second.shape() == spec.shape && found->second.dtype() == spec.dtype);
+      contents.tensors.push_back({spec.name, found->second});
+    } else {
+      TQ_ASSIGN_OR_RETURN(Tensor plain, source_->LoadStored(spec.name));
+      contents.tensors.push_back({spec.name, std::move(plain)});
+    }
+  }
+  return WritePackedModel(output, options_.model, std::move(contents));
+}
+
+StatusOr<EvaluateResult> CompressionJob::Score(const ModelPlan& plan, const std::string& name,
+                                               StreamedReference& reference) {
+  const std::string part = "score." + name;
+  if (auto stored = work_->Load(part); stored && stored->size() == 1) {
+    if (auto result = ScoreFromTensor(stored->front().tensor)) return *result;
+  }
+  // A model that is looked at and thrown away; a killed run's is cleared by its name.
+  const fs::path folder = work_->path() / ("candidate.tmp." + name);
+  std::error_code error;
+  fs::remove_all(folder, error);
+  TQ_RETURN_IF_ERROR(WriteModel(plan, folder));
+  StatusOr<EvaluateResult> result = reference.Score(folder, progress_);
+  fs::remove_all(folder, error);
+  TQ_RETURN_IF_ERROR(result.status());
+  TQ_ASSIGN_OR_RETURN(Tensor tensor, ScoreToTensor(*result));
+  TQ_RETURN_IF_ERROR(work_->Store(part, {{"score", std::move(tensor)}}));
+  return result;
+}
+
+StatusOr<std::unique_ptr<StreamedReference>> CompressionJob::Reference(CalibrationTokens text) {
+  return StreamedReference::Create(*source_, std::move(text), options_.calibration_memory,
+                                   work_->path(), executor_, progress_);
+}
+
+StatusOr<std::unique_ptr<StreamedReference>> CompressionJob::HeldApartReference() {
+  TQ_RETURN_IF_ERROR(SampleTokensIfNeeded());
+  return Reference(texts_.held_apart);
+}
+
+StatusOr<std::vector<MatrixReport>> CompressionJob::Reports(const ModelPlan& plan) const {
+  std::vector<MatrixReport> reports;
+  for (const PlannedMatrix& m : plan.matrices) {
+    TQ_ASSIGN_OR_RETURN(MatrixReport report, parts_->Report(m));
+    reports.push_back(std::move(report));
+  }
+  return reports;
+}
+
+}  // namespace tq

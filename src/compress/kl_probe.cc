@@ -1,0 +1,139 @@
+#include "compress/kl_probe.h"
+
+#include <algorithm>
+#include <array>
+#include <utility>
+
+#include "base/cancel.h"
+#include "evaluate/logit_score.h"
+#include "model/transformer_ops.h"
+
+namespace tq {
+namespace {
+
+// Logits of a changed model held at once.
+constexpr uint64_t kLogitBlockBytes = uint64_t{32} << 20;
+
+}  // namespace
+
+uint64_t KlProbe::MemoryNeeded(const ModelSource& source, const CalibrationTokens& windows) {
+  const ModelConfig& c = source.config();
+  // The states of the original, of a probe, and of those that run along.
+  constexpr uint64_t kStreams = 8;
+  return 4 * source.num_parameters() + 4 * uint64_t{c.vocab_size} * windows.ids.size() / 2 +
+         4 * kStreams * c.hidden_size * windows.ids.size() + kLogitBlockBytes;
+}
+
+StatusOr<KlProbe> KlProbe::Create(const ModelSource& source, CalibrationTokens windows,
+                                  Executor& executor) {
+  const ModelConfig& c = source.config();
+  TQ_CHECK(windows.context >= 4 && windows.windows() > 0);
+  TQ_ASSIGN_OR_RETURN(KvCache cache, KvCache::Create(c, /*layers=*/1, windows.context));
+  KlProbe probe(source, std::move(windows), std::move(cache), executor);
+  TQ_ASSIGN_OR_RETURN(Tensor embedding, source.LoadFloat("model.embed_tokens.weight"));
+  Tensor head = embedding;
+  if (!c.tie_embeddings) {
+    TQ_ASSIGN_OR_RETURN(head, source.LoadFloat("lm_head.weight"));
+  }
+  probe.states_ = probe.Embed(*MakeDenseEmbedding(std::move(embedding)));
+  probe.head_ = MakeDenseGroup({std::move(head)});
+  TQ_ASSIGN_OR_RETURN(probe.norm_, source.LoadFloat("model.norm.weight"));
+  for (uint32_t i = 0; i < c.num_layers; ++i) {
+    TQ_RETURN_IF_ERROR(CheckCancelled());
+    TQ_ASSIGN_OR_RETURN(LayerTensors tensors, LoadLayerTensors(source, i));
+    probe.layers_.push_back(MakeFloatLayer(c, tensors, probe.workspace_));
+    probe.tensors_.push_back(std::move(tensors));
+  }
+  probe.reference_.resize(probe.windows_.windows() * probe.ScoredPerWindow() * c.vocab_size);
+  States states = probe.states_;
+  for (uint32_t i = 0; i < c.num_layers; ++i) {
+    TQ_RETURN_IF_ERROR(probe.RunLayer(*probe.layers_[i], states));
+  }
+  TQ_RETURN_IF_ERROR(probe.ForEachLogitBlock(
+      states, *probe.head_, [&](uint64_t first, uint64_t count, const float* logits) {
+        std::copy_n(logits, count * c.vocab_size, probe.reference_.data() + first * c.vocab_size);
+      }));
+  return probe;
+}
+
+KlProbe::States KlProbe::Embed(const EmbeddingTable& embedding) const {
+  States states(windows_.ids.size() * source_->config().hidden_size);
+  embedding.Lookup(windows_.ids, states.data());
+  return states;
+}
+
+Status KlProbe::RunLayer(DecoderLayer& layer, States& states) {
+  ForwardContext context;
+  context.executor = executor_;
+  const uint64_t stride = windows_.context * source_->config().hidden_size;
+  for (uint64_t w = 0; w < windows_.windows(); ++w) {
+    TQ_RETURN_IF_ERROR(CheckCancelled());
+    cache_.Truncate(0);
+    TQ_RETURN_IF_ERROR(
+        layer.Forward(context, cache_, 0, states.data() + w * stride, windows_.context));
+  }
+  return OkStatus();
+}
+
+Status KlProbe::Advance() {
+  TQ_CHECK(current_ < layers_.size());
+  TQ_RETURN_IF_ERROR(RunLayer(*layers_[current_], states_));
+  ++current_;
+  return OkStatus();
+}
+
+Status KlProbe::ForEachLogitBlock(const States& states, LinearGroup& head,
+                                  const LogitBlock& consume) {
+  const ModelConfig& c = source_->config();
+  const uint64_t scored = ScoredPerWindow(), total = scored * windows_.windows();
+  const uint64_t rows =
+      std::clamp<uint64_t>(kLogitBlockBytes / (4 * uint64_t{c.vocab_size}), 1, total);
+  std::vector<float> input(rows * c.hidden_size), normed(input.size());
+  std::vector<float> logits(rows * c.vocab_size);
+  ForwardContext context;
+  context.executor = executor_;
+  for (uint64_t first = 0; first < total; first += rows) {
+    const uint64_t count = std::min(rows, total - first);
+    for (uint64_t i = 0; i < count; ++i) {
+      const uint64_t window = (first + i) / scored, at = (first + i) % scored;
+      const uint64_t position = window * windows_.context + windows_.context / 2 + at;
+      std::copy_n(states.data() + position * c.hidden_size, c.hidden_size,
+                  input.data() + i * c.hidden_size);
+    }
+    RmsNormRows(input.data(), norm_.as<float>(), count, c.hidden_size, c.rms_norm_eps, *executor_,
+                normed.data());
+    head.Forward(context, normed.data(), count, std::array{logits.data()});
+    consume(first, count, logits.data());
+  }
+  return OkStatus();
+}
+
+StatusOr<double> KlProbe::KlFrom(uint32_t first, States states, LinearGroup* head) {
+  const uint64_t vocab = source_->config().vocab_size;
+  for (uint32_t i = first; i < layers_.size(); ++i) {
+    TQ_RETURN_IF_ERROR(RunLayer(*layers_[i], states));
+  }
+  std::vector<double> kl(ScoredPerWindow() * windows_.windows());
+  TQ_RETURN_IF_ERROR(ForEachLogitBlock(
+      states, head != nullptr ? *head : *head_,
+      [&](uint64_t begin, uint64_t count, const float* logits) {
+        executor_->ParallelFor(count, 1, [&](size_t from, size_t to, size_t) {
+          for (size_t i = from; i < to; ++i) {
+            kl[begin + i] =
+                ScoreLogits(logits + i * vocab, reference_.data() + (begin + i) * vocab, vocab, 0)
+                    .kl;
+          }
+        });
+      }));
+  double sum = 0;
+  for (const double value : kl) sum += value;
+  return sum / static_cast<double>(kl.size());
+}
+
+StatusOr<double> KlProbe::KlWithLayer(DecoderLayer& changed) {
+  States states = states_;
+  TQ_RETURN_IF_ERROR(RunLayer(changed, states));
+  return KlFrom(current_ + 1, std::move(states));
+}
+
+}  // namespace tq

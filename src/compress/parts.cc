@@ -1,0 +1,210 @@
+#include "compress/parts.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <map>
+#include <optional>
+#include <set>
+#include <utility>
+
+#include "base/cancel.h"
+#include "compress/calibrate.h"
+
+namespace tq {
+namespace {
+
+constexpr std::string_view kReportTensor = "part.report";
+// Fields of a stored report: relative error, Hessian error, seconds.
+constexpr size_t kReportValues = 3;
+
+// A plain name that tells the matrix and its codes: rows x (V, k) of each segment.
+std::string PartName(const PlannedMatrix& m) {
+  if (m.rtn_bits > 0) return fmt::format("{}.rtn{}", m.name, m.rtn_bits);
+  std::string name = m.name;
+  for (const Segment& s : m.segments) {
+    name += fmt::format(".{}x{}-{}", s.row_end - s.row_begin, s.code.values, s.code.bits);
+  }
+  return name;
+}
+
+}  // namespace
+
+StatusOr<bool> PartMaker::FindMissing(std::span<const ModelPlan> plans) {
+  TQ_CHECK(!plans.empty());
+  matrices_ = plans[0].matrices;
+  groups_ = GroupsOf(matrices_, source_.config().tie_embeddings);
+  missing_.assign(matrices_.size(), {});
+  weights_total_ = weights_done_ = 0;
+  parts_total_ = parts_done_ = 0;
+  for (size_t i = 0; i < matrices_.size(); ++i) {
+    std::set<std::string> seen;
+    for (const ModelPlan& plan : plans) {
+      TQ_RETURN_IF_ERROR(CheckCancelled());
+      const PlannedMatrix& m = plan.matrices[i];
+      const std::string part = PartName(m);
+      if (!seen.insert(part).second) continue;
+      weights_total_ += m.rows * m.cols;
+      ++parts_total_;
+      if (work_.Load(part)) {
+        weights_done_ += m.rows * m.cols;
+        ++parts_done_;
+      } else {
+        missing_[i].variants.push_back(m);
+      }
+    }
+  }
+  if (parts_done_ > 0) {
+    progress_.Line(fmt::format("resuming: {} of {} matrices are done", parts_done_, parts_total_));
+  }
+  return parts_done_ < parts_total_;
+}
+
+bool PartMaker::IsMissing(const MatrixGroup& group) const {
+  for (size_t i = group.begin; i < group.end; ++i) {
+    if (!missing_[i].variants.empty()) return true;
+  }
+  return false;
+}
+
+Status PartMaker::Store(QuantizedMatrix matrix, const PlannedMatrix& planned) {
+  const MatrixReport& report = matrix.report;
+  const double values[kReportValues] = {report.relative_error, report.hessian_error,
+                                        report.seconds};
+  TQ_ASSIGN_OR_RETURN(Tensor stored,
+                      Tensor::FromValues<double>(DType::kF64, {kReportValues}, values));
+  matrix.tensors.push_back({std::string(kReportTensor), std::move(stored)});
+  TQ_RETURN_IF_ERROR(work_.Store(PartName(planned), std::move(matrix.tensors)));
+  weights_done_ += report.rows * report.cols;
+  ++parts_done_;
+  std::string line = fmt::format("[{}/{}] {} {:.2f} bits err {:.4f}", parts_done_, parts_total_,
+                                 report.name, report.bits, report.relative_error);
+  if (report.hessian_error > 0) line += fmt::format(" hessian {:.4f}", report.hessian_error);
+  progress_.Line(line + fmt::format(" {:.1f} s", report.seconds));
+  progress_.Update(weights_done_, report.name);
+  return OkStatus();
+}
+
+Status PartMaker::MakeGroup(const MatrixGroup& group, std::optional<Tensor> hessian) {
+  std::vector<PlannedMatrix> matrices(matrices_.begin() + static_cast<ptrdiff_t>(group.begin),
+                                      matrices_.begin() + static_cast<ptrdiff_t>(group.end));
+  std::vector<Tensor> weights;
+  for (const PlannedMatrix& m : matrices) {
+    progress_.Update(weights_done_, m.name);
+    TQ_ASSIGN_OR_RETURN(Tensor w, source_.LoadFloat(m.name + ".weight"));
+    weights.push_back(std::move(w));
+  }
+  TQ_ASSIGN_OR_RETURN(GroupQuantizer quantizer,
+                      GroupQuantizer::Create(options_, GroupSettings{}, std::move(matrices),
+                                             std::move(weights), std::move(hessian), executor_));
+  for (size_t i = group.begin; i < group.end; ++i) {
+    const std::vector<PlannedMatrix>& variants = missing_[i].variants;
+    for (size_t v = 0; v < variants.size(); ++v) {
+      TQ_RETURN_IF_ERROR(CheckCancelled());
+      const auto keep = v + 1 < variants.size() ? GroupQuantizer::Weights::kKeep
+                                                : GroupQuantizer::Weights::kSpend;
+      TQ_ASSIGN_OR_RETURN(QuantizedMatrix matrix,
+                          quantizer.Quantize(i - group.begin, variants[v], keep, executor_));
+      TQ_RETURN_IF_ERROR(Store(std::move(matrix), variants[v]));
+    }
+  }
+  return OkStatus();
+}
+
+Status PartMaker::MakeLayer(uint32_t layer, CalibrationStream* stream) {
+  std::set<std::string> wanted;
+  for (const MatrixGroup& group : groups_) {
+    if (group.layer == layer && IsMissing(group)) wanted.insert(group.suffix);
+  }
+  std::map<std::string, HessianSum> sums;
+  if (stream != nullptr) {
+    progress_.Update(weights_done_, fmt::format("calibrating layer {}", layer));
+    TQ_ASSIGN_OR_RETURN(std::vector<HessianSum> layer_sums, stream->RunLayer(wanted, executor_));
+    for (HessianSum& sum : layer_sums) {
+      std::string name = sum.name();
+      sums.emplace(std::move(name), std::move(sum));
+    }
+  }
+  for (const MatrixGroup& group : groups_) {
+    if (group.layer != layer || !IsMissing(group)) continue;
+    std::optional<Tensor> hessian;
+    if (stream != nullptr) {
+      auto sum = sums.extract(matrices_[group.begin].group);
+      TQ_CHECK(!sum.empty());
+      TQ_ASSIGN_OR_RETURN(hessian, std::move(sum.mapped()).Finish(executor_));
+    }
+    TQ_RETURN_IF_ERROR(MakeGroup(group, std::move(hessian)));
+  }
+  return OkStatus();
+}
+
+Status PartMaker::MakeMissing(CalibrationTokens text) {
+  // Layers are run as far as somebody still needs them: the head needs all.
+  int64_t last_layer = -1;
+  for (const MatrixGroup& group : groups_) {
+    if (!IsMissing(group)) continue;
+    const int64_t layer = group.layer < 0 ? source_.config().num_layers - 1 : group.layer;
+    last_layer = std::max(last_layer, layer);
+  }
+  if (last_layer < 0) return OkStatus();
+  std::optional<CalibrationStream> stream;
+  if (text.windows() > 0) {
+    TQ_ASSIGN_OR_RETURN(
+        stream, CalibrationStream::Create(source_, std::move(text), options_.calibration_memory,
+                                          work_.path()));
+  }
+  progress_.Begin("quantize", weights_total_);
+  for (uint32_t layer = 0; layer <= last_layer; ++layer) {
+    TQ_RETURN_IF_ERROR(CheckCancelled());
+    TQ_RETURN_IF_ERROR(MakeLayer(layer, stream ? &*stream : nullptr));
+  }
+  for (const MatrixGroup& group : groups_) {
+    if (group.layer >= 0 || !IsMissing(group)) continue;
+    std::optional<Tensor> hessian;
+    if (stream && group.is_head) {
+      progress_.Update(weights_done_, "calibrating the head");
+      TQ_ASSIGN_OR_RETURN(HessianSum sum, stream->HeadInput(executor_));
+      TQ_ASSIGN_OR_RETURN(hessian, std::move(sum).Finish(executor_));
+    }
+    TQ_RETURN_IF_ERROR(MakeGroup(group, std::move(hessian)));
+  }
+  progress_.End();
+  return OkStatus();
+}
+
+StatusOr<MatrixReport> PartMaker::Report(const PlannedMatrix& m) const {
+  std::vector<OutputTensor> tensors;
+  TQ_RETURN_IF_ERROR(AppendTensors(m, tensors));
+  MatrixReport report;
+  report.name = m.name;
+  report.rows = m.rows;
+  report.cols = m.cols;
+  report.rate = CodeRate(m);
+  // The group's in_scale is counted with the group's first matrix.
+  const auto first =
+      std::find_if(matrices_.begin(), matrices_.end(),
+                   [&](const PlannedMatrix& other) { return other.group == m.group; });
+  for (const OutputTensor& t : tensors) {
+    if (t.name == kReportTensor && t.tensor.num_elements() == kReportValues) {
+      report.relative_error = t.tensor.as<double>()[0];
+      report.hessian_error = t.tensor.as<double>()[1];
+      report.seconds = t.tensor.as<double>()[2];
+    } else if (first->name == m.name || t.name != m.group + ".in_scale") {
+      report.bytes += t.tensor.num_bytes();
+    }
+  }
+  report.bits = 8.0 * static_cast<double>(report.bytes) / static_cast<double>(m.rows * m.cols);
+  return report;
+}
+
+Status PartMaker::AppendTensors(const PlannedMatrix& m, std::vector<OutputTensor>& tensors) const {
+  auto part = work_.Load(PartName(m));
+  if (!part) {
+    return DataLoss("{}: the part of {} was damaged while the job ran; run it again",
+                    work_.path().string(), m.name);
+  }
+  std::move(part->begin(), part->end(), std::back_inserter(tensors));
+  return OkStatus();
+}
+
+}  // namespace tq

@@ -1,0 +1,236 @@
+#include "compress/quantize.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <utility>
+
+#include "base/memory_usage.h"
+#include "checkpoint/model_directory.h"
+#include "checkpoint/packed_model.h"
+#include "compress/assign_rates.h"
+#include "compress/job.h"
+
+namespace tq {
+namespace {
+
+namespace fs = std::filesystem;
+
+// Sizes of the frontier that a report shows, in bits per weight.
+constexpr double kFrontierBits[] = {0.6, 0.75, 1, 1.25, 1.5, 1.75, 2, 2.25,
+                                    2.5, 2.75, 3, 3.25, 3.5, 4,    5, 6};
+
+// A plan that may be written.
+struct Candidate {
+  std::string name;  // "uniform", "allocated"
+  ModelPlan plan;
+  std::optional<double> predicted_kl;
+  std::optional<EvaluateResult> measured;
+};
+
+bool SameCodes(const ModelPlan& a, const ModelPlan& b) {
+  return std::equal(a.matrices.begin(), a.matrices.end(), b.matrices.begin(), b.matrices.end(),
+                    [](const PlannedMatrix& x, const PlannedMatrix& y) {
+                      return std::equal(x.segments.begin(), x.segments.end(), y.segments.begin(),
+                                        y.segments.end(), [](const Segment& s, const Segment& t) {
+                                          return s.row_end == t.row_end && s.code == t.code;
+                                        });
+                    });
+}
+
+std::string DescribeRates(const QuantizeOptions& options) {
+  std::string text = options.method == Method::kRtn ? "rtn" : "trellis";
+  text += options.budget_bytes > 0 ? fmt::format(", {} bytes", options.budget_bytes)
+                                   : fmt::format(", {} bits", options.bits);
+  if (options.method == Method::kRtn) return text;
+  if (options.min_bits > LowestRate() || options.max_bits < HighestRate()) {
+    text += fmt::format(", codes of {} to {} bits", options.min_bits, options.max_bits);
+  }
+  for (const RateOverride& o : options.overrides) {
+    text += fmt::format(", {} at {} bits", o.pattern, o.bits);
+  }
+  if (!options.verify) text += ", unverified";
+  if (options.fast) text += ", fast";
+  for (const auto& [on, name] :
+       {std::pair{options.sensitivity == SensitivityMeasure::kNone, "uniform"},
+        {options.sensitivity == SensitivityMeasure::kHessian, "by Hessians"},
+        {options.no_rotation, "no rotation"},
+        {options.no_hessian, "no Hessian"},
+        {options.hessian_without_scales, "Hessian without scales"},
+        {options.v1, "v1"}}) {
+    if (on) text += fmt::format(", {}", name);
+  }
+  return text;
+}
+
+class QuantizeJob {
+ public:
+  QuantizeJob(const QuantizeOptions& options, Executor& executor, Progress& progress)
+      : options_(options), progress_(progress), job_(options, executor, progress) {}
+
+  StatusOr<QuantizeReport> Run();
+
+ private:
+  Status MakeCandidates();
+  Status Verify();
+  StatusOr<QuantizeReport> Finish(const Candidate& chosen);
+  std::vector<FrontierSize> Frontier(uint64_t chosen_bytes) const;
+
+  const QuantizeOptions& options_;
+  Progress& progress_;
+  CompressionJob job_;
+  std::vector<Candidate> candidates_;  // the preferred one first
+  std::optional<SensitivityTable> table_;
+  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+  double sensitivity_seconds_ = 0;
+};
+
+// Chooses the rates: everything that can go wrong with a budget goes wrong here.
+Status QuantizeJob::MakeCandidates() {
+  if (options_.method == Method::kRtn) {
+    TQ_ASSIGN_OR_RETURN(ModelPlan plan, PlanRtn(job_.outline(), options_));
+    candidates_.push_back({"rtn", std::move(plan), {}, {}});
+    return OkStatus();
+  }
+  TQ_ASSIGN_OR_RETURN(const uint64_t budget, TargetBytes(job_.outline(), options_));
+  TQ_ASSIGN_OR_RETURN(ModelPlan uniform, PlanUniform(job_.outline(), options_));
+  if (options_.sensitivity == SensitivityMeasure::kNone) {
+    candidates_.push_back({"uniform", std::move(uniform), {}, {}});
+    return OkStatus();
+  }
+  const auto start = std::chrono::steady_clock::now();
+  TQ_ASSIGN_OR_RETURN(table_, job_.Sensitivity());
+  sensitivity_seconds_ =
+      std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  TQ_ASSIGN_OR_RETURN(PredictedPlan allocated,
+                      PlanAllocated(job_.outline(), options_, *table_, budget));
+  const double uniform_loss = PredictLoss(*table_, uniform);
+  candidates_.push_back(
+      {"allocated", std::move(allocated.plan), table_->TotalKl(allocated.loss), {}});
+  if (options_.verify && !SameCodes(candidates_[0].plan, uniform)) {
+    candidates_.push_back({"uniform", std::move(uniform), table_->TotalKl(uniform_loss), {}});
+  }
+  return OkStatus();
+}
+
+// Measures the candidates; the best comes first.
+Status QuantizeJob::Verify() {
+  if (!table_ || !options_.verify) return OkStatus();
+  TQ_ASSIGN_OR_RETURN(const auto reference, job_.HeldApartReference());
+  for (Candidate& c : candidates_) {
+    TQ_ASSIGN_OR_RETURN(c.measured, job_.Score(c.plan, c.name, *reference));
+    progress_.Line(
+        fmt::format("{}: {:.4f} bits per weight, KL {:.5f} +- {:.5f}{}", c.name,
+                    c.plan.bits_per_weight, c.measured->kl->mean, c.measured->kl->stderr_,
+                    c.predicted_kl ? fmt::format(" (predicted {:.5f})", *c.predicted_kl) : ""));
+  }
+  std::stable_sort(candidates_.begin(), candidates_.end(),
+                   [](const Candidate& a, const Candidate& b) {
+                     return a.measured->kl->mean < b.measured->kl->mean;
+                   });
+  return OkStatus();
+}
+
+std::vector<FrontierSize> QuantizeJob::Frontier(uint64_t chosen_bytes) const {
+  std::vector<FrontierSize> frontier;
+  if (!table_ || table_->measure != SensitivityMeasure::kKl) return frontier;
+  std::vector<uint64_t> budgets{chosen_bytes};
+  const double parameters = static_cast<double>(job_.outline().parameters);
+  for (const double bits : kFrontierBits) {
+    budgets.push_back(static_cast<uint64_t>(bits * parameters / 8));
+  }
+  std::sort(budgets.begin(), budgets.end());
+  for (const uint64_t budget : budgets) {
+    const auto planned = PlanAllocated(job_.outline(), options_, *table_, budget);
+    if (!planned.ok()) continue;  // smaller than the smallest
+    if (!frontier.empty() && planned->plan.bytes <= frontier.back().bytes) continue;
+    frontier.push_back(
+        {planned->plan.bytes, *table_->TotalKl(planned->loss), budget == chosen_bytes});
+  }
+  return frontier;
+}
+
+StatusOr<QuantizeReport> QuantizeJob::Finish(const Candidate& chosen) {
+  TQ_RETURN_IF_ERROR(job_.WriteModel(chosen.plan, options_.output));
+  QuantizeReport report;
+  report.parameters = chosen.plan.parameters;
+  report.chosen = chosen.name;
+  TQ_ASSIGN_OR_RETURN(report.matrices, job_.Reports(chosen.plan));
+  uint64_t decoder_bytes = 0, decoder_weights = 0;
+  for (size_t i = 0; i < report.matrices.size(); ++i) {
+    MatrixReport& m = report.matrices[i];
+    if (table_) {
+      m.predicted_loss = PredictLoss(*table_, chosen.plan.matrices[i]);
+      for (const SensitivityItem& item : table_->items) {
+        if (item.matrix == m.name) m.sensitivity.push_back({item.scale, item.exponent});
+      }
+    }
+    if (chosen.plan.matrices[i].vocabulary) continue;
+    decoder_bytes += m.bytes;
+    decoder_weights += m.rows * m.cols;
+  }
+  {
+    TQ_ASSIGN_OR_RETURN(const auto written, PackedModel::Open(options_.output));
+    report.bytes = written->num_bytes();
+  }
+  report.bits_per_weight =
+      8.0 * static_cast<double>(report.bytes) / static_cast<double>(report.parameters);
+  report.decoder_bits_per_weight =
+      8.0 * static_cast<double>(decoder_bytes) / static_cast<double>(decoder_weights);
+  for (const Candidate& c : candidates_) {
+    report.candidates.push_back({c.name, c.plan.bytes, c.plan.bits_per_weight, c.plan.decoder_rate,
+                                 c.plan.embedding_rate, c.predicted_kl, c.measured});
+  }
+  report.frontier = Frontier(chosen.plan.bytes);
+  if (table_) report.measure = table_->measure;
+  report.sensitivity_seconds = sensitivity_seconds_;
+  return report;
+}
+
+StatusOr<QuantizeReport> QuantizeJob::Run() {
+  if (options_.output.empty()) return InvalidArgument("output: no path given");
+  TQ_RETURN_IF_ERROR(CheckOutputDirectory(options_.output, options_.model));
+  TQ_RETURN_IF_ERROR(job_.Open());
+  // Whatever is wrong with the budget is found before the long work.
+  uint64_t bytes = 0;
+  if (options_.method == Method::kRtn) {
+    TQ_ASSIGN_OR_RETURN(const ModelPlan plan, PlanRtn(job_.outline(), options_));
+    bytes = plan.bytes;
+  } else {
+    TQ_ASSIGN_OR_RETURN(bytes, TargetBytes(job_.outline(), options_));
+  }
+  fs::path work_path = options_.output;
+  if (work_path.filename().empty()) work_path = work_path.parent_path();  // "out/"
+  work_path += ".work";
+  // Parts of each candidate, a candidate that is measured, and the output.
+  TQ_RETURN_IF_ERROR(job_.OpenWork(work_path, "quantize", DescribeRates(options_), 4 * bytes));
+  TQ_RETURN_IF_ERROR(MakeCandidates());
+  std::vector<ModelPlan> plans;
+  for (const Candidate& c : candidates_) plans.push_back(c.plan);
+  TQ_RETURN_IF_ERROR(job_.MakeParts(plans));
+  TQ_RETURN_IF_ERROR(Verify());
+  TQ_ASSIGN_OR_RETURN(QuantizeReport report, Finish(candidates_.front()));
+  TQ_RETURN_IF_ERROR(job_.work().Remove());
+  report.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
+  report.peak_rss_bytes = PeakRssBytes();
+  return report;
+}
+
+}  // namespace
+
+StatusOr<QuantizePlan> PlanQuantize(const QuantizeOptions& options) {
+  TQ_ASSIGN_OR_RETURN(const auto source, ModelSource::Open(options.model));
+  TQ_ASSIGN_OR_RETURN(const ModelOutline outline, OutlineModel(*source, options));
+  TQ_ASSIGN_OR_RETURN(const ModelPlan plan, options.method == Method::kRtn
+                                                ? PlanRtn(outline, options)
+                                                : PlanUniform(outline, options));
+  return QuantizePlan{plan.decoder_rate, plan.embedding_rate, plan.bytes, plan.bits_per_weight};
+}
+
+StatusOr<QuantizeReport> Quantize(const QuantizeOptions& options, Executor& executor,
+                                  Progress& progress) {
+  return QuantizeJob(options, executor, progress).Run();
+}
+
+}  // namespace tq

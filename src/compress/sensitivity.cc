@@ -1,0 +1,374 @@
+#include "compress/sensitivity.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <iterator>
+#include <map>
+#include <utility>
+
+#include "base/cancel.h"
+#include "base/checked.h"
+#include "compress/calibrate.h"
+#include "compress/group.h"
+#include "compress/kl_probe.h"
+
+namespace tq {
+namespace {
+
+// Powers of the noise, as of codes of 2.5 bits and of 1 bit.
+constexpr double kProbeErrors[] = {.0368, .269};
+constexpr size_t kLevels = std::size(kProbeErrors);
+// The noise at which errors of outputs are taken: they grow in proportion to it.
+constexpr size_t kHessianLevel = 0;
+
+// KL below this is rounding of float32.
+constexpr double kSmallestKl = 1e-9;
+constexpr double kLeastExponent = 0.5, kLargestExponent = 2;
+
+using Levels = std::array<double, kLevels>;
+
+Tensor LayerTensors::*FieldOf(std::string_view matrix) {
+  static const std::pair<std::string_view, Tensor LayerTensors::*> kFields[] = {
+      {"q_proj", &LayerTensors::q},       {"k_proj", &LayerTensors::k},
+      {"v_proj", &LayerTensors::v},       {"o_proj", &LayerTensors::o},
+      {"gate_proj", &LayerTensors::gate}, {"up_proj", &LayerTensors::up},
+      {"down_proj", &LayerTensors::down}};
+  const std::string_view role = matrix.substr(matrix.rfind('.') + 1);
+  for (const auto& [name, field] : kFields) {
+    if (name == role) return field;
+  }
+  return nullptr;
+}
+
+struct PowerLaw {
+  double scale = 0, exponent = 1;
+};
+
+// Through the measured points, exponent clamped.
+PowerLaw Fit(const Levels& kl) {
+  const double low = std::max(kl[0], kSmallestKl), high = std::max(kl[kLevels - 1], kSmallestKl);
+  PowerLaw law;
+  law.exponent = std::clamp(std::log(high / low) / std::log(kProbeErrors[1] / kProbeErrors[0]),
+                            kLeastExponent, kLargestExponent);
+  // The geometric mean of the points is met, whatever the clamp.
+  law.scale = std::sqrt(low * high) / std::pow(kProbeErrors[0] * kProbeErrors[1], law.exponent / 2);
+  return law;
+}
+
+class Meter {
+ public:
+  Meter(const ModelSource& source, const ModelOutline& outline, const QuantizeOptions& options,
+        const WorkFolder& work, Executor& executor, Progress& progress)
+      : source_(source),
+        outline_(outline),
+        options_(options),
+        work_(work),
+        executor_(executor),
+        progress_(progress),
+        groups_(GroupsOf(outline.matrices, source.config().tie_embeddings)) {}
+
+  StatusOr<SensitivityTable> Run(CalibrationTokens text, CalibrationTokens probe);
+
+ private:
+  // A group whose matrices carry noise, [level][matrix], and what became of its output.
+  struct NoisyGroup {
+    std::vector<std::vector<Tensor>> weights;
+    std::vector<double> hessian_error;
+  };
+
+  StatusOr<NoisyGroup> AddNoise(const MatrixGroup& group, std::optional<Tensor> hessian);
+  Status MeasureLayer(uint32_t layer);
+  StatusOr<Levels> ProbeGroup(const MatrixGroup& group, const NoisyGroup& noisy);
+  Status MeasureVocabulary(const MatrixGroup& group, std::optional<Tensor> hessian);
+  StatusOr<double> ProbeVocabulary(const MatrixGroup& group, Tensor weights);
+  void AddItems(const MatrixGroup& group, const NoisyGroup& noisy, const Levels* kl);
+  // The KL of part `name`, if an earlier run measured it.
+  std::vector<double> Finished(const std::string& name, size_t count) const;
+  Status Store(const std::string& name, const std::vector<double>& values) const;
+  void Tick(const std::string& detail) { progress_.Update(++done_, detail); }
+  void FinishHessianMeasure();
+
+  const ModelSource& source_;
+  const ModelOutline& outline_;
+  const QuantizeOptions& options_;
+  const WorkFolder& work_;
+  Executor& executor_;
+  Progress& progress_;
+  std::vector<MatrixGroup> groups_;
+  std::optional<CalibrationStream> stream_;
+  std::optional<KlProbe> probe_;
+  std::array<KlProbe::States, kLevels> joint_states_;
+  Levels decoder_sum_{};
+  SensitivityTable table_;
+  uint64_t done_ = 0;
+};
+
+std::vector<double> Meter::Finished(const std::string& name, size_t count) const {
+  const auto part = work_.Load(name);
+  if (!part || part->size() != 1) return {};
+  const Tensor& values = part->front().tensor;
+  if (values.dtype() != DType::kF64 || values.num_elements() != count) return {};
+  return {values.as<double>(), values.as<double>() + count};
+}
+
+Status Meter::Store(const std::string& name, const std::vector<double>& values) const {
+  TQ_ASSIGN_OR_RETURN(Tensor tensor,
+                      Tensor::FromValues<double>(DType::kF64, {values.size()}, values));
+  return work_.Store(name, {{"kl", std::move(tensor)}});
+}
+
+StatusOr<Meter::NoisyGroup> Meter::AddNoise(const MatrixGroup& group,
+                                            std::optional<Tensor> hessian) {
+  std::vector<PlannedMatrix> matrices(
+      outline_.matrices.begin() + static_cast<ptrdiff_t>(group.begin),
+      outline_.matrices.begin() + static_cast<ptrdiff_t>(group.end));
+  std::vector<Tensor> weights;
+  for (const PlannedMatrix& m : matrices) {
+    TQ_ASSIGN_OR_RETURN(Tensor w, source_.LoadFloat(m.name + ".weight"));
+    weights.push_back(std::move(w));
+  }
+  TQ_ASSIGN_OR_RETURN(const GroupQuantizer quantizer,
+                      GroupQuantizer::Create(options_, GroupSettings{}, std::move(matrices),
+                                             std::move(weights), std::move(hessian), executor_));
+  NoisyGroup noisy;
+  const size_t levels = probe_ ? kLevels : 1;
+  for (size_t level = 0; level < levels; ++level) {
+    std::vector<Tensor> disturbed;
+    for (size_t i = 0; i < quantizer.size(); ++i) {
+      TQ_RETURN_IF_ERROR(CheckCancelled());
+      TQ_ASSIGN_OR_RETURN(DisturbedMatrix matrix,
+                          quantizer.Disturb(i, kProbeErrors[level], executor_));
+      if (level == kHessianLevel) {
+        noisy.hessian_error.push_back(
+            matrix.norm > 0 ? matrix.loss / matrix.norm / kProbeErrors[level] : 0);
+      }
+      disturbed.push_back(std::move(matrix.weights));
+    }
+    noisy.weights.push_back(std::move(disturbed));
+  }
+  return noisy;
+}
+
+StatusOr<Levels> Meter::ProbeGroup(const MatrixGroup& group, const NoisyGroup& noisy) {
+  const uint32_t layer = probe_->current();
+  Levels kl{};
+  for (size_t level = 0; level < kLevels; ++level) {
+    LayerTensors tensors = probe_->tensors(layer);
+    for (size_t i = group.begin; i < group.end; ++i) {
+      tensors.*FieldOf(outline_.matrices[i].name) = noisy.weights[level][i - group.begin];
+    }
+    const auto changed = MakeFloatLayer(source_.config(), std::move(tensors), probe_->workspace());
+    TQ_ASSIGN_OR_RETURN(kl[level], probe_->KlWithLayer(*changed));
+    Tick(outline_.matrices[group.begin].group);
+  }
+  return kl;
+}
+
+void Meter::AddItems(const MatrixGroup& group, const NoisyGroup& noisy, const Levels* kl) {
+  double sum = 0;
+  for (const double error : noisy.hessian_error) sum += error;
+  const PowerLaw law = kl != nullptr ? Fit(*kl) : PowerLaw{};
+  const bool attention = group.suffix == "qkv" || group.suffix == "o";
+  for (size_t i = group.begin; i < group.end; ++i) {
+    const PlannedMatrix& m = outline_.matrices[i];
+    SensitivityItem item{m.name, 0, m.rows, 0, law.exponent, noisy.hessian_error[i - group.begin]};
+    if (kl == nullptr) {
+      item.scale = item.hessian_error *
+                   stream_->branch_share(attention ? LayerPart::kAttention : LayerPart::kMlp);
+    } else {
+      const double share =
+          sum > 0 ? item.hessian_error / sum : 1 / static_cast<double>(group.end - group.begin);
+      item.scale = law.scale * share;
+    }
+    table_.items.push_back(std::move(item));
+  }
+}
+
+Status Meter::MeasureLayer(uint32_t layer) {
+  TQ_ASSIGN_OR_RETURN(std::vector<HessianSum> sums,
+                      stream_->RunLayer({"qkv", "o", "gate_up", "down"}, executor_));
+  std::map<std::string, HessianSum> by_group;
+  for (HessianSum& sum : sums) {
+    std::string name = sum.name();
+    by_group.emplace(std::move(name), std::move(sum));
+  }
+  std::array<LayerTensors, kLevels> all_noisy;
+  if (probe_) all_noisy.fill(probe_->tensors(layer));
+  const std::string part = fmt::format("sensitivity.{}", layer);
+  size_t group_count = 0;
+  for (const MatrixGroup& group : groups_) group_count += group.layer == layer;
+  const std::vector<double> finished = Finished(part, group_count * kLevels);
+  std::vector<double> measured;
+  for (const MatrixGroup& group : groups_) {
+    if (group.layer != layer) continue;
+    auto sum = by_group.extract(outline_.matrices[group.begin].group);
+    TQ_CHECK(!sum.empty());
+    TQ_ASSIGN_OR_RETURN(Tensor hessian, std::move(sum.mapped()).Finish(executor_));
+    TQ_ASSIGN_OR_RETURN(const NoisyGroup noisy, AddNoise(group, std::move(hessian)));
+    if (!probe_) {
+      AddItems(group, noisy, nullptr);
+      Tick(outline_.matrices[group.begin].group);
+      continue;
+    }
+    Levels kl{};
+    if (!finished.empty()) {
+      std::copy_n(finished.begin() + static_cast<ptrdiff_t>(measured.size()), kLevels, kl.begin());
+      done_ += kLevels;
+    } else {
+      TQ_ASSIGN_OR_RETURN(kl, ProbeGroup(group, noisy));
+    }
+    measured.insert(measured.end(), kl.begin(), kl.end());
+    AddItems(group, noisy, &kl);
+    for (size_t level = 0; level < kLevels; ++level) {
+      decoder_sum_[level] += kl[level];
+      for (size_t i = group.begin; i < group.end; ++i) {
+        all_noisy[level].*FieldOf(outline_.matrices[i].name) =
+            noisy.weights[level][i - group.begin];
+      }
+    }
+  }
+  if (!probe_) return OkStatus();
+  if (finished.empty()) TQ_RETURN_IF_ERROR(Store(part, measured));
+  for (size_t level = 0; level < kLevels; ++level) {
+    const auto noisy_layer =
+        MakeFloatLayer(source_.config(), std::move(all_noisy[level]), probe_->workspace());
+    TQ_RETURN_IF_ERROR(probe_->RunLayer(*noisy_layer, joint_states_[level]));
+  }
+  return probe_->Advance();
+}
+
+StatusOr<double> Meter::ProbeVocabulary(const MatrixGroup& group, Tensor weights) {
+  const bool looked_up = outline_.matrices[group.begin].name == "model.embed_tokens";
+  std::unique_ptr<LinearGroup> head;
+  if (group.is_head) head = MakeDenseGroup({weights});
+  if (!looked_up) return probe_->KlFrom(source_.config().num_layers, probe_->states(), head.get());
+  return probe_->KlFrom(0, probe_->Embed(*MakeDenseEmbedding(std::move(weights))), head.get());
+}
+
+Status Meter::MeasureVocabulary(const MatrixGroup& group, std::optional<Tensor> hessian) {
+  const PlannedMatrix& m = outline_.matrices[group.begin];
+  const std::vector<uint64_t> slices = VocabularySlices(m.rows);
+  TQ_ASSIGN_OR_RETURN(NoisyGroup noisy, AddNoise(group, std::move(hessian)));
+  const auto add = [&](size_t slice, PowerLaw law) {
+    table_.items.push_back({m.name, slices[slice], slices[slice + 1], law.scale, law.exponent,
+                            noisy.hessian_error[0]});
+  };
+  if (!probe_) {
+    for (size_t s = 0; s + 1 < slices.size(); ++s) {
+      const auto share = [&](uint64_t row) {
+        return FrequencyShare(static_cast<double>(row) / static_cast<double>(m.rows));
+      };
+      add(s, {share(slices[s + 1]) - share(slices[s]), 1});
+    }
+    return OkStatus();
+  }
+  const std::string part = "sensitivity." + m.name;
+  std::vector<double> kl = Finished(part, (slices.size() - 1) * kLevels);
+  if (kl.empty()) {
+    TQ_ASSIGN_OR_RETURN(const Tensor original, source_.LoadFloat(m.name + ".weight"));
+    for (size_t s = 0; s + 1 < slices.size(); ++s) {
+      for (size_t level = 0; level < kLevels; ++level) {
+        TQ_ASSIGN_OR_RETURN(Tensor changed,
+                            Tensor::FromBytes(DType::kF32, original.shape(),
+                                              {original.data(), original.num_bytes()}));
+        std::copy_n(noisy.weights[level][0].as<float>() + slices[s] * m.cols,
+                    (slices[s + 1] - slices[s]) * m.cols,
+                    changed.mutable_as<float>() + slices[s] * m.cols);
+        TQ_ASSIGN_OR_RETURN(const double value, ProbeVocabulary(group, std::move(changed)));
+        kl.push_back(value);
+        Tick(fmt::format("{} rows {} to {}", m.name, slices[s], slices[s + 1]));
+      }
+    }
+    TQ_RETURN_IF_ERROR(Store(part, kl));
+  }
+  for (size_t s = 0; s + 1 < slices.size(); ++s) {
+    Levels of_slice{};
+    std::copy_n(kl.begin() + static_cast<ptrdiff_t>(s * kLevels), kLevels, of_slice.begin());
+    add(s, Fit(of_slice));
+  }
+  return OkStatus();
+}
+
+// Until here the vocabulary's losses are shares of its own; now they are weighed against the
+// decoder's.
+void Meter::FinishHessianMeasure() {
+  double decoder = 0;
+  for (const SensitivityItem& item : table_.items) {
+    if (FieldOf(item.matrix) != nullptr) decoder += item.scale;
+  }
+  if (!(decoder > 0)) decoder = 1;
+  for (SensitivityItem& item : table_.items) {
+    if (FieldOf(item.matrix) == nullptr) item.scale *= kVocabularyShare * decoder;
+  }
+}
+
+StatusOr<SensitivityTable> Meter::Run(CalibrationTokens text, CalibrationTokens probe) {
+  const uint32_t layers = source_.config().num_layers;
+  const bool with_kl = options_.sensitivity == SensitivityMeasure::kKl;
+  table_.measure = options_.sensitivity;
+  uint64_t units = 0;
+  for (const MatrixGroup& group : groups_) {
+    const uint64_t slices =
+        group.layer < 0 ? VocabularySlices(outline_.matrices[group.begin].rows).size() - 1 : 1;
+    units += with_kl ? slices * kLevels : group.layer >= 0;
+  }
+  progress_.Begin("sensitivity", units);
+  if (with_kl) {
+    table_.tokens = probe.ids.size() / 2;
+    TQ_ASSIGN_OR_RETURN(probe_, KlProbe::Create(source_, std::move(probe), executor_));
+    joint_states_.fill(probe_->states());
+  }
+  TQ_ASSIGN_OR_RETURN(
+      stream_, CalibrationStream::Create(source_, std::move(text), options_.calibration_memory,
+                                         work_.path()));
+  for (uint32_t layer = 0; layer < layers; ++layer) {
+    TQ_RETURN_IF_ERROR(CheckCancelled());
+    TQ_RETURN_IF_ERROR(MeasureLayer(layer));
+  }
+  if (probe_) {
+    for (size_t level = 0; level < kLevels; ++level) {
+      TQ_ASSIGN_OR_RETURN(const double together,
+                          probe_->KlFrom(layers, std::move(joint_states_[level])));
+      table_.joint.push_back({decoder_sum_[level], together});
+    }
+  }
+  for (const MatrixGroup& group : groups_) {
+    if (group.layer >= 0) continue;
+    std::optional<Tensor> hessian;
+    if (group.is_head) {
+      TQ_ASSIGN_OR_RETURN(HessianSum sum, stream_->HeadInput(executor_));
+      TQ_ASSIGN_OR_RETURN(hessian, std::move(sum).Finish(executor_));
+    }
+    TQ_RETURN_IF_ERROR(MeasureVocabulary(group, std::move(hessian)));
+  }
+  if (!probe_) FinishHessianMeasure();
+  progress_.End();
+  return std::move(table_);
+}
+
+}  // namespace
+
+std::vector<uint64_t> VocabularySlices(uint64_t rows) {
+  std::vector<uint64_t> slices{0};
+  for (int shift = 5; shift > 0; --shift) {
+    const uint64_t row = CeilDiv(rows >> shift, kSegmentRowMultiple) * kSegmentRowMultiple;
+    if (row > slices.back() && row < rows) slices.push_back(row);
+  }
+  slices.push_back(rows);
+  return slices;
+}
+
+StatusOr<SensitivityTable> MeasureSensitivity(const ModelSource& source,
+                                              const ModelOutline& outline,
+                                              const QuantizeOptions& options,
+                                              CalibrationTokens text, CalibrationTokens probe,
+                                              const WorkFolder& work, Executor& executor,
+                                              Progress& progress) {
+  return Meter(source, outline, options, work, executor, progress)
+      .Run(std::move(text), std::move(probe));
+}
+
+}  // namespace tq

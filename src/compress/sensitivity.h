@@ -1,0 +1,85 @@
+// How much the errors of each matrix cost: measured on the original model, before anything is
+// quantised, and what rates are then allocated by.
+//
+// Two measures, both from one pass over the original that keeps numbers, not Hessians:
+//   Hessian  Expected error of a matrix' output, tr(dW H dW^T) / tr(W H W^T), weighed with its
+//            branch's share of the residual stream. Needs one layer in memory at a time. Good
+//            for comparing matrices; not in units of KL.
+//   KL       Noise shaped like the rounding error (noise.h) replaces a group of the float model;
+//            the KL divergence of its output is measured at two powers D of the noise and
+//            KL = scale D^exponent fitted. Inside a group (q, k, v; gate, up) KL is split by the
+//            Hessian measure. Needs the whole model in memory as float32.
+// A vocabulary's rows are measured in slices: byte-pair tokens come in the order of their merges,
+// so the first rows are met far more often.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/hash.h"
+#include "base/progress.h"
+#include "base/status.h"
+#include "checkpoint/model_source.h"
+#include "compress/calibration_tokens.h"
+#include "compress/plan.h"
+#include "compress/quantize.h"
+#include "compress/work_folder.h"
+#include "device/executor.h"
+
+namespace tq {
+
+// Rows [row_begin, row_end) of a matrix: all of a decoder matrix, or a slice of a vocabulary.
+struct SensitivityItem {
+  std::string matrix;
+  uint64_t row_begin = 0, row_end = 0;
+  // Loss = scale * D^exponent at relative squared error D of the code; KL or, by the Hessian
+  // measure, relative.
+  double scale = 0, exponent = 1;
+  double hessian_error = 0;  // tr(dW H dW^T) / tr(W H W^T) for D = 1, to first order
+
+  double Loss(double error) const;
+};
+
+// Noise of power D in all matrices of the decoder at once.
+struct JointLoss {
+  double sum = 0;       // of the items' losses
+  double together = 0;  // measured KL
+};
+
+struct SensitivityTable {
+  SensitivityMeasure measure = SensitivityMeasure::kKl;
+  Hash128 model;        // what was measured (ModelFingerprint)
+  uint64_t tokens = 0;  // that KL was measured on
+  std::vector<SensitivityItem> items;
+  std::vector<JointLoss> joint;  // by rising D; empty for the Hessian measure
+
+  // KL of a whole model whose items' losses add up to `sum`: losses are not quite additive, the
+  // joint measurements say how they add. Nothing for the Hessian measure.
+  std::optional<double> TotalKl(double sum) const;
+};
+
+// Of a model's weights and config: names what a table belongs to.
+StatusOr<Hash128> ModelFingerprint(const ModelSource& source);
+
+// The slices of a vocabulary of `rows` rows: row numbers 0 .. rows, rising.
+std::vector<uint64_t> VocabularySlices(uint64_t rows);
+
+// `text`: Hessians; `probe`: KL. Finished layers are kept in `work` and not probed again.
+// kCancelled when asked to stop.
+StatusOr<SensitivityTable> MeasureSensitivity(const ModelSource& source,
+                                              const ModelOutline& outline,
+                                              const QuantizeOptions& options,
+                                              CalibrationTokens text, CalibrationTokens probe,
+                                              const WorkFolder& work, Executor& executor,
+                                              Progress& progress);
+
+// As a JSON file. Reading checks every field; a table of another model (`model`), or one that
+// lacks a matrix of `outline`, is an error.
+Status WriteSensitivity(const std::filesystem::path& file, const SensitivityTable& table);
+StatusOr<SensitivityTable> ReadSensitivity(const std::filesystem::path& file, const Hash128& model,
+                                           const ModelOutline& outline);
+
+}  // namespace tq

@@ -1,0 +1,196 @@
+// What a table predicts, and the file it is kept in.
+
+#include <algorithm>
+#include <cmath>
+#include <nlohmann/json.hpp>
+#include <utility>
+
+#include "base/file_io.h"
+#include "checkpoint/json.h"
+#include "compress/sensitivity.h"
+
+namespace tq {
+namespace {
+
+using Json = nlohmann::json;
+
+constexpr int kFileFormat = 1;
+constexpr uint64_t kMaxFileBytes = uint64_t{64} << 20;
+
+std::string_view NameOf(SensitivityMeasure measure) {
+  return measure == SensitivityMeasure::kKl ? "kl" : "hessian";
+}
+
+// Numbers of a table are losses and powers: anything else would poison every sum.
+StatusOr<double> Number(const Json& object, const char* field, double lowest, double highest) {
+  const auto found = object.find(field);
+  if (found == object.end() || !found->is_number()) {
+    return InvalidArgument("'{}' is missing or no number", field);
+  }
+  const double value = found->get<double>();
+  if (!(value >= lowest && value <= highest)) {
+    return InvalidArgument("'{}' is {}: must be from {} to {}", field, value, lowest, highest);
+  }
+  return value;
+}
+
+StatusOr<std::string> Text(const Json& object, const char* field) {
+  const auto found = object.find(field);
+  if (found == object.end() || !found->is_string()) {
+    return InvalidArgument("'{}' is missing or no text", field);
+  }
+  return found->get<std::string>();
+}
+
+StatusOr<const Json*> List(const Json& object, const char* field) {
+  const auto found = object.find(field);
+  if (found == object.end() || !found->is_array()) {
+    return InvalidArgument("'{}' is missing or no list", field);
+  }
+  return &*found;
+}
+
+StatusOr<SensitivityItem> ParseItem(const Json& object) {
+  if (!object.is_object()) return InvalidArgument("'items' holds something that is no object");
+  constexpr double kLargestRow = 1 << 30;
+  SensitivityItem item;
+  TQ_ASSIGN_OR_RETURN(item.matrix, Text(object, "matrix"));
+  TQ_ASSIGN_OR_RETURN(const double begin, Number(object, "row_begin", 0, kLargestRow));
+  TQ_ASSIGN_OR_RETURN(const double end, Number(object, "row_end", 1, kLargestRow));
+  item.row_begin = static_cast<uint64_t>(begin);
+  item.row_end = static_cast<uint64_t>(end);
+  TQ_ASSIGN_OR_RETURN(item.scale, Number(object, "scale", 0, 1e30));
+  TQ_ASSIGN_OR_RETURN(item.exponent, Number(object, "exponent", 0.1, 10));
+  TQ_ASSIGN_OR_RETURN(item.hessian_error, Number(object, "hessian_error", 0, 1e30));
+  return item;
+}
+
+// The items of each matrix must be its rows from the first to the last, in order.
+Status CheckItems(const std::vector<SensitivityItem>& items, const ModelOutline& outline) {
+  size_t next = 0;
+  for (size_t m = 0; m < outline.matrices.size(); ++m) {
+    const PlannedMatrix& matrix = outline.matrices[m];
+    uint64_t row = 0;
+    for (; next < items.size() && items[next].matrix == matrix.name; ++next) {
+      if (items[next].row_begin != row || items[next].row_end <= row) {
+        return InvalidArgument("{}: rows {} to {} where row {} is next", matrix.name,
+                               items[next].row_begin, items[next].row_end, row);
+      }
+      row = items[next].row_end;
+      if (row < matrix.rows && row % kSegmentRowMultiple != 0) {
+        return InvalidArgument("{}: row {} is no multiple of {}", matrix.name, row,
+                               kSegmentRowMultiple);
+      }
+    }
+    if (row != matrix.rows) {
+      return InvalidArgument("{}: {} of its {} rows", matrix.name, row, matrix.rows);
+    }
+  }
+  if (next != items.size()) {
+    return InvalidArgument("{}: no such matrix, or out of order", items[next].matrix);
+  }
+  return OkStatus();
+}
+
+StatusOr<SensitivityTable> ParseTable(const Json& object, const Hash128& model) {
+  if (!object.is_object()) return InvalidArgument("no object");
+  TQ_ASSIGN_OR_RETURN(const double format, Number(object, "format", 0, 1e9));
+  if (format != kFileFormat) {
+    return Unimplemented("format {}, this version reads {}", format, kFileFormat);
+  }
+  TQ_ASSIGN_OR_RETURN(const std::string fingerprint, Text(object, "model"));
+  if (fingerprint != model.Hex()) {
+    return InvalidArgument("it was measured on another model ({}, not {})", fingerprint,
+                           model.Hex());
+  }
+  SensitivityTable table;
+  table.model = model;
+  TQ_ASSIGN_OR_RETURN(const std::string measure, Text(object, "measure"));
+  if (measure != "kl" && measure != "hessian") {
+    return InvalidArgument("'measure' is '{}', not kl or hessian", measure);
+  }
+  table.measure = measure == "kl" ? SensitivityMeasure::kKl : SensitivityMeasure::kHessian;
+  TQ_ASSIGN_OR_RETURN(const double tokens, Number(object, "tokens", 0, 1e12));
+  table.tokens = static_cast<uint64_t>(tokens);
+  TQ_ASSIGN_OR_RETURN(const Json* items, List(object, "items"));
+  for (const Json& entry : *items) {
+    TQ_ASSIGN_OR_RETURN(SensitivityItem item, ParseItem(entry));
+    table.items.push_back(std::move(item));
+  }
+  TQ_ASSIGN_OR_RETURN(const Json* joint, List(object, "joint"));
+  for (const Json& entry : *joint) {
+    if (!entry.is_object()) return InvalidArgument("'joint' holds something that is no object");
+    JointLoss point;
+    TQ_ASSIGN_OR_RETURN(point.sum, Number(entry, "sum", 0, 1e30));
+    TQ_ASSIGN_OR_RETURN(point.together, Number(entry, "together", 0, 1e30));
+    table.joint.push_back(point);
+  }
+  return table;
+}
+
+}  // namespace
+
+double SensitivityItem::Loss(double error) const { return scale * std::pow(error, exponent); }
+
+std::optional<double> SensitivityTable::TotalKl(double sum) const {
+  if (measure != SensitivityMeasure::kKl) return std::nullopt;
+  // The ratio of measured to added losses, linear in log(sum) between the measured points.
+  std::vector<JointLoss> points;
+  for (const JointLoss& p : joint) {
+    if (p.sum > 0 && (points.empty() || p.sum > points.back().sum)) points.push_back(p);
+  }
+  if (points.empty() || !(sum > 0)) return sum;
+  const auto ratio = [](const JointLoss& p) { return p.together / p.sum; };
+  if (sum <= points.front().sum) return sum * ratio(points.front());
+  for (size_t i = 1; i < points.size(); ++i) {
+    if (sum > points[i].sum) continue;
+    const double t =
+        std::log(sum / points[i - 1].sum) / std::log(points[i].sum / points[i - 1].sum);
+    return sum * ((1 - t) * ratio(points[i - 1]) + t * ratio(points[i]));
+  }
+  return sum * ratio(points.back());
+}
+
+StatusOr<Hash128> ModelFingerprint(const ModelSource& source) {
+  Hasher hasher;
+  hasher.UpdateString(ModelConfigToJson(source.config()));
+  for (const SourceTensorInfo& info : source.tensors()) {
+    hasher.UpdateString(info.name);
+    TQ_RETURN_IF_ERROR(source.HashTensor(info.name, hasher));
+  }
+  return hasher.Digest();
+}
+
+Status WriteSensitivity(const std::filesystem::path& file, const SensitivityTable& table) {
+  nlohmann::ordered_json object = {{"format", kFileFormat},
+                                   {"model", table.model.Hex()},
+                                   {"measure", NameOf(table.measure)},
+                                   {"tokens", table.tokens},
+                                   {"items", nlohmann::ordered_json::array()},
+                                   {"joint", nlohmann::ordered_json::array()}};
+  for (const SensitivityItem& item : table.items) {
+    object["items"].push_back({{"matrix", item.matrix},
+                               {"row_begin", item.row_begin},
+                               {"row_end", item.row_end},
+                               {"scale", item.scale},
+                               {"exponent", item.exponent},
+                               {"hessian_error", item.hessian_error}});
+  }
+  for (const JointLoss& point : table.joint) {
+    object["joint"].push_back({{"sum", point.sum}, {"together", point.together}});
+  }
+  return WriteFileAtomically(file, object.dump(1) + "\n");
+}
+
+StatusOr<SensitivityTable> ReadSensitivity(const std::filesystem::path& file, const Hash128& model,
+                                           const ModelOutline& outline) {
+  TQ_ASSIGN_OR_RETURN(const std::string text, ReadFile(file, kMaxFileBytes));
+  const std::string what = "sensitivity file " + file.string();
+  TQ_ASSIGN_OR_RETURN(const Json object, ParseJson(text, what));
+  StatusOr<SensitivityTable> table = ParseTable(object, model);
+  if (!table.ok()) return table.status().WithContext(what);
+  TQ_RETURN_IF_ERROR(CheckItems(table->items, outline).WithContext(what));
+  return table;
+}
+
+}  // namespace tq

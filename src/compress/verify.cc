@@ -1,0 +1,64 @@
+#include "compress/verify.h"
+
+#include <fmt/format.h>
+
+#include <array>
+#include <utility>
+
+#include "model/transformer.h"
+#include "model/transformer_ops.h"
+
+namespace tq {
+
+StatusOr<std::unique_ptr<StreamedReference>> StreamedReference::Create(
+    const ModelSource& source, CalibrationTokens text, uint64_t memory_limit,
+    const std::filesystem::path& folder, Executor& executor, Progress& progress) {
+  const ModelConfig& c = source.config();
+  TQ_ASSIGN_OR_RETURN(CalibrationStream stream,
+                      CalibrationStream::Create(source, text, memory_limit, folder));
+  progress.Begin("reference", c.num_layers);
+  for (uint32_t layer = 0; layer < c.num_layers; ++layer) {
+    TQ_RETURN_IF_ERROR(stream.RunLayer({}, executor).status());
+    progress.Update(layer + 1, fmt::format("layer {}", layer));
+  }
+  progress.End();
+  auto reference = std::unique_ptr<StreamedReference>(
+      new StreamedReference(source, std::move(text), std::move(stream), executor));
+  TQ_ASSIGN_OR_RETURN(reference->norm_, source.LoadFloat("model.norm.weight"));
+  TQ_ASSIGN_OR_RETURN(Tensor head, source.LoadFloat(c.tie_embeddings ? "model.embed_tokens.weight"
+                                                                     : "lm_head.weight"));
+  reference->head_ = MakeDenseGroup({std::move(head)});
+  return reference;
+}
+
+Status StreamedReference::Begin(uint64_t index, std::span<const int32_t> window) {
+  TQ_CHECK(index < text_.windows() && window.size() == text_.context);
+  window_ = index;
+  return OkStatus();
+}
+
+Status StreamedReference::Logits(uint64_t first, uint64_t count, float* out) {
+  const ModelConfig& c = config();
+  normed_.resize(count * c.hidden_size);
+  RmsNormRows(stream_.States(window_) + first * c.hidden_size, norm_.as<float>(), count,
+              c.hidden_size, c.rms_norm_eps, *executor_, normed_.data());
+  ForwardContext context;
+  context.executor = executor_;
+  head_->Forward(context, normed_.data(), count, std::array{out});
+  const uint64_t bad = FirstNonFinite(out, count * c.vocab_size);
+  if (bad == count * c.vocab_size) return OkStatus();
+  return DataLoss("the logits of position {} have {} for token {}", first + bad / c.vocab_size,
+                  out[bad], bad % c.vocab_size);
+}
+
+StatusOr<EvaluateResult> StreamedReference::Score(const std::filesystem::path& path,
+                                                  Progress& progress) {
+  TQ_ASSIGN_OR_RETURN(const auto model, Transformer::Load(path));
+  EvaluateOptions options;
+  options.context = text_.context;  // the first token of each window is BOS already, if it is used
+  ForwardContext context;
+  context.executor = executor_;
+  return Evaluate(*model, *this, text_.ids, options, context, progress);
+}
+
+}  // namespace tq
