@@ -1,7 +1,5 @@
 #include "cli/command.h"
 
-#include <fmt/format.h>
-
 #include <cerrno>
 #include <chrono>
 #include <cstdio>
@@ -59,17 +57,6 @@ std::unique_ptr<Progress> MakeProgress(bool quiet) {
 }
 
 std::FILE* HumanOutput(const std::string& json_file) { return json_file == "-" ? stderr : stdout; }
-
-std::string FormatBytes(uint64_t bytes) {
-  const char* const units[] = {"bytes", "KiB", "MiB", "GiB", "TiB"};
-  auto value = static_cast<double>(bytes);
-  int unit = 0;
-  while (value >= 1024 && unit < 4) {
-    value /= 1024;
-    ++unit;
-  }
-  return unit == 0 ? fmt::format("{} bytes", bytes) : fmt::format("{:.1f} {}", value, units[unit]);
-}
 
 double NowSeconds() {
   static const auto start = std::chrono::steady_clock::now();

@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 #include <string>
 
+#include "base/format.h"
 #include "base/progress.h"
 #include "base/status.h"
 #include "device/thread_pool.h"
@@ -64,9 +65,6 @@ Status WriteJson(const std::string& file, const nlohmann::ordered_json& object);
 std::unique_ptr<Progress> MakeProgress(bool quiet);
 // Where prose for people goes: standard error when JSON has standard output.
 std::FILE* HumanOutput(const std::string& json_file);
-
-// "96.4 MiB".
-std::string FormatBytes(uint64_t bytes);
 
 // Seconds since the process' first call.
 double NowSeconds();

@@ -59,6 +59,18 @@ uint32_t Utf8CodePoint(std::string_view text, size_t size) {
   return code_point;
 }
 
+std::string ReplaceInvalidUtf8(std::string_view text) {
+  std::string out;
+  while (!text.empty()) {
+    const size_t valid = Utf8ValidPrefix(text);
+    out.append(text.substr(0, valid));
+    if (valid == text.size()) break;
+    out += "\xEF\xBF\xBD";
+    text.remove_prefix(valid + 1);
+  }
+  return out;
+}
+
 void AppendUtf8(uint32_t code_point, std::string& out) {
   if (code_point < 0x80) {
     out += static_cast<char>(code_point);

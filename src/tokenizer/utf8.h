@@ -18,6 +18,9 @@ size_t Utf8ValidPrefix(std::string_view text);
 // The code point of the well-formed character of `size` bytes at the start of `text`.
 uint32_t Utf8CodePoint(std::string_view text, size_t size);
 
+// `text` with U+FFFD for every byte that belongs to no well-formed character.
+std::string ReplaceInvalidUtf8(std::string_view text);
+
 // Appends a code point below 0x800.
 void AppendUtf8(uint32_t code_point, std::string& out);
 

@@ -49,5 +49,13 @@ TEST(Utf8, ValidPrefix) {
   EXPECT_EQ(Utf8ValidPrefix(std::string_view("\0\xFFz", 3)), 1u);
 }
 
+TEST(Utf8, ReplacesWhatIsNotWellFormed) {
+  EXPECT_EQ(ReplaceInvalidUtf8(""), "");
+  EXPECT_EQ(ReplaceInvalidUtf8("a\xC3\xA9z"), "a\xC3\xA9z");
+  EXPECT_EQ(ReplaceInvalidUtf8("\xFF"
+                               "a\xE2\x82"),
+            "�a��");
+}
+
 }  // namespace
 }  // namespace tq
