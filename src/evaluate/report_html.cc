@@ -2,7 +2,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <map>
+#include <utility>
 
 #include "base/format.h"
 #include "base/progress.h"
@@ -33,8 +33,8 @@ class Figures {
  public:
   void Add(std::string_view name, const std::string& value, std::string_view note = "") {
     if (value.empty()) return;
-    // A value with its error is long: it is set smaller rather than broken.
-    const char* const style = value.size() > 12 ? "value small" : "value";
+    // A long value, such as one with its error, is set smaller on a phone rather than broken.
+    const char* const style = value.size() > 10 ? "value small" : "value";
     out_ +=
         fmt::format("<div><dt>{}</dt><dd class=\"{}\">{}</dd>", name, style, EscapeMarkup(value));
     if (!note.empty()) out_ += fmt::format("<dd class=\"note\">{}</dd>", EscapeMarkup(note));
@@ -54,7 +54,7 @@ std::string PerplexityNote(const CompressionReport& report, const Measured& meas
     return "";
   }
   const double was = report.original->perplexity, is = measured.result.perplexity;
-  return fmt::format("original {}, {:+.1f} %", FormatNumber(was), 100 * (is / was - 1));
+  return fmt::format("original {} ({:+.1f}\u00A0%)", FormatNumber(was), 100 * (is / was - 1));
 }
 
 std::string ModelFigures(const CompressionReport& report, const ReportModel& model) {
@@ -77,7 +77,7 @@ std::string ModelFigures(const CompressionReport& report, const ReportModel& mod
     const EvaluateResult& result = measured->result;
     std::string p99;
     if (result.kl && IsFigure(result.kl->p99)) {
-      p99 = "nats per token; 99 % below " + FormatNumber(result.kl->p99);
+      p99 = "nats per token; 99\u00A0% below " + FormatNumber(result.kl->p99);
     }
     figures.Add("KL divergence", KlCell(result), p99);
     figures.Add("perplexity", PerplexityCell(result), PerplexityNote(report, *measured));
@@ -158,9 +158,13 @@ std::string ComparePlot(const CompressionReport& report) {
   for (const ReportModel& model : report.models) most = std::max(most, model.bytes);
   const bool gib = most >= uint64_t{4} << 30;
   const double unit = gib ? 0x1p30 : 0x1p20;
-  std::map<std::string, std::vector<const ReportModel*>> methods;
+  // By method, in the order of their first models.
+  std::vector<std::pair<std::string, std::vector<const ReportModel*>>> methods;
   for (const ReportModel& model : report.models) {
-    if (model.measured && model.measured->kl) methods[model.method].push_back(&model);
+    if (!model.measured || !model.measured->kl) continue;
+    auto found = std::ranges::find(methods, model.method, [](const auto& m) { return m.first; });
+    if (found == methods.end()) found = methods.insert(found, {model.method, {}});
+    found->second.push_back(&model);
   }
   using Marker = LogPlot::Marker;
   constexpr Marker kMarkers[] = {Marker::kDot, Marker::kSquare, Marker::kDiamond};

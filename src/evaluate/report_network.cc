@@ -212,7 +212,7 @@ std::string NetworkSection(const ReportModel& model, const RateRange& range, int
   map.scale_caption = "bits per weight";
   for (const double share : {0.0, 0.5, 1.0}) {
     if (width > 0 || share == 0) {
-      map.scale_ticks.push_back(fmt::format("{:.3g}", range.low + share * width));
+      map.scale_ticks.push_back(fmt::format("{:.4g}", range.low + share * width));
     }
   }
   return Heading(level, "Where the bits went") +

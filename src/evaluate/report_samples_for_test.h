@@ -127,8 +127,8 @@ inline CompressionReport SampleQuantizeReport(int64_t layers) {
       {"def fibonacci(n):\n",
        "    if n < 2:\n        return n\n    return fibonacci(n - 1) + fibonacci(n - 2)\n",
        "    if n < 2:\n        return n\n    return fibonacci(n - 1) + fibonacci(n - 2)\n"},
-      {"La traduction de « bonjour » en japonais est", " « こんにちは » (konnichiwa).",
-       " « こんばんは » (konbanwa)."}};
+      {"The Greek word for good morning is", " «καλημέρα» (kaliméra).",
+       " «καλησπέρα» (kalispéra)."}};
   return report;
 }
 

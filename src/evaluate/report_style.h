@@ -65,6 +65,7 @@ svg text.caption {fill:var(--soft); font-size:12px}
 .map .layers {flex:1 1 0; min-width:0}
 .map .sides {flex:none}
 .map rect {stroke:var(--page); stroke-width:1}
+.map .dense rect {stroke:none; shape-rendering:crispEdges}
 .scale {display:flex; flex-wrap:wrap; align-items:center; gap:4px 12px; margin:2px 0 8px}
 .scale span {color:var(--soft); font-size:.8125rem}
 .plot {padding:6px 14px 46px 60px}
@@ -98,7 +99,8 @@ tr.chosen th,tr.chosen td {font-weight:600}
 tr.sum th,tr.sum td {border-bottom:0; font-weight:600}
 details {margin:6px 0 12px}
 summary {cursor:pointer; color:var(--link); font-size:.875rem}
-.sample {display:grid; grid-template-columns:repeat(auto-fit,minmax(min(100%,300px),1fr)); gap:10px; margin:0 0 22px; break-inside:avoid}
+.sample {display:grid; grid-template-columns:minmax(0,1fr); gap:10px; margin:0 0 22px; break-inside:avoid}
+@media (min-width:640px) {.sample {grid-template-columns:repeat(2,minmax(0,1fr))}}
 .sample div {background:var(--card); border-radius:8px; padding:10px 13px}
 .sample .prompt {grid-column:1/-1; background:none; padding:0}
 .sample b {display:block; color:var(--soft); font-size:.8125rem; font-weight:500}
@@ -118,7 +120,7 @@ dl.facts dd {margin:0; min-width:0; white-space:pre-wrap}
 @media print {
   body {max-width:none; padding:0; font-size:10.5pt}
   svg {print-color-adjust:exact; -webkit-print-color-adjust:exact}
-  .figures div,.sample div {border:1px solid var(--rule)}
+  .figures div,.sample div:not(.prompt) {border:1px solid var(--rule)}
   h2,h3 {break-after:avoid}
   .map,.plot,.bar,.scale,tr {break-inside:avoid}
   .scroll,.scroll.tall {overflow:visible; max-height:none}

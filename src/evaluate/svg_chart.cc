@@ -16,7 +16,7 @@ namespace {
 constexpr int kShades = 12;
 
 // Average advance of a character of the charts' 12-pixel font, in pixels.
-constexpr double kCharWidth = 6.8;
+constexpr double kCharWidth = 7.3;
 
 // A position across, as a percentage with enough digits for a wide screen.
 std::string Percent(double share) { return fmt::format("{:.3f}%", 100 * share); }
@@ -47,6 +47,7 @@ constexpr int kMaxColumn = 40;  // pixels; few layers do not fill the page
 constexpr int kSideWidth = 46;  // pixels
 constexpr int kMaxTicks = 8;    // so that three digits each fit on a phone
 constexpr size_t kLabelChars = 14;
+constexpr size_t kDenseColumns = 49;  // from here on a phone has no pixels for gaps between them
 
 // Every n-th column is named, n from 1, 2, 5, 10, 20, ...
 size_t TickStep(size_t columns) {
@@ -68,7 +69,7 @@ std::string HeatMapCells(const HeatMap& map) {
     out += fmt::format(R"(<rect class="{}{}" x="{}" y="{}" width="{}" height="{}">{}</rect>)",
                        map.scale, ShadeStep(cell.shade),
                        Percent(static_cast<double>(cell.column) / columns), kRowHeight * cell.row,
-                       width, kRowHeight, Title(cell.title));
+                       width, kRowHeight - 1, Title(cell.title));
   }
   return out;
 }
@@ -111,18 +112,21 @@ std::string HeatMapSides(const HeatMap& map, size_t rows) {
 std::string HeatMapScale(const HeatMap& map) {
   std::string out =
       fmt::format(R"(<div class="scale"><span>{}</span>)", EscapeMarkup(map.scale_caption));
-  out += R"(<svg width="220" height="32" aria-hidden="true">)";
-  constexpr double kWidth = 200.0 / kShades;
+  out += R"(<svg width="204" height="32" aria-hidden="true">)";
+  constexpr double kStep = 17;  // pixels
   for (int i = 0; i < kShades; ++i) {
-    out += fmt::format(R"(<rect class="{}{}" x="{:.2f}" y="1" width="{:.2f}" height="12"/>)",
-                       map.scale, i, 10 + kWidth * i, kWidth);
+    out += fmt::format(R"(<rect class="{}{}" x="{}" y="1" width="{}" height="12"/>)", map.scale, i,
+                       kStep * i, kStep);
   }
   const size_t ticks = map.scale_ticks.size();
   for (size_t i = 0; i < ticks; ++i) {
-    // A tick names the colour at its place: the middle of the first box to that of the last.
+    // The first and the last stay within the scale's ends.
     const double share = ticks == 1 ? 0.5 : static_cast<double>(i) / static_cast<double>(ticks - 1);
-    out += fmt::format(R"(<text x="{:.1f}" y="27" text-anchor="middle">{}</text>)",
-                       10 + kWidth / 2 + share * (200 - kWidth), EscapeMarkup(map.scale_ticks[i]));
+    out += fmt::format(R"(<text x="{}" y="27" text-anchor="{}">{}</text>)", share * kShades * kStep,
+                       share == 0   ? "start"
+                       : share == 1 ? "end"
+                                    : "middle",
+                       EscapeMarkup(map.scale_ticks[i]));
   }
   return out + "</svg></div>\n";
 }
@@ -137,9 +141,9 @@ std::string HeatMapMarkup(const HeatMap& map) {
                                 EscapeMarkup(shown.label));
   if (!shown.columns.empty()) {
     out += fmt::format(
-        "<div class=\"layers\" style=\"padding-left:{:.0f}px;max-width:{:.0f}px\">"
+        "<div class=\"layers{}\" style=\"padding-left:{:.0f}px;max-width:{:.0f}px\">"
         "<svg width=\"100%\" height=\"{}\" aria-hidden=\"true\">{}{}</svg></div>\n",
-        LabelWidth(shown.rows),
+        shown.columns.size() < kDenseColumns ? "" : " dense", LabelWidth(shown.rows),
         LabelWidth(shown.rows) + kMaxColumn * static_cast<double>(shown.columns.size()),
         kRowHeight * rows + 36, HeatMapCells(shown), HeatMapLabels(shown));
   }
@@ -178,10 +182,11 @@ Axis LinearAxis(double low, double high) {
   double half = std::max(high / 2 - low / 2, std::abs(centre) * 0.01) * 1.08;
   if (half == 0) half = 1;
   Axis axis{.low = centre - half, .high = centre + half};
-  // About five steps of 1, 2 or 5 times a power of ten.
+  // At most five steps of 1, 2 or 5 times a power of ten.
   const double raw = 2 * half / 5;
   const double power = std::pow(10.0, std::floor(std::log10(raw)));
-  const double step = power * (raw / power < 2 ? 1 : raw / power < 5 ? 2 : 5);
+  const double mantissa = raw / power;
+  const double step = power * (mantissa <= 1 ? 1 : mantissa <= 2 ? 2 : mantissa <= 5 ? 5 : 10);
   for (double i = std::ceil(axis.low / step); i * step <= axis.high && axis.ticks.size() < 12;
        ++i) {
     axis.ticks.push_back({axis.Share(i * step), FormatTick(i * step)});
@@ -331,8 +336,10 @@ std::string PlotTexts(const LogPlot& plot, const Frame& frame) {
     const char* anchor;
     double dx, dy, left;  // `left`: of the text, in widths of it
   };
+  // First where a falling curve does not pass.
   constexpr Place kPlaces[] = {
-      {"start", 10, 4, 0}, {"end", -10, 4, -1}, {"middle", 0, -11, -0.5}, {"middle", 0, 20, -0.5}};
+      {"start", 7, -8, 0},      {"end", -7, 18, -1},     {"start", 10, 4, 0}, {"end", -10, 4, -1},
+      {"middle", 0, -11, -0.5}, {"middle", 0, 20, -0.5}, {"start", 7, 18, 0}, {"end", -7, -8, -1}};
   std::string out;
   for (const LogPlot::Series& series : plot.series) {
     for (const LogPlot::Point& point : series.points) {

@@ -70,6 +70,7 @@ TEST(LogPlot, ZeroIsDrawnAtTheLowerEdge) {
   ExpectFinite(out);
 }
 
+// Robustness case 71.
 TEST(LogPlot, AnyDoubleGivesAFinitePicture) {
   const double values[] = {
       0,     -0.0,    1,      -1,   1e-320,    5e-324,     1e-9,
