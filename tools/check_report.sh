@@ -27,13 +27,16 @@ browse() {
   if grep 'CONSOLE' "$log" >&2; then fail "console messages: $*"; fi
 }
 
-# size PAGE WIDTH: the width and height that its content takes in a window of that width.
+# size PAGE WIDTH: the width that its content takes in a window of that width with all tables
+# unfolded, and the height with them folded.
 size() {
   cat >"$profile/frame.html" <<HTML
 <!DOCTYPE html><title>frame</title>
 <iframe src="file://$out/$1.html" style="width:$2px;height:800px;border:0"
   onload="const e = contentDocument.documentElement;
-          document.title = 'size ' + e.scrollWidth + ' ' + e.scrollHeight;"></iframe>
+          const height = e.scrollHeight;
+          for (const d of contentDocument.querySelectorAll('details')) d.open = true;
+          document.title = 'size ' + e.scrollWidth + ' ' + height;"></iframe>
 HTML
   browse --allow-file-access-from-files --dump-dom "file://$profile/frame.html" |
     sed -nE 's/.*<title>size ([0-9]+) ([0-9]+)<\/title>.*/\1 \2/p'

@@ -153,7 +153,7 @@ std::string PictureTable(const Network& network, std::string_view summary, const
 }
 
 std::string RateText(const Cell& cell) {
-  return IsFigure(cell.rate) ? fmt::format("{:.4g}", cell.rate) : "";
+  return IsFigure(cell.rate) ? fmt::format("{:.3f}", cell.rate) : "";
 }
 
 std::string AllMatrices(const ReportModel& model, double kl_sum) {
@@ -173,7 +173,7 @@ std::string AllMatrices(const ReportModel& model, double kl_sum) {
     const double kl = m.predicted_kl.value_or(0);
     table.Add({EscapeMarkup(Shorten(m.name, 120)),
                m.rows == 0 ? "" : fmt::format("{} × {}", m.rows, m.cols),
-               IsFigure(m.rate) ? fmt::format("{:.4g}", m.rate) : "",
+               IsFigure(m.rate) ? fmt::format("{:.3f}", m.rate) : "",
                m.bytes == 0 ? "" : FormatBytes(m.bytes), number(m.relative_error),
                number(m.hessian_error), number(kl),
                IsFigure(kl) && IsFigure(kl_sum) ? FormatShare(kl / kl_sum) : "",

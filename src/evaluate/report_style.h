@@ -94,6 +94,7 @@ th,td {padding:5px 16px 5px 0; text-align:left; border-bottom:1px solid var(--ru
 th:last-child,td:last-child {padding-right:0}
 th {color:var(--soft); font-weight:500}
 tbody th {color:var(--ink); font-weight:400}
+.tall thead th {position:sticky; top:0; background:var(--page)}
 th.n,td.n {text-align:right}
 tr.chosen th,tr.chosen td {font-weight:600}
 tr.sum th,tr.sum td {border-bottom:0; font-weight:600}
