@@ -121,6 +121,19 @@ LogPlot::Series FrontierLine(const ReportModel& model) {
   return line;
 }
 
+// The whole frontier, also what the picture leaves out.
+std::string FrontierTable(const std::vector<FrontierPoint>& frontier) {
+  if (frontier.empty()) return "";
+  HtmlTable table{.columns = {{"bits per weight"}, {"size"}, {"predicted KL"}}};
+  for (const FrontierPoint& point : frontier) {
+    table.Add(
+        {Bits(point.bits_per_weight), FormatBytes(point.bytes), FormatNumber(point.predicted_kl)},
+        point.chosen ? "chosen" : "");
+  }
+  return fmt::format("<details><summary>All {} sizes as a table</summary>\n{}</details>\n",
+                     frontier.size(), table.Markup(true));
+}
+
 // The chosen point and those beside it.
 void AddChosen(const std::vector<FrontierPoint>& frontier, LogPlot& plot) {
   const auto chosen = std::ranges::find_if(frontier, &FrontierPoint::chosen);
@@ -227,7 +240,7 @@ std::string FrontierSection(const ReportModel& model, int level) {
                      model.frontier.empty() ? ""
                                             : "The line is the least loss that the predictions "
                                               "promise at sizes around the chosen one. ") +
-         picture;
+         picture + FrontierTable(model.frontier);
 }
 
 std::string PartsSection(const ReportModel& model, int level) {
