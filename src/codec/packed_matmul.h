@@ -59,6 +59,11 @@ class RotatedInput {
   // The operand for a code among those prepared; null for others.
   const Operand* FindOperand(trellis::Code code) const;
 
+  // Bytes that the buffers of n > 1 rows take at most, whatever the codes and the path, and
+  // the scratch beside them. For cols up to 2^32 and n up to 2^20.
+  static uint64_t BufferBytes(uint64_t n, uint64_t cols);
+  static uint64_t ScratchBytes(uint64_t cols, size_t threads);
+
  private:
   void AddOperand(trellis::Code code);
   void PrepareRow(const InputTransform& input, const float* x, uint64_t row, float* scratch);
@@ -77,5 +82,7 @@ class RotatedInput {
 // Scratch memory is bounded: at most about 4 MiB per thread, whatever the sizes.
 void PackedMatmul(const PackedMatrix& matrix, const RotatedInput& input, MatmulPath path,
                   Executor& executor, float* y);
+// What each thread takes at most on the fast path for n rows of x.
+uint64_t MatmulScratchBytes(uint64_t n);
 
 }  // namespace tq

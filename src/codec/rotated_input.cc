@@ -30,7 +30,22 @@ trellis::ActivationForm FormOf(Isa isa, trellis::Code code, uint64_t n) {
   return n == 1 ? trellis::FindMatmulKernels(isa, code).gemv_form : ActivationForm::kWords;
 }
 
+// Of one thread: two rows of floats and one of int16.
+uint64_t ScratchFloats(uint64_t cols) { return 3 * RoundUp(cols, kPadding); }
+
 }  // namespace
+
+uint64_t RotatedInput::BufferBytes(uint64_t n, uint64_t cols) {
+  // Operands of int16 for the codes of each V, 1, 2 and 4; on the reference path, floats alone.
+  constexpr uint64_t kOperands = 3;
+  const uint64_t operand =
+      RoundUp(cols, kPadding) * sizeof(int16_t) + sizeof(double) + sizeof(float);
+  return n * std::max(kOperands * operand, cols * sizeof(float));
+}
+
+uint64_t RotatedInput::ScratchBytes(uint64_t cols, size_t threads) {
+  return threads * ScratchFloats(cols) * sizeof(float);
+}
 
 const RotatedInput::Operand* RotatedInput::FindOperand(trellis::Code code) const {
   const ActivationForm form = FormOf(isa_, code, n_);
@@ -69,9 +84,7 @@ void RotatedInput::PrepareAt(Isa isa, const InputTransform& input, const float* 
       AddOperand(code);
     }
   }
-  // Two rows of floats and one of int16 for each thread.
-  const uint64_t padded = RoundUp(cols, kPadding);
-  const uint64_t per_worker = 3 * padded;
+  const uint64_t per_worker = ScratchFloats(cols);
   const uint64_t grain = std::max<uint64_t>(1, kGrainActivations / std::max<uint64_t>(cols, 1));
   const size_t workers = n <= grain ? 1 : executor.threads();
   scratch_.resize(std::max<uint64_t>(scratch_.size(), workers * per_worker));

@@ -18,15 +18,27 @@ uint64_t WideSize(const ModelConfig& c) {
                             2 * uint64_t{c.intermediate_size});
 }
 
+// Values of the widest input of a group.
+uint64_t InputSize(const ModelConfig& c) {
+  return std::max({c.hidden_size, c.q_size(), c.intermediate_size});
+}
+
 uint64_t ChunkFor(const ModelConfig& c) {
-  // Per position: the residual stream and the two buffers in float, and a group's input
-  // rotated, as float and in two byte digits or 16-bit words.
-  const uint64_t input = std::max({c.hidden_size, c.q_size(), c.intermediate_size});
-  const uint64_t bytes = 4 * (2 * uint64_t{c.hidden_size} + WideSize(c)) + (4 + 2) * input;
-  return std::clamp(kWorkspaceBytes / bytes, kMinChunk, kMaxChunk);
+  return std::clamp(kWorkspaceBytes / LayerWorkspace::NumBytes(c, 1), kMinChunk, kMaxChunk);
 }
 
 }  // namespace
+
+uint64_t LayerWorkspace::NumBytes(const ModelConfig& config, uint64_t n) {
+  // The residual stream and the two buffers, a cosine and a sine of each pair, and a group's
+  // input rotated.
+  const uint64_t floats = 2 * uint64_t{config.hidden_size} + WideSize(config) + config.head_dim;
+  return n * floats * sizeof(float) + RotatedInput::BufferBytes(n, InputSize(config));
+}
+
+uint64_t LayerWorkspace::ThreadBytes(const ModelConfig& config, uint64_t n) {
+  return RotatedInput::ScratchBytes(InputSize(config), 1) + MatmulScratchBytes(n);
+}
 
 LayerWorkspace::LayerWorkspace(const ModelConfig& config)
     : rope(config.head_dim, config.rope_theta),

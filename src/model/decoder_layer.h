@@ -28,6 +28,10 @@ using InputObserver =
 class LayerWorkspace {
  public:
   explicit LayerWorkspace(const ModelConfig& config);
+  // Bytes of activations while n positions, at most chunk(), are in a layer: the residual
+  // stream beside these buffers, with all that they grow to; and what each thread adds.
+  static uint64_t NumBytes(const ModelConfig& config, uint64_t n);
+  static uint64_t ThreadBytes(const ModelConfig& config, uint64_t n);
   // Positions that go through a layer at once: bounds the memory of long prompts.
   uint64_t chunk() const { return chunk_; }
   // For at most chunk() positions.

@@ -12,7 +12,8 @@ StatusOr<KvCache> KvCache::Create(const ModelConfig& config, uint64_t capacity) 
   return Create(config, config.num_layers, capacity);
 }
 
-StatusOr<KvCache> KvCache::Create(const ModelConfig& config, uint32_t layers, uint64_t capacity) {
+StatusOr<uint64_t> KvCache::NumBytes(const ModelConfig& config, uint32_t layers,
+                                     uint64_t capacity) {
   const std::array<uint64_t, 4> sizes{layers, config.num_kv_heads, capacity, config.head_dim};
   const auto per_part = CheckedProduct(sizes);
   const auto bytes =
@@ -22,22 +23,26 @@ StatusOr<KvCache> KvCache::Create(const ModelConfig& config, uint32_t layers, ui
         "KV cache: {} layers x {} heads x {} positions x {} values is not a usable size", layers,
         config.num_kv_heads, capacity, config.head_dim);
   }
+  return *bytes;
+}
+
+StatusOr<KvCache> KvCache::Create(const ModelConfig& config, uint32_t layers, uint64_t capacity) {
+  TQ_ASSIGN_OR_RETURN(const uint64_t bytes, NumBytes(config, layers, capacity));
   // MAP_NORESERVE: a long context costs nothing until it is used.
-  void* memory = mmap(nullptr, *bytes, PROT_READ | PROT_WRITE,
+  void* memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (memory == MAP_FAILED) {
-    return ResourceExhausted("KV cache: cannot reserve {} bytes for {} positions", *bytes,
-                             capacity);
+    return ResourceExhausted("KV cache: cannot reserve {} bytes for {} positions", bytes, capacity);
   }
   // A layer's heads lie far apart; huge pages would make 2 MiB resident for each of them
   // at the first token. Advice only: a kernel without huge pages may refuse.
-  (void)madvise(memory, *bytes, MADV_NOHUGEPAGE);
+  (void)madvise(memory, bytes, MADV_NOHUGEPAGE);
 
   KvCache cache;
   cache.memory_ = std::shared_ptr<uint16_t>(static_cast<uint16_t*>(memory),
-                                            [size = *bytes](uint16_t* p) { munmap(p, size); });
+                                            [bytes](uint16_t* p) { munmap(p, bytes); });
   cache.capacity_ = capacity;
-  cache.per_part_ = *per_part;
+  cache.num_bytes_ = bytes;
   cache.layers_ = layers;
   cache.kv_heads_ = config.num_kv_heads;
   cache.head_dim_ = config.head_dim;

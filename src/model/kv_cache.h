@@ -16,6 +16,8 @@ class KvCache {
   static StatusOr<KvCache> Create(const ModelConfig& config, uint64_t capacity);
   // The same for `layers` of the layers alone (calibration runs one at a time).
   static StatusOr<KvCache> Create(const ModelConfig& config, uint32_t layers, uint64_t capacity);
+  // Bytes of such a cache when it is full.
+  static StatusOr<uint64_t> NumBytes(const ModelConfig& config, uint32_t layers, uint64_t capacity);
 
   uint64_t capacity() const { return capacity_; }
   uint64_t length() const { return length_; }
@@ -29,7 +31,7 @@ class KvCache {
   uint16_t* Keys(uint32_t layer, uint32_t head) { return At(2 * layer, head); }
   uint16_t* Values(uint32_t layer, uint32_t head) { return At(2 * layer + 1, head); }
   // Of all positions, whether filled or not.
-  uint64_t num_bytes() const { return 2 * per_part_ * sizeof(uint16_t); }
+  uint64_t num_bytes() const { return num_bytes_; }
 
  private:
   uint16_t* At(uint64_t slab, uint32_t head) {
@@ -38,7 +40,7 @@ class KvCache {
 
   std::shared_ptr<uint16_t> memory_;  // [layers, 2, kv_heads, capacity, head_dim]
   uint64_t capacity_ = 0, length_ = 0;
-  uint64_t per_part_ = 0;  // elements of all keys, and as many of all values
+  uint64_t num_bytes_ = 0;
   uint32_t layers_ = 0, kv_heads_ = 0, head_dim_ = 0;
 };
 

@@ -24,7 +24,15 @@ struct SamplerOptions {
 // Steps, in order: repetition penalty, temperature, top-k, top-p, min-p, draw. Greedy takes
 // the lowest id of those with the largest logit.
 class Sampler {
+  struct Candidate {
+    float logit;
+    int32_t id;
+  };
+
  public:
+  // Of its buffers, per token of the vocabulary.
+  static constexpr uint64_t kBytesPerToken = sizeof(Candidate) + sizeof(double);
+
   static StatusOr<Sampler> Create(const SamplerOptions& options);
 
   // `history`: the tokens so far, prompt included, for the repetition penalty. Logits that
@@ -32,10 +40,6 @@ class Sampler {
   StatusOr<int32_t> Sample(std::span<const float> logits, std::span<const int32_t> history);
 
  private:
-  struct Candidate {
-    float logit;
-    int32_t id;
-  };
   explicit Sampler(const SamplerOptions& options)
       : options_(options), random_(options.seed, "sampler") {}
   void Penalise(std::span<const int32_t> history);
