@@ -169,8 +169,9 @@ void RegisterAll() {
     auto* attention = add("attention", Attention)->Args({1, 512, 64});
     if (isa != Isa::kReference) {
       nt->Args({512, 49152, 576})->Args({1, 49152, 576})->Args({512, 4096, 4096});
+      nt->Args({28, 14336, 4096})->Args({512, 14336, 4096});
       nn->Args({1536, 1536, 128});
-      syrk->Args({512, 1536})->Args({512, 2048});
+      syrk->Args({512, 1536})->Args({512, 2048})->Args({28, 14336})->Args({512, 14336});
       attention->Args({1, 4096, 64})->Args({1, 4096, 128});
       attention->Args({512, 512, 64})->Args({512, 4096, 64})->Args({512, 4096, 128});
     }

@@ -132,6 +132,17 @@ StatusOr<std::span<const uint8_t>> GgufFile::Bytes(const GgufTensor& tensor) con
   return file_->Range(tensor.offset, tensor.bytes);
 }
 
+Status GgufFile::LoadRow(const GgufTensor& tensor, uint64_t row, float* out) const {
+  // Blocks never cross rows.
+  const GgufBlocks format = *GgufBlockFormat(static_cast<uint32_t>(tensor.type));
+  const uint64_t blocks = tensor.shape[1] / format.values;
+  std::vector<uint8_t> buffer(blocks * format.bytes);
+  TQ_RETURN_IF_ERROR(
+      file_->ReadAt(tensor.offset + row * buffer.size(), buffer.data(), buffer.size()));
+  DequantizeBlocks(tensor.type, buffer.data(), blocks, out);
+  return OkStatus();
+}
+
 StatusOr<Tensor> GgufFile::LoadFloat(const GgufTensor& tensor) const {
   TQ_ASSIGN_OR_RETURN(const uint64_t bytes, NumBytes(tensor.shape, DType::kF32));
   TQ_ASSIGN_OR_RETURN(auto memory, AllocateAligned(bytes, tensor.name));

@@ -73,6 +73,8 @@ class GgufFile {
   StatusOr<std::span<const uint8_t>> Bytes(const GgufTensor& tensor) const;
   // Dequantised to float32 [shape], read by pread: safe against a file that shrinks.
   StatusOr<Tensor> LoadFloat(const GgufTensor& tensor) const;
+  // The same of one row of a matrix, float [columns].
+  Status LoadRow(const GgufTensor& tensor, uint64_t row, float* out) const;
 
  private:
   Status CheckTensors();

@@ -45,6 +45,10 @@ void UnpermuteRows(const float* in, uint64_t rows, uint64_t cols, uint64_t head_
   }
 }
 
+bool IsPermuted(std::string_view name) {
+  return name.ends_with(".q_proj.weight") || name.ends_with(".k_proj.weight");
+}
+
 class GgufSource final : public ModelSource {
  public:
   Status Init(const std::filesystem::path& path) {
@@ -82,7 +86,7 @@ class GgufSource final : public ModelSource {
   StatusOr<Tensor> LoadFloat(std::string_view name) const override {
     TQ_ASSIGN_OR_RETURN(const SourceTensorInfo* info, Get(name));
     TQ_ASSIGN_OR_RETURN(Tensor tensor, file_->LoadFloat(*file_->Find(GgufName(name))));
-    if (name.ends_with(".q_proj.weight") || name.ends_with(".k_proj.weight")) {
+    if (IsPermuted(name)) {
       TQ_ASSIGN_OR_RETURN(auto memory, AllocateAligned(tensor.num_bytes(), name));
       UnpermuteRows(tensor.as<float>(), info->shape[0], info->shape[1], config_.head_dim,
                     reinterpret_cast<float*>(memory.get()));
@@ -91,6 +95,20 @@ class GgufSource final : public ModelSource {
     }
     TQ_RETURN_IF_ERROR(CheckFinite(tensor.as<float>(), tensor.num_elements(), path_, name));
     return tensor;
+  }
+
+  Status LoadRows(std::string_view name, std::span<const int32_t> rows, float* out) const override {
+    if (IsPermuted(name)) return ModelSource::LoadRows(name, rows, out);
+    TQ_ASSIGN_OR_RETURN(const SourceTensorInfo* info, Get(name));
+    TQ_ASSIGN_OR_RETURN(const uint64_t columns, CheckRows(name, info->shape, rows));
+    const GgufTensor& tensor = *file_->Find(GgufName(name));
+    for (const int32_t row : rows) {
+      TQ_RETURN_IF_ERROR(file_->LoadRow(tensor, static_cast<uint64_t>(row), out));
+      TQ_RETURN_IF_ERROR(
+          CheckFinite(out, columns, path_, name).WithContext(fmt::format("row {}", row)));
+      out += columns;
+    }
+    return OkStatus();
   }
 
   StatusOr<Tensor> LoadStored(std::string_view name) const override {

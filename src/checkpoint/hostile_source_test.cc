@@ -146,6 +146,10 @@ TEST_F(HostileSource, NonFiniteWeights) {
       ASSERT_TRUE(source.ok());
       EXPECT_THAT((*source)->LoadFloat(kUp),
                   Fails(kDataLoss, "model.safetensors", kUp, "element " + std::to_string(place)));
+      std::vector<float> row((*source)->Find(kUp)->shape[1]);
+      const auto bad = static_cast<int32_t>(place / row.size());
+      EXPECT_THAT((*source)->LoadRows(kUp, {&bad, 1}, row.data()),
+                  Fails(kDataLoss, "model.safetensors", kUp, "row " + std::to_string(bad)));
       EXPECT_THAT((*source)->LoadStored(kUp), Fails(kDataLoss, kUp));
       EXPECT_TRUE((*source)->LoadFloat("model.norm.weight").ok());
     }

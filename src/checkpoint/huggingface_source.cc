@@ -63,6 +63,23 @@ class HuggingFaceSource final : public ModelSource {
     return Tensor({DType::kF32, info->shape, data}, std::move(memory));
   }
 
+  Status LoadRows(std::string_view name, std::span<const int32_t> rows, float* out) const override {
+    TQ_ASSIGN_OR_RETURN(const SourceTensorInfo* info, Get(name));
+    TQ_ASSIGN_OR_RETURN(const uint64_t columns, CheckRows(name, info->shape, rows));
+    const SafetensorsEntry& entry = *directory_->Find(name);
+    const MappedFile& file = directory_->FileOf(name)->file();
+    std::vector<uint8_t> buffer(columns * DTypeSize(entry.dtype));
+    for (const int32_t row : rows) {
+      const uint64_t offset = static_cast<uint64_t>(row) * buffer.size();
+      TQ_RETURN_IF_ERROR(file.ReadAt(entry.offset + offset, buffer.data(), buffer.size()));
+      TQ_RETURN_IF_ERROR(ConvertToFloat({entry.dtype, {columns}, buffer.data()}, out));
+      TQ_RETURN_IF_ERROR(
+          CheckFinite(out, columns, file.path(), name).WithContext(fmt::format("row {}", row)));
+      out += columns;
+    }
+    return OkStatus();
+  }
+
   StatusOr<Tensor> LoadStored(std::string_view name) const override {
     TQ_ASSIGN_OR_RETURN(const Tensor checked, LoadFloat(name));
     return directory_->Copy(name);

@@ -112,6 +112,32 @@ StatusOr<const SourceTensorInfo*> ModelSource::Get(std::string_view name) const 
   return info;
 }
 
+StatusOr<uint64_t> ModelSource::CheckRows(std::string_view name, const Shape& shape,
+                                          std::span<const int32_t> rows) const {
+  if (shape.size() != 2) {
+    return InvalidArgument("{}: tensor {} of shape {} has no rows", path_.string(), Quote(name),
+                           ShapeToString(shape));
+  }
+  for (const int32_t row : rows) {
+    if (row < 0 || static_cast<uint64_t>(row) >= shape[0]) {
+      return InvalidArgument("{}: tensor {} has {} rows, none of them {}", path_.string(),
+                             Quote(name), shape[0], row);
+    }
+  }
+  return shape[1];
+}
+
+Status ModelSource::LoadRows(std::string_view name, std::span<const int32_t> rows,
+                             float* out) const {
+  TQ_ASSIGN_OR_RETURN(const Tensor tensor, LoadFloat(name));
+  TQ_ASSIGN_OR_RETURN(const uint64_t columns, CheckRows(name, tensor.shape(), rows));
+  for (const int32_t row : rows) {
+    std::copy_n(tensor.as<float>() + static_cast<uint64_t>(row) * columns, columns, out);
+    out += columns;
+  }
+  return OkStatus();
+}
+
 uint64_t ModelSource::num_parameters() const {
   uint64_t total = 0;
   for (const SourceTensorInfo& info : tensors_) {

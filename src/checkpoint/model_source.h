@@ -4,6 +4,7 @@
 
 #include <filesystem>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -52,6 +53,9 @@ class ModelSource {
   // rows un-permuted to Hugging Face's order). NaN and infinity are an error naming
   // tensor and index.
   virtual StatusOr<Tensor> LoadFloat(std::string_view name) const = 0;
+  // Rows of a matrix as float32 [rows, columns], any number of times and in any order. Memory
+  // is that of `out` alone where the format allows it. Checked as by LoadFloat, these rows only.
+  virtual Status LoadRows(std::string_view name, std::span<const int32_t> rows, float* out) const;
   // The tensor with the dtype it is stored in if that is F32, F16 or BF16, else as float32:
   // for what is copied into the compressed model (norms). Checked as by LoadFloat.
   virtual StatusOr<Tensor> LoadStored(std::string_view name) const = 0;
@@ -63,6 +67,9 @@ class ModelSource {
 
  protected:
   StatusOr<const SourceTensorInfo*> Get(std::string_view name) const;
+  // The columns of a matrix that has these rows.
+  StatusOr<uint64_t> CheckRows(std::string_view name, const Shape& shape,
+                               std::span<const int32_t> rows) const;
 
   std::filesystem::path path_;
   ModelConfig config_;

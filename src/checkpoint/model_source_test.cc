@@ -112,6 +112,38 @@ TEST(ModelSource, CountsParametersOnce) {
   EXPECT_EQ(source->num_bytes(), 2 * expected);
 }
 
+TEST(ModelSource, RowsAreThoseOfTheWholeMatrix) {
+  TempFolder folder;
+  const TinyModel model = MakeTinyModel({.dtype = DType::kBF16});
+  WriteHuggingFace(model, folder / "hf");
+  WriteGguf(model, folder / "bf16.gguf", kPackBF16);
+  WriteGguf(model, folder / "q4_1.gguf", kPackQ4_1);
+  const std::vector<int32_t> rows = {7, 0, 63, 7};
+  for (const char* file : {"hf", "bf16.gguf", "q4_1.gguf"}) {
+    const auto source = OpenOrDie(folder / file);
+    ASSERT_NE(source, nullptr);
+    for (const char* name :
+         {"model.embed_tokens.weight", "model.layers.1.self_attn.q_proj.weight"}) {
+      const Tensor whole = *source->LoadFloat(name);
+      const uint64_t columns = whole.shape()[1];
+      std::vector<float> some(rows.size() * columns);
+      ASSERT_TRUE(source->LoadRows(name, rows, some.data()).ok());
+      for (size_t i = 0; i < rows.size(); ++i) {
+        EXPECT_TRUE(std::equal(some.begin() + static_cast<ptrdiff_t>(i * columns),
+                               some.begin() + static_cast<ptrdiff_t>((i + 1) * columns),
+                               whole.as<float>() + rows[i] * columns))
+            << file << " " << name << " row " << rows[i];
+      }
+    }
+    float none = 0;
+    const int32_t past = 300, before = -1;
+    EXPECT_FALSE(source->LoadRows("model.embed_tokens.weight", {&past, 1}, &none).ok());
+    EXPECT_FALSE(source->LoadRows("model.embed_tokens.weight", {&before, 1}, &none).ok());
+    EXPECT_FALSE(source->LoadRows("model.norm.weight", {}, &none).ok());
+    EXPECT_FALSE(source->LoadRows("absent", {}, &none).ok());
+  }
+}
+
 TEST(ModelSource, HashesTellTensorsApart) {
   TempFolder folder;
   const TinyModel model = MakeTinyModel();

@@ -62,7 +62,7 @@ StatusOr<Tensor> SafetensorsFile::Get(std::string_view name) const {
   TQ_ASSIGN_OR_RETURN(const SafetensorsEntry* entry, Find(name));
   TQ_RETURN_IF_ERROR(file_->VerifySize());
   TQ_ASSIGN_OR_RETURN(const auto bytes, file_->Range(entry->offset, entry->bytes));
-  return Tensor({entry->dtype, entry->shape, bytes.data()}, file_);
+  return Tensor::Mapped({entry->dtype, entry->shape, bytes.data()}, file_);
 }
 
 StatusOr<Tensor> SafetensorsFile::Copy(std::string_view name) const {
@@ -214,8 +214,15 @@ Status WriteSafetensors(const fs::path& path, const std::vector<OutputTensor>& t
   TQ_ASSIGN_OR_RETURN(const std::string header, MakeHeader(path, tensors));
   TQ_ASSIGN_OR_RETURN(AtomicFile file, AtomicFile::Create(path));
   TQ_RETURN_IF_ERROR(file.Write(header));
-  for (const OutputTensor& output : tensors) {
-    TQ_RETURN_IF_ERROR(file.Write(output.tensor.data(), output.tensor.num_bytes()));
+  // Tensors may lie in mapped files, and be larger than memory all together.
+  constexpr uint64_t kPiece = 8 << 20;
+  for (const auto& [name, tensor] : tensors) {
+    const uint64_t bytes = tensor.num_bytes();
+    for (uint64_t done = 0; done < bytes; done += kPiece) {
+      const uint64_t size = std::min(kPiece, bytes - done);
+      TQ_RETURN_IF_ERROR(file.Write(tensor.data() + done, size));
+      tensor.DropPages(done, size);
+    }
   }
   return file.Commit();
 }

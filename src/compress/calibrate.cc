@@ -6,7 +6,6 @@
 #include <utility>
 
 #include "base/cancel.h"
-#include "model/embedding.h"
 #include "model/transformer_ops.h"
 
 namespace tq {
@@ -64,9 +63,13 @@ StatusOr<CalibrationStream> CalibrationStream::Create(const ModelSource& source,
   TQ_ASSIGN_OR_RETURN(StateStore states, StateStore::Create(tokens.ids.size() * config.hidden_size,
                                                             memory_limit, folder));
   TQ_ASSIGN_OR_RETURN(KvCache cache, KvCache::Create(config, /*layers=*/1, tokens.context));
-  TQ_ASSIGN_OR_RETURN(Tensor embedding, source.LoadFloat("model.embed_tokens.weight"));
-  MakeDenseEmbedding(std::move(embedding))->Lookup(tokens.ids, states.data());
-  return CalibrationStream(source, std::move(tokens), std::move(states), std::move(cache));
+  CalibrationStream stream(source, std::move(tokens), std::move(states), std::move(cache));
+  for (uint64_t window = 0; window < stream.tokens_.windows(); ++window) {
+    TQ_RETURN_IF_ERROR(source.LoadRows("model.embed_tokens.weight", stream.tokens_.window(window),
+                                       stream.WindowStates(window)));
+    stream.ReleaseWindow(window);
+  }
+  return stream;
 }
 
 StatusOr<std::vector<HessianSum>> CalibrationStream::RunLayer(const std::set<std::string>& wanted,
@@ -106,7 +109,7 @@ Status CalibrationStream::RunHalf(LayerPart part, const InputObserver& observer,
   context.executor = &executor;
   double share = 0;
   const uint64_t hidden = source_->config().hidden_size;
-  std::vector<float> before(tokens_.context * hidden);
+  std::vector<float> before(WindowSize());
   for (uint64_t window = 0; window < tokens_.windows(); ++window) {
     TQ_RETURN_IF_ERROR(CheckCancelled());
     cache_.Truncate(0);
@@ -115,6 +118,7 @@ Status CalibrationStream::RunHalf(LayerPart part, const InputObserver& observer,
         layer->Forward(context, cache_, 0, WindowStates(window), tokens_.context, observer)
             .WithContext(fmt::format("calibration, layer {}, window {}", next_layer_, window)));
     share += BranchShare(before.data(), WindowStates(window), tokens_.context, hidden);
+    ReleaseWindow(window);
   }
   shares_[part == LayerPart::kMlp] = share / static_cast<double>(tokens_.ids.size());
   return OkStatus();
@@ -130,6 +134,7 @@ StatusOr<HessianSum> CalibrationStream::HeadInput(Executor& executor) {
     RmsNormRows(WindowStates(window), norm.as<float>(), tokens_.context, config.hidden_size,
                 config.rms_norm_eps, executor, normed.data());
     TQ_RETURN_IF_ERROR(sum.Add(normed.data(), tokens_.context, executor));
+    ReleaseWindow(window);
   }
   return sum;
 }

@@ -20,8 +20,8 @@
 
 namespace tq {
 
-// In memory at a time: the residual stream of all tokens, half a layer (attention or MLP) in
-// float32 and the Hessians asked for.
+// In memory at a time: the residual stream of all tokens, or of a window if it is spilled, half a
+// layer (attention or MLP) in float32 and the Hessians asked for.
 class CalibrationStream {
  public:
   // `source` must outlive the stream. States above `memory_limit` bytes are kept in `folder`.
@@ -52,9 +52,10 @@ class CalibrationStream {
         states_(std::move(states)),
         cache_(std::move(cache)),
         workspace_(std::make_shared<LayerWorkspace>(source.config())) {}
-  float* WindowStates(uint64_t window) {
-    return states_.data() + window * tokens_.context * source_->config().hidden_size;
-  }
+  // Floats of a window's states.
+  uint64_t WindowSize() const { return tokens_.context * source_->config().hidden_size; }
+  float* WindowStates(uint64_t window) { return states_.data() + window * WindowSize(); }
+  void ReleaseWindow(uint64_t window) { states_.Release(window * WindowSize(), WindowSize()); }
 
   const ModelSource* source_;
   CalibrationTokens tokens_;

@@ -49,4 +49,13 @@ StatusOr<StateStore> StateStore::Create(uint64_t count, uint64_t memory_limit,
   return store;
 }
 
+void StateStore::Release(uint64_t begin, uint64_t count) {
+  if (!spilled_) return;
+  static const auto page = static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
+  const uint64_t first = begin * sizeof(float) / page * page;
+  // The pages of a shared map keep their contents: the file has them.
+  (void)madvise(reinterpret_cast<char*>(data_.get()) + first,
+                (begin + count) * sizeof(float) - first, MADV_DONTNEED);
+}
+
 }  // namespace tq

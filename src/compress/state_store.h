@@ -1,5 +1,5 @@
 // The residual stream of all calibration tokens: in memory, or in an unlinked file in the
-// work folder when there are more than fit.
+// work folder when there are more than fit, of which what is in use is in memory.
 #pragma once
 
 #include <cstdint>
@@ -19,6 +19,8 @@ class StateStore {
                                      const std::filesystem::path& folder);
 
   float* data() { return data_.get(); }
+  // Floats [begin, begin + count) will not be used soon: if spilled, they leave memory until then.
+  void Release(uint64_t begin, uint64_t count);
   bool spilled() const { return spilled_; }
 
  private:

@@ -25,6 +25,20 @@ TEST(StateStoreTest, SpillsToAFileWithoutAName) {
   }
 }
 
+TEST(StateStoreTest, ReleasedStatesKeepTheirValues) {
+  const TempFolder folder;
+  constexpr uint64_t kCount = 1 << 20;
+  for (const uint64_t limit : {uint64_t{1} << 30, uint64_t{0}}) {
+    auto store = StateStore::Create(kCount, limit, folder.path());
+    ASSERT_TRUE(store.ok()) << store.status().message();
+    for (uint64_t i = 0; i < kCount; ++i) store->data()[i] = static_cast<float>(i);
+    store->Release(1000, 50000);
+    store->Release(0, kCount);
+    store->Release(kCount, 0);
+    for (uint64_t i = 0; i < kCount; ++i) ASSERT_EQ(store->data()[i], static_cast<float>(i));
+  }
+}
+
 // Robustness case 62, case 68: space is asked for at the start; a write into a hole of a mapped
 // file on a full disk would end the process.
 TEST(StateStoreTest, TooLittleSpaceIsAnError) {

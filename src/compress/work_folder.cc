@@ -67,6 +67,8 @@ StatusOr<std::vector<OutputTensor>> ReadPart(const fs::path& path, const Hash128
   if (stored != HashPart(fingerprint, part, tensors).Hex()) {
     return DataLoss("{}: its hash does not match its contents", path.string());
   }
+  // Parts of a whole model may be open at once.
+  file->file().DropPages(0, file->file().size());
   return tensors;
 }
 

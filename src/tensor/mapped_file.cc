@@ -61,6 +61,14 @@ Status MappedFile::ReadAt(uint64_t offset, void* out, uint64_t size) const {
   return OkStatus();
 }
 
+void MappedFile::DropPages(uint64_t offset, uint64_t size) const {
+  TQ_CHECK(RangeFits(offset, size, size_));
+  static const auto page = static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
+  const uint64_t begin = offset / page * page;
+  // Advice only: a page that stays does no harm.
+  (void)madvise(const_cast<uint8_t*>(data_) + begin, offset + size - begin, MADV_DONTNEED);
+}
+
 Status MappedFile::VerifySize() const {
   struct stat info;
   if (fstat(fd_, &info) != 0) return IoError(path_.string(), errno);

@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "base/checked.h"
+#include "tensor/mapped_file.h"
 
 namespace tq {
 
@@ -39,6 +40,18 @@ uint64_t TensorView::num_elements() const {
   uint64_t product = 1;
   for (uint64_t d : shape) product *= d;
   return product;
+}
+
+Tensor Tensor::Mapped(TensorView view, std::shared_ptr<const MappedFile> file) {
+  const MappedFile* mapped = file.get();
+  Tensor tensor(std::move(view), std::move(file));
+  tensor.file_ = mapped;
+  return tensor;
+}
+
+void Tensor::DropPages(uint64_t offset, uint64_t size) const {
+  if (file_ == nullptr) return;
+  file_->DropPages(static_cast<uint64_t>(view_.data - file_->data()) + offset, size);
 }
 
 StatusOr<Tensor> Tensor::Zeros(DType dtype, Shape shape) {

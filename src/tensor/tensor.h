@@ -13,6 +13,8 @@
 
 namespace tq {
 
+class MappedFile;
+
 using Shape = std::vector<uint64_t>;
 
 // "[576, 1536]".
@@ -46,6 +48,8 @@ class Tensor {
   // Takes a view whose bytes live as long as `owner`.
   Tensor(TensorView view, std::shared_ptr<const void> owner)
       : view_(std::move(view)), owner_(std::move(owner)) {}
+  // Takes a view into a mapped file.
+  static Tensor Mapped(TensorView view, std::shared_ptr<const MappedFile> file);
   // Zero-filled.
   static StatusOr<Tensor> Zeros(DType dtype, Shape shape);
   // A copy of `values`, whose number must be the shape's.
@@ -73,8 +77,13 @@ class Tensor {
     return reinterpret_cast<T*>(mutable_data());
   }
 
+  // Tells that bytes [offset, offset + size) will not be read soon. Those of a tensor that was
+  // made by Mapped leave memory until then; of others nothing happens.
+  void DropPages(uint64_t offset, uint64_t size) const;
+
  private:
   TensorView view_;
+  const MappedFile* file_ = nullptr;  // of Mapped; `owner_` keeps it
   std::shared_ptr<const void> owner_;
 };
 

@@ -95,6 +95,25 @@ TEST(MappedFileTest, ReadsThatFail) {
   EXPECT_NE(status.message().find(path.string()), std::string::npos) << status.message();
 }
 
+TEST(MappedFileTest, DroppedPagesComeBack) {
+  const TempFolder folder;
+  std::string text(100000, 'x');
+  for (size_t i = 0; i < text.size(); ++i) text[i] = static_cast<char>('a' + i % 23);
+  ASSERT_TRUE(WriteFileAtomically(folder / "file", text).ok());
+  const auto file = *MappedFile::Open(folder / "file");
+  const Tensor tensor = Tensor::Mapped({DType::kU8, {90000}, file->data() + 5000}, file);
+  for (int i = 0; i < 2; ++i) {
+    EXPECT_EQ(std::string(reinterpret_cast<const char*>(tensor.data()), 90000),
+              text.substr(5000, 90000));
+    tensor.DropPages(10000, 50000);
+    file->DropPages(0, text.size());
+    file->DropPages(text.size(), 0);
+  }
+  Tensor own = *Tensor::FromValues<float>(DType::kF32, {2}, std::vector<float>{1, 2});
+  own.DropPages(0, 8);
+  EXPECT_EQ(own.as<float>()[1], 2);
+}
+
 // Robustness case 15.
 TEST(MappedFileTest, NoticesTruncation) {
   const TempFolder folder;

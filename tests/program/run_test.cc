@@ -1,8 +1,6 @@
 // tq generate, chat and bench on a packed model.
 #include <sys/stat.h>
 
-#include "checkpoint/packed_model.h"
-#include "model/engine_memory.h"
 #include "program/program.h"
 
 namespace tq::testing {
@@ -71,64 +69,6 @@ TEST_F(ProgramTest, TextWithTooFewWindowsIsAnError) {
   std::ofstream(folder_ / "short.txt") << "the old house";
   ExpectFailure(Tq({"eval", Path("hf"), "--text", Path("short.txt"), "--quiet"}), {"window"});
 }
-
-#if !defined(TQ_SANITIZED)  // sanitizers multiply memory
-// Weights stay packed: memory is the file, the KV cache and a fixed allowance. The float
-// weights of this model would take 104 MB.
-TEST_F(ProgramTest, GenerationNeverUnpacksTheModel) {
-  WriteHuggingFace(MakeTinyModel({.hidden = 768,
-                                  .intermediate = 2048,
-                                  .layers = 4,
-                                  .heads = 12,
-                                  .kv_heads = 6,
-                                  .dtype = DType::kBF16}),
-                   folder_ / "hf768");
-  std::vector<std::string> arguments = Quantize("out", "2", {"--calibration-tokens", "1024"});
-  arguments[1] = Path("hf768");
-  const nlohmann::json made = TqJson(arguments);
-  const uint64_t weights = made["file_bytes"];
-  for (const std::string& prompt : {std::string("the old house"), SampleText(600)}) {
-    const ProcessResult result = Tq({"generate", Path("out"), "-p", prompt, "-n", "16"});
-    ASSERT_EQ(result.exit_code, 0) << result.err;
-    const uint64_t kv_cache = uint64_t{4} * 2 * 6 * 64 * 2 * 512;  // at most 512 positions
-    EXPECT_LE(result.peak_rss_bytes, weights + kv_cache + (uint64_t{48} << 20));
-  }
-}
-
-// What MemoryToRun foretells is enough for a prompt that fills the context, and not far off.
-TEST_F(ProgramTest, GenerationTakesTheMemoryForetold) {
-  constexpr uint64_t kMiB = uint64_t{1} << 20;
-  WriteHuggingFace(MakeTinyModel({.hidden = 256,
-                                  .intermediate = 512,
-                                  .layers = 3,
-                                  .heads = 4,
-                                  .kv_heads = 4,
-                                  .max_position = 8192}),
-                   folder_ / "hf256");
-  std::vector<std::string> arguments = Quantize("out", "2", {"--calibration-tokens", "1024"});
-  arguments[1] = Path("hf256");
-  const uint64_t weights = TqJson(arguments)["file_bytes"];
-  const auto model = PackedModel::Open(folder_ / "out");
-  ASSERT_TRUE(model.ok()) << model.status().message();
-  const std::vector<char> ours(64 * kMiB, 1);  // what we take is not what the program takes
-  uint64_t measured[2] = {}, foretold[2] = {}, cache[2] = {};
-  for (const int i : {0, 1}) {
-    const nlohmann::json run = TqJson(
-        {"generate", Path("out"), "-p", SampleText(i ? 8000 : 400), "-n", "8", "--threads", "2"});
-    const auto memory = MemoryToRun((*model)->config(), run["prompt_tokens"].size() + 8, 2);
-    ASSERT_TRUE(memory.ok()) << memory.status().message();
-    measured[i] = run["peak_rss_bytes"];
-    foretold[i] = weights + memory->total();
-    cache[i] = memory->kv_cache;
-    EXPECT_LE(measured[i], foretold[i]);
-    EXPECT_GE(measured[i] + 8 * kMiB, foretold[i]);
-  }
-  EXPECT_GT(cache[1] - cache[0], 16 * kMiB);
-  // The cache is what grows; at its end it is full but for the last tokens.
-  EXPECT_LE(measured[1] - measured[0], foretold[1] - foretold[0]);
-  EXPECT_GE(measured[1] - measured[0], (cache[1] - cache[0]) / 10 * 9);
-}
-#endif
 
 }  // namespace
 }  // namespace tq::testing
