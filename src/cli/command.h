@@ -8,6 +8,7 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <vector>
 
 #include "base/format.h"
 #include "base/progress.h"
@@ -35,7 +36,9 @@ class Command {
   CLI::App* subcommand_ = nullptr;
 };
 
-std::unique_ptr<Command> MakeQuantizeCommand();
+// `words`: the command line, for reports.
+std::unique_ptr<Command> MakeQuantizeCommand(std::vector<std::string> words);
+std::unique_ptr<Command> MakeCompareCommand(std::vector<std::string> words);
 std::unique_ptr<Command> MakeEvalCommand();
 std::unique_ptr<Command> MakeGenerateCommand();
 std::unique_ptr<Command> MakeChatCommand();

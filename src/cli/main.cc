@@ -7,6 +7,7 @@
 #include <cstdio>
 #include <exception>
 #include <new>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -41,8 +42,10 @@ int Main(int argc, char** argv) {
   app.require_subcommand(1);
   app.failure_message(CLI::FailureMessage::simple);
 
+  const std::vector<std::string> words(argv, argv + argc);
   std::vector<std::unique_ptr<tq::cli::Command>> commands;
-  commands.push_back(tq::cli::MakeQuantizeCommand());
+  commands.push_back(tq::cli::MakeQuantizeCommand(words));
+  commands.push_back(tq::cli::MakeCompareCommand(words));
   commands.push_back(tq::cli::MakeEvalCommand());
   commands.push_back(tq::cli::MakeGenerateCommand());
   commands.push_back(tq::cli::MakeChatCommand());

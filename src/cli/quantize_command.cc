@@ -2,126 +2,188 @@
 #include <fmt/format.h>
 
 #include <optional>
+#include <utility>
 
 #include "cli/command.h"
+#include "cli/quantize_flags.h"
+#include "cli/report_command.h"
 #include "compress/quantize.h"
+#include "compress/report_model.h"
 
 namespace tq::cli {
 namespace {
 
-constexpr uint64_t kMiB = uint64_t{1} << 20;
+std::string Describe(const MemoryUse& use) {
+  return fmt::format(
+      "memory {} of {}: weights {}, KV cache of {} positions {}, activations {}, "
+      "program, tokenizer and reserve {}",
+      FormatBytes(use.weights + use.kv_cache + use.activations + use.reserve),
+      FormatBytes(use.budget), FormatBytes(use.weights), use.context, FormatBytes(use.kv_cache),
+      FormatBytes(use.activations), FormatBytes(use.reserve));
+}
 
 class QuantizeCommand final : public Command {
  public:
+  explicit QuantizeCommand(std::vector<std::string> words) : words_(std::move(words)) {}
+
   void AddTo(CLI::App& app) override {
     CLI::App* sub =
         Register(app, "quantize", "Compress a model",
-                 "  tq quantize SmolLM2-135M -o SmolLM2-2bit --bits 2\n"
-                 "  tq quantize model.gguf -o out --bits 1.5 --calibration text.txt\n"
+                 "  tq quantize SmolLM2-135M -o SmolLM2-2bit --bits 2 --report report.html\n"
+                 "  tq quantize model.gguf -o out --memory 16GiB --context 8192\n"
+                 "  tq quantize model -o out --memory 16GiB --dry-run\n"
                  "  tq quantize model -o out --bits 2 --override 'down_proj=2.5'\n"
                  "  tq quantize model -o baseline --method rtn --bits 3\n"
                  "A run that was stopped resumes when the same command is given again.");
-    AddModelArgument(*sub, options_.model);
-    sub->add_option("-o,--output", options_.output, "Directory to make")->required();
-    sub->add_option("--bits", options_.bits,
-                    "trellis: bits per weight of the whole file; rtn: width of the code")
-        ->required()
-        ->check(CLI::Range(0.1, 16.0));
+    flags_.AddTo(*sub);
+    sub->add_option("-o,--output", output_, "Directory to make")->required();
+    CLI::Option* bits =
+        sub->add_option("--bits", bits_,
+                        "trellis: bits per weight of the whole file; rtn: width of the code")
+            ->check(CLI::Range(0.1, 16.0));
+    CLI::Option* memory =
+        sub->add_option("--memory", memory_,
+                        "The best model that runs in this memory (16GiB, 96MiB), KV cache included")
+            ->transform(CLI::AsSizeValue(/*kb_is_1000=*/true))
+            ->excludes(bits);
+    sub->add_option("--context", context_, "Positions of the KV cache that --memory counts")
+        ->check(CLI::Range(1, 1 << 30))
+        ->needs(memory)
+        ->capture_default_str();
+    sub->add_option("--reserve", reserve_, "Memory that --memory leaves to others")
+        ->transform(CLI::AsSizeValue(/*kb_is_1000=*/true))
+        ->needs(memory);
     sub->add_option("--method", method_, "trellis, or rtn (round to nearest, groups of 32)")
         ->check(CLI::IsMember({"trellis", "rtn"}))
         ->capture_default_str();
-    sub->add_option("--override", overrides_,
-                    "REGEX=BITS: matrices whose names match get codes of BITS (0.5 to 8); the "
-                    "others make up for it. May be given several times")
-        ->allow_extra_args(false);
-    sub->add_option("--calibration", options_.calibration,
-                    "A text file, or self: text sampled from the model")
-        ->capture_default_str();
-    sub->add_option("--calibration-tokens", options_.calibration_tokens, "Tokens to calibrate with")
-        ->check(CLI::Range(uint64_t{1}, uint64_t{1} << 32))
-        ->capture_default_str();
-    sub->add_option("--calibration-memory", calibration_mib_,
-                    "MiB of activations kept in memory; more go to the work folder")
-        ->capture_default_str();
-    sub->add_flag("--uniform", uniform_, "One rate for all matrices of the decoder");
+    CLI::Option* uniform =
+        sub->add_flag("--uniform", uniform_, "One rate for all matrices of the decoder");
     sub->add_option("--sensitivity", sensitivity_,
                     "What rates are chosen by: kl (noise in the float model) or hessian (less "
                     "memory)")
         ->check(CLI::IsMember({"kl", "hessian"}))
-        ->excludes("--uniform")
+        ->excludes(uniform)
         ->capture_default_str();
-    sub->add_option("--sensitivity-file", options_.sensitivity_file,
-                    "Keep what was measured here, and use it when it is there")
-        ->excludes("--uniform");
-    sub->add_flag("!--no-verify", options_.verify,
+    sub->add_flag("--no-verify", no_verify_,
                   "Write the allocated rates without comparing them with uniform ones")
-        ->excludes("--uniform");
-    sub->add_option("--min-bits", options_.min_bits, "Codes of no fewer bits per weight");
-    sub->add_option("--max-bits", options_.max_bits, "Codes of no more bits per weight");
-    sub->add_option("--seed", options_.seed, "Seed of all random choices")->capture_default_str();
-    sub->add_flag("--fast", options_.fast,
-                  "Search 12-bit states: ten times faster, a little worse");
-    sub->add_flag("--fresh", options_.fresh, "Start over instead of resuming");
-    sub->add_flag("--dry-run", dry_run_, "Show the rates and the size, and do nothing");
+        ->excludes(uniform);
+    sub->add_flag("--dry-run", dry_run_, "Show what would be made, and do nothing");
+    sub->add_option("--report", report_, "Write a report (HTML) of what was done and lost");
     sub->add_flag("--quiet", quiet_, "No progress");
-    sub->add_option("--ablate", ablations_,
-                    "For research: leave a part out (rotation, hessian, hessian-scales, or v1: one "
-                    "value per step at 2 bits)")
-        ->check(CLI::IsMember({"rotation", "hessian", "hessian-scales", "v1"}));
-    sub->add_option("--threads", threads_, "Threads (0: all processors this process may use)")
-        ->capture_default_str();
     AddJsonOption(*sub, json_);
+    sub->callback([bits, memory] {
+      if (bits->count() + memory->count() == 0) {
+        throw CLI::RequiredError("--bits or --memory");
+      }
+    });
   }
 
   Status Run() override {
+    TQ_ASSIGN_OR_RETURN(options_, flags_.Options());
+    options_.output = output_;
+    options_.bits = bits_;
+    options_.memory_bytes = memory_;
+    options_.context = context_;
+    options_.reserve_bytes = reserve_;
+    options_.verify = !no_verify_;
     options_.method = method_ == "rtn" ? Method::kRtn : Method::kTrellis;
-    options_.calibration_memory = calibration_mib_ * kMiB;
     options_.sensitivity =
         sensitivity_ == "hessian" ? SensitivityMeasure::kHessian : SensitivityMeasure::kKl;
-    if (uniform_ || options_.method == Method::kRtn) {
+    if (uniform_ || options_.no_hessian || options_.method == Method::kRtn) {
       options_.sensitivity = SensitivityMeasure::kNone;
     }
-    for (const std::string& text : overrides_) {
-      TQ_ASSIGN_OR_RETURN(RateOverride parsed, ParseRateOverride(text));
-      options_.overrides.push_back(std::move(parsed));
-    }
-    for (const std::string& part : ablations_) {
-      if (part == "rotation") options_.no_rotation = true;
-      if (part == "hessian") options_.no_hessian = true;
-      if (part == "hessian-scales") options_.hessian_without_scales = true;
-      if (part == "v1") options_.v1 = true;
-    }
-    if (dry_run_) return ShowPlan();
-    TQ_ASSIGN_OR_RETURN(auto pool, ThreadPool::Create(threads_));
+    TQ_ASSIGN_OR_RETURN(auto pool, ThreadPool::Create(flags_.threads()));
+    if (dry_run_) return ShowPreview(*pool);
     const std::unique_ptr<Progress> progress = MakeProgress(quiet_);
     TQ_ASSIGN_OR_RETURN(const QuantizeReport report, Quantize(options_, *pool, *progress));
-    fmt::print(HumanOutput(json_),
-               "{}: {} ({} bytes), {:.4f} bits per weight, decoder {:.4f} bits, {}, peak {}\n",
-               options_.output.string(), FormatBytes(report.bytes), report.bytes,
-               report.bits_per_weight, report.decoder_bits_per_weight,
-               FormatDuration(report.seconds), FormatBytes(report.peak_rss_bytes));
-    return WriteJson(json_, ReportToJson(report));
+    Show(report);
+    TQ_RETURN_IF_ERROR(WriteHtml(report, *pool));
+    return WriteJson(json_, ToJson(report));
   }
 
  private:
-  Status ShowPlan() const {
-    TQ_ASSIGN_OR_RETURN(const QuantizePlan plan, PlanQuantize(options_));
-    fmt::print(HumanOutput(json_),
-               "{}: {} ({} bytes), {:.4f} bits per weight; codes of {:.4f} bits in the decoder, "
-               "{:.4f} in embedding and head\n",
-               options_.output.string(), FormatBytes(plan.bytes), plan.bytes, plan.bits_per_weight,
-               plan.decoder_rate, plan.embedding_rate);
-    return WriteJson(json_, {{"model", options_.model.string()},
-                             {"output", options_.output.string()},
-                             {"method", method_},
-                             {"bits", options_.bits},
-                             {"file_bytes", plan.bytes},
-                             {"bits_per_weight", plan.bits_per_weight},
-                             {"decoder_rate", plan.decoder_rate},
-                             {"embedding_rate", plan.embedding_rate}});
+  void Show(const QuantizeReport& report) const {
+    std::FILE* out = HumanOutput(json_);
+    fmt::print(out, "{}: {} ({} bytes), {:.4f} bits per weight, decoder {:.4f} bits, {}, peak {}\n",
+               options_.output.string(), FormatBytes(report.bytes), report.bytes,
+               report.bits_per_weight, report.decoder_bits_per_weight,
+               FormatDuration(report.seconds), FormatBytes(report.peak_rss_bytes));
+    if (report.memory) fmt::print(out, "{}\n", Describe(*report.memory));
+    for (const ReportCandidate& c : report.candidates) {
+      if (!c.measured) continue;
+      fmt::print(out, "{}: KL {:.5f} +- {:.5f}{}{}\n", c.name, c.measured->kl->mean,
+                 c.measured->kl->stderr_,
+                 c.predicted_kl ? fmt::format(", predicted {:.5f}", *c.predicted_kl) : "",
+                 c.chosen ? " (written)" : "");
+    }
   }
 
-  nlohmann::ordered_json ReportToJson(const QuantizeReport& report) const {
+  Status ShowPreview(Executor& executor) const {
+    TQ_ASSIGN_OR_RETURN(const QuantizePreview p, PreviewQuantize(options_, executor));
+    std::FILE* out = HumanOutput(json_);
+    fmt::print(out,
+               "{}: {} ({} bytes), {:.4f} bits per weight; codes of {:.4f} bits in the decoder, "
+               "{:.4f} in embedding and head ({})\n",
+               options_.output.string(), FormatBytes(p.bytes), p.bytes, p.bits_per_weight,
+               p.decoder_rate, p.embedding_rate, p.rates);
+    if (p.memory) fmt::print(out, "{}\n", Describe(*p.memory));
+    if (p.predicted_kl) {
+      fmt::print(out, "predicted KL divergence {:.4f}\n", *p.predicted_kl);
+    } else {
+      fmt::print(out,
+                 "predicted KL divergence: unknown before sensitivities are measured "
+                 "(--sensitivity-file)\n");
+    }
+    fmt::print(out, "to make it: about {}, {} of memory, {} of disk\n", FormatDuration(p.seconds),
+               FormatBytes(p.peak_bytes), FormatBytes(p.disk_bytes));
+    nlohmann::ordered_json object = {{"model", options_.model.string()},
+                                     {"output", options_.output.string()},
+                                     {"method", method_},
+                                     {"rates", p.rates},
+                                     {"parameters", p.parameters},
+                                     {"file_bytes", p.bytes},
+                                     {"budget_bytes", p.budget_bytes},
+                                     {"bits_per_weight", p.bits_per_weight},
+                                     {"decoder_rate", p.decoder_rate},
+                                     {"embedding_rate", p.embedding_rate},
+                                     {"seconds", p.seconds},
+                                     {"peak_bytes", p.peak_bytes},
+                                     {"disk_bytes", p.disk_bytes}};
+    object["predicted_kl"] = p.predicted_kl ? nlohmann::ordered_json(*p.predicted_kl) : nullptr;
+    if (p.memory) object["memory"] = ToJson(*p.memory);
+    return WriteJson(json_, object);
+  }
+
+  Status WriteHtml(const QuantizeReport& report, Executor& executor) const {
+    if (report_.empty()) return OkStatus();
+    CompressionReport page;
+    page.title = fmt::format("{} at {:.2f} bits per weight", options_.model.filename().string(),
+                             report.bits_per_weight);
+    page.model = options_.model.string();
+    page.command = CommandLine(words_);
+    page.version = VersionLine();
+    page.parameters = report.parameters;
+    {
+      TQ_ASSIGN_OR_RETURN(const auto source, ModelSource::Open(options_.model));
+      page.original_bytes = source->num_bytes();
+    }
+    page.text = options_.calibration == "self"
+                    ? "text sampled from the model, held apart from calibration"
+                    : fmt::format("{}, held apart from calibration", options_.calibration);
+    page.memory = report.memory;
+    ReportModel model =
+        MakeReportModel(options_.output.filename().string(), options_.method, report);
+    TQ_ASSIGN_OR_RETURN(model.samples, WriteSamples(options_.model, options_.output, executor));
+    page.models.push_back(std::move(model));
+    return WriteReport(report_, page);
+  }
+
+  static nlohmann::ordered_json ToJson(const MemoryUse& use) {
+    return {{"budget", use.budget},     {"context", use.context},         {"weights", use.weights},
+            {"kv_cache", use.kv_cache}, {"activations", use.activations}, {"reserve", use.reserve}};
+  }
+
+  nlohmann::ordered_json ToJson(const QuantizeReport& report) const {
     nlohmann::ordered_json object = {{"model", options_.model.string()},
                                      {"output", options_.output.string()},
                                      {"method", method_},
@@ -133,30 +195,53 @@ class QuantizeCommand final : public Command {
                                      {"bits_per_weight", report.bits_per_weight},
                                      {"decoder_bits_per_weight", report.decoder_bits_per_weight},
                                      {"seconds", report.seconds},
+                                     {"sensitivity_seconds", report.sensitivity_seconds},
                                      {"peak_rss_bytes", report.peak_rss_bytes},
+                                     {"candidates", nlohmann::ordered_json::array()},
                                      {"matrices", nlohmann::ordered_json::array()}};
+    if (memory_ > 0) object.erase("bits");
+    if (report.memory) object["memory"] = ToJson(*report.memory);
+    for (const ReportCandidate& c : report.candidates) {
+      nlohmann::ordered_json entry = {{"name", c.name},
+                                      {"file_bytes", c.bytes},
+                                      {"bits_per_weight", c.bits_per_weight},
+                                      {"written", c.chosen}};
+      if (c.predicted_kl) entry["predicted_kl"] = *c.predicted_kl;
+      if (c.measured) {
+        entry["kl_mean"] = c.measured->kl->mean;
+        entry["kl_stderr"] = c.measured->kl->stderr_;
+        entry["perplexity"] = c.measured->perplexity;
+      }
+      object["candidates"].push_back(std::move(entry));
+    }
     for (const MatrixReport& matrix : report.matrices) {
       object["matrices"].push_back({{"name", matrix.name},
                                     {"shape", {matrix.rows, matrix.cols}},
                                     {"bytes", matrix.bytes},
                                     {"bits", matrix.bits},
+                                    {"rate", matrix.rate},
                                     {"relative_error", matrix.relative_error},
                                     {"hessian_error", matrix.hessian_error},
+                                    {"predicted_loss", matrix.predicted_loss},
                                     {"seconds", matrix.seconds}});
     }
     return object;
   }
 
+  std::vector<std::string> words_;
+  QuantizeFlags flags_;
   QuantizeOptions options_;
+  std::filesystem::path output_, report_;
   std::string method_ = "trellis", sensitivity_ = "kl", json_;
-  std::vector<std::string> ablations_, overrides_;
-  uint64_t calibration_mib_ = 4096;
-  size_t threads_ = 0;
-  bool dry_run_ = false, quiet_ = false, uniform_ = false;
+  double bits_ = 0;
+  uint64_t memory_ = 0, context_ = 4096, reserve_ = 0;
+  bool dry_run_ = false, quiet_ = false, uniform_ = false, no_verify_ = false;
 };
 
 }  // namespace
 
-std::unique_ptr<Command> MakeQuantizeCommand() { return std::make_unique<QuantizeCommand>(); }
+std::unique_ptr<Command> MakeQuantizeCommand(std::vector<std::string> words) {
+  return std::make_unique<QuantizeCommand>(std::move(words));
+}
 
 }  // namespace tq::cli

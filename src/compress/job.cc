@@ -24,11 +24,6 @@ namespace fs = std::filesystem;
 // no job is finished by another algorithm than the one that began it.
 constexpr std::string_view kPipelineVersion = "tq-pipeline-4";
 
-// Tokens that KL is measured on, in windows of kProbeContext, of which the second half is scored.
-constexpr uint64_t kProbeTokens = 1024, kProbeContext = 256;
-// Tokens that the Hessians of the sensitivity pass are summed over: they shape noise, no codes.
-constexpr uint64_t kSensitivityTokens = 16384;
-
 Status CheckCalibrationOptions(const QuantizeOptions& options) {
   if (options.calibration_context < 4 || options.calibration_context > (1 << 20)) {
     return InvalidArgument("calibration context: {} is not in [4, 1048576]",
@@ -66,15 +61,16 @@ StatusOr<Tensor> ScoreToTensor(const EvaluateResult& r) {
                            r.kl->stderr_,
                            r.kl->p99,
                            r.kl->top1_agreement,
-                           r.kl->reference_perplexity};
+                           r.kl->reference_perplexity,
+                           r.kl->reference_perplexity_stderr};
   return Tensor::FromValues<double>(DType::kF64, {std::size(values)}, values);
 }
 
 std::optional<EvaluateResult> ScoreFromTensor(const Tensor& tensor) {
-  if (tensor.dtype() != DType::kF64 || tensor.num_elements() != 9) return std::nullopt;
+  if (tensor.dtype() != DType::kF64 || tensor.num_elements() != 10) return std::nullopt;
   const double* v = tensor.as<double>();
   EvaluateResult result{static_cast<uint64_t>(v[0]), static_cast<uint64_t>(v[1]), v[2], v[3], {}};
-  result.kl = EvaluateResult::Kl{v[4], v[5], v[6], v[7], v[8]};
+  result.kl = EvaluateResult::Kl{v[4], v[5], v[6], v[7], v[8], v[9]};
   return result;
 }
 
@@ -203,22 +199,26 @@ Status CompressionJob::SampleTokensIfNeeded() {
   return OkStatus();
 }
 
-StatusOr<SensitivityTable> CompressionJob::Sensitivity() {
-  TQ_CHECK(MeasuresSensitivity());
+StatusOr<SensitivityTable> CompressionJob::Sensitivity(SensitivityMeasure measure) {
+  TQ_CHECK(measure != SensitivityMeasure::kNone);
   const fs::path& file = options_.sensitivity_file;
   std::error_code error;
-  if (!file.empty() && fs::exists(file, error)) return ReadSensitivity(file, model_, outline_);
+  if (!file.empty() && fs::exists(file, error)) {
+    TQ_ASSIGN_OR_RETURN(SensitivityTable table, ReadSensitivity(file, model_, outline_));
+    if (table.measure == measure) return table;
+  }
   TQ_RETURN_IF_ERROR(SampleTokensIfNeeded());
-  QuantizeOptions options = options_;
   const CalibrationTokens probe = ShortWindows(texts_.text, kProbeTokens, kProbeContext);
   const uint64_t needed = KlProbe::MemoryNeeded(*source_, probe), available = AvailableMemory();
-  if (options.sensitivity == SensitivityMeasure::kKl && available > 0 && needed > available) {
+  if (measure == SensitivityMeasure::kKl && available > 0 && needed > available) {
     Warn(
         "sensitivity by KL takes {} MiB of memory (the model as float32), {} MiB are available: "
         "rates are chosen by Hessians",
         needed >> 20, available >> 20);
-    options.sensitivity = SensitivityMeasure::kHessian;
+    measure = SensitivityMeasure::kHessian;
   }
+  QuantizeOptions options = options_;
+  options.sensitivity = measure;
   TQ_ASSIGN_OR_RETURN(
       SensitivityTable table,
       MeasureSensitivity(*source_, outline_, options, SomeWindows(texts_.text, kSensitivityTokens),

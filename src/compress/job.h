@@ -44,8 +44,8 @@ class CompressionJob {
   const Tokenizer* tokenizer() const { return tokenizer_.get(); }
   WorkFolder& work() { return *work_; }
 
-  // The table that options ask for: from the sensitivity file, or measured (and written there).
-  StatusOr<SensitivityTable> Sensitivity();
+  // By KL from the sensitivity file, if there is one, or measured (and written there).
+  StatusOr<SensitivityTable> Sensitivity(SensitivityMeasure measure);
   // Makes the matrices of the plans.
   Status MakeParts(std::span<const ModelPlan> plans);
   // Writes a model whose parts are made.

@@ -252,6 +252,11 @@ ModelPlan FinishPlan(const ModelOutline& outline, std::vector<PlannedMatrix> mat
   return plan;
 }
 
+uint64_t SmallestBytes(const ModelOutline& outline, const QuantizeOptions& options) {
+  const UniformPlanner planner(outline, options);
+  return planner.Build(planner.lowest(), planner.VocabularyCandidates().front()).bytes;
+}
+
 StatusOr<uint64_t> TargetBytes(const ModelOutline& outline, const QuantizeOptions& options) {
   const UniformPlanner planner(outline, options);
   const std::vector<RatePosition> vocabulary = planner.VocabularyCandidates();

@@ -56,6 +56,8 @@ struct ModelOutline {
 };
 StatusOr<ModelOutline> OutlineModel(const ModelSource& source, const QuantizeOptions& options);
 
+// Bytes of the file with the lowest rates that the options allow.
+uint64_t SmallestBytes(const ModelOutline& outline, const QuantizeOptions& options);
 // The bytes that the file may have: by options.bits, or options.budget_bytes, at most what the
 // largest rates give. An error naming the smallest or largest possible value when that cannot be
 // had.

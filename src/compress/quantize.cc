@@ -11,6 +11,8 @@
 #include "checkpoint/packed_model.h"
 #include "compress/assign_rates.h"
 #include "compress/job.h"
+#include "compress/memory_budget.h"
+#include "compress/report_model.h"
 
 namespace tq {
 namespace {
@@ -67,7 +69,10 @@ std::string DescribeRates(const QuantizeOptions& options) {
 class QuantizeJob {
  public:
   QuantizeJob(const QuantizeOptions& options, Executor& executor, Progress& progress)
-      : options_(options), progress_(progress), job_(options, executor, progress) {}
+      : options_(options),
+        executor_(executor),
+        progress_(progress),
+        job_(options_, executor, progress) {}
 
   StatusOr<QuantizeReport> Run();
 
@@ -75,11 +80,13 @@ class QuantizeJob {
   Status MakeCandidates();
   Status Verify();
   StatusOr<QuantizeReport> Finish(const Candidate& chosen);
-  std::vector<FrontierSize> Frontier(uint64_t chosen_bytes) const;
+  std::vector<FrontierPoint> Frontier(uint64_t chosen_bytes) const;
 
-  const QuantizeOptions& options_;
+  QuantizeOptions options_;  // budget_bytes follows from memory_bytes
+  Executor& executor_;
   Progress& progress_;
   CompressionJob job_;
+  std::optional<MemoryUse> memory_;
   std::vector<Candidate> candidates_;  // the preferred one first
   std::optional<SensitivityTable> table_;
   std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
@@ -100,7 +107,7 @@ Status QuantizeJob::MakeCandidates() {
     return OkStatus();
   }
   const auto start = std::chrono::steady_clock::now();
-  TQ_ASSIGN_OR_RETURN(table_, job_.Sensitivity());
+  TQ_ASSIGN_OR_RETURN(table_, job_.Sensitivity(options_.sensitivity));
   sensitivity_seconds_ =
       std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   TQ_ASSIGN_OR_RETURN(PredictedPlan allocated,
@@ -132,8 +139,8 @@ Status QuantizeJob::Verify() {
   return OkStatus();
 }
 
-std::vector<FrontierSize> QuantizeJob::Frontier(uint64_t chosen_bytes) const {
-  std::vector<FrontierSize> frontier;
+std::vector<FrontierPoint> QuantizeJob::Frontier(uint64_t chosen_bytes) const {
+  std::vector<FrontierPoint> frontier;
   if (!table_ || table_->measure != SensitivityMeasure::kKl) return frontier;
   std::vector<uint64_t> budgets{chosen_bytes};
   const double parameters = static_cast<double>(job_.outline().parameters);
@@ -145,8 +152,8 @@ std::vector<FrontierSize> QuantizeJob::Frontier(uint64_t chosen_bytes) const {
     const auto planned = PlanAllocated(job_.outline(), options_, *table_, budget);
     if (!planned.ok()) continue;  // smaller than the smallest
     if (!frontier.empty() && planned->plan.bytes <= frontier.back().bytes) continue;
-    frontier.push_back(
-        {planned->plan.bytes, *table_->TotalKl(planned->loss), budget == chosen_bytes});
+    frontier.push_back({planned->plan.bits_per_weight, planned->plan.bytes,
+                        *table_->TotalKl(planned->loss), budget == chosen_bytes});
   }
   return frontier;
 }
@@ -155,34 +162,25 @@ StatusOr<QuantizeReport> QuantizeJob::Finish(const Candidate& chosen) {
   TQ_RETURN_IF_ERROR(job_.WriteModel(chosen.plan, options_.output));
   QuantizeReport report;
   report.parameters = chosen.plan.parameters;
-  report.chosen = chosen.name;
   TQ_ASSIGN_OR_RETURN(report.matrices, job_.Reports(chosen.plan));
-  uint64_t decoder_bytes = 0, decoder_weights = 0;
-  for (size_t i = 0; i < report.matrices.size(); ++i) {
-    MatrixReport& m = report.matrices[i];
-    if (table_) {
-      m.predicted_loss = PredictLoss(*table_, chosen.plan.matrices[i]);
-      for (const SensitivityItem& item : table_->items) {
-        if (item.matrix == m.name) m.sensitivity.push_back({item.scale, item.exponent});
-      }
-    }
-    if (chosen.plan.matrices[i].vocabulary) continue;
-    decoder_bytes += m.bytes;
-    decoder_weights += m.rows * m.cols;
-  }
+  if (table_) AddPredictions(*table_, chosen.plan, report.matrices);
+  report.decoder_bits_per_weight = DecoderBits(chosen.plan, report.matrices);
   {
     TQ_ASSIGN_OR_RETURN(const auto written, PackedModel::Open(options_.output));
     report.bytes = written->num_bytes();
   }
   report.bits_per_weight =
       8.0 * static_cast<double>(report.bytes) / static_cast<double>(report.parameters);
-  report.decoder_bits_per_weight =
-      8.0 * static_cast<double>(decoder_bytes) / static_cast<double>(decoder_weights);
   for (const Candidate& c : candidates_) {
-    report.candidates.push_back({c.name, c.plan.bytes, c.plan.bits_per_weight, c.plan.decoder_rate,
-                                 c.plan.embedding_rate, c.predicted_kl, c.measured});
+    report.candidates.push_back({c.name, c.plan.bytes, c.plan.bits_per_weight, c.predicted_kl,
+                                 c.measured, c.name == chosen.name});
   }
   report.frontier = Frontier(chosen.plan.bytes);
+  report.parts = PartsOf(chosen.plan);
+  if (memory_) {
+    memory_->weights = report.bytes;
+    report.memory = memory_;
+  }
   if (table_) report.measure = table_->measure;
   report.sensitivity_seconds = sensitivity_seconds_;
   return report;
@@ -192,6 +190,11 @@ StatusOr<QuantizeReport> QuantizeJob::Run() {
   if (options_.output.empty()) return InvalidArgument("output: no path given");
   TQ_RETURN_IF_ERROR(CheckOutputDirectory(options_.output, options_.model));
   TQ_RETURN_IF_ERROR(job_.Open());
+  if (options_.memory_bytes > 0) {
+    TQ_ASSIGN_OR_RETURN(memory_, BudgetMemory(job_.source().config(), job_.outline(), options_,
+                                              executor_.threads()));
+    options_.budget_bytes = memory_->weights;
+  }
   // Whatever is wrong with the budget is found before the long work.
   uint64_t bytes = 0;
   if (options_.method == Method::kRtn) {
@@ -218,15 +221,6 @@ StatusOr<QuantizeReport> QuantizeJob::Run() {
 }
 
 }  // namespace
-
-StatusOr<QuantizePlan> PlanQuantize(const QuantizeOptions& options) {
-  TQ_ASSIGN_OR_RETURN(const auto source, ModelSource::Open(options.model));
-  TQ_ASSIGN_OR_RETURN(const ModelOutline outline, OutlineModel(*source, options));
-  TQ_ASSIGN_OR_RETURN(const ModelPlan plan, options.method == Method::kRtn
-                                                ? PlanRtn(outline, options)
-                                                : PlanUniform(outline, options));
-  return QuantizePlan{plan.decoder_rate, plan.embedding_rate, plan.bytes, plan.bits_per_weight};
-}
 
 StatusOr<QuantizeReport> Quantize(const QuantizeOptions& options, Executor& executor,
                                   Progress& progress) {

@@ -13,6 +13,7 @@
 #include "compress/overrides.h"
 #include "device/executor.h"
 #include "evaluate/evaluate.h"
+#include "evaluate/report.h"
 
 namespace tq {
 
@@ -24,8 +25,11 @@ enum class SensitivityMeasure { kNone, kHessian, kKl };
 struct QuantizeOptions {
   std::filesystem::path model, output;
   Method method = Method::kTrellis;
-  double bits = 2.0;                 // trellis: whole-model average; rtn: width of the code
-  uint64_t budget_bytes = 0;         // trellis: bytes of the file instead of `bits`; 0: by bits
+  double bits = 2.0;          // trellis: whole-model average; rtn: width of the code
+  uint64_t budget_bytes = 0;  // trellis: bytes of the file instead of `bits`; 0: by bits
+  // Trellis, instead of both: memory in which the model runs `context` positions, with this much
+  // left over; 0: no matter.
+  uint64_t memory_bytes = 0, context = 4096, reserve_bytes = 0;
   std::string calibration = "self";  // a text file, or "self": sampled from the model
   uint64_t calibration_tokens = 65536;
   uint64_t calibration_context = 512;
@@ -59,43 +63,35 @@ struct MatrixReport {
   double predicted_loss = 0;  // at its rate, alone
 };
 
-// Rates that might have been written.
-struct CandidateReport {
-  std::string name;  // "allocated", "uniform", "rtn"
-  uint64_t bytes = 0;
-  double bits_per_weight = 0;
-  double decoder_rate = 0, embedding_rate = 0;  // of the codes
-  std::optional<double> predicted_kl;
-  std::optional<EvaluateResult> measured;  // on text held apart from calibration
-};
-
-// The least predicted loss at a size.
-struct FrontierSize {
-  uint64_t bytes = 0;
-  double predicted_kl = 0;
-  bool chosen = false;
-};
-
 struct QuantizeReport {
   uint64_t parameters = 0, bytes = 0;
   double bits_per_weight = 0, decoder_bits_per_weight = 0;
   double seconds = 0, sensitivity_seconds = 0;
   uint64_t peak_rss_bytes = 0;
   SensitivityMeasure measure = SensitivityMeasure::kNone;  // that rates were allocated by
-  std::string chosen;                                      // name of the candidate that was written
-  std::vector<CandidateReport> candidates;                 // it comes first
-  std::vector<FrontierSize> frontier;                      // rising; empty: KL was not measured
+  std::vector<ReportCandidate> candidates;                 // the one that was written comes first
+  std::vector<FrontierPoint> frontier;                     // rising; empty: KL was not measured
+  std::vector<BytePart> parts;                             // of the file
+  std::optional<MemoryUse> memory;
   std::vector<MatrixReport> matrices;
 };
 
-// The rates that Quantize would use and the sizes that follow, without doing it. With a
-// sensitivity file that exists, those that it allocates; else uniform ones.
-struct QuantizePlan {
-  double decoder_rate = 0, embedding_rate = 0;
-  uint64_t bytes = 0;
+// What Quantize would make, from the model's config and, if the sensitivity file is there, its
+// sensitivities; no weight is read.
+struct QuantizePreview {
+  std::string rates;  // "allocated", or "uniform" where sensitivities are not known yet
+  double decoder_rate = 0, embedding_rate = 0;  // of the codes
+  uint64_t parameters = 0;
+  uint64_t bytes = 0;         // of the file; allocated rates fill the same size
+  uint64_t budget_bytes = 0;  // that it may have
   double bits_per_weight = 0;
+  std::optional<double> predicted_kl;
+  std::optional<MemoryUse> memory;
+  // Of the work, from rates of this machine measured in a second: about.
+  double seconds = 0;
+  uint64_t peak_bytes = 0, disk_bytes = 0;
 };
-StatusOr<QuantizePlan> PlanQuantize(const QuantizeOptions& options);
+StatusOr<QuantizePreview> PreviewQuantize(const QuantizeOptions& options, Executor& executor);
 
 // Resumes by itself from the work folder beside the output (OUT.work); the result is the
 // same to the byte as an uninterrupted run, for any number of threads.

@@ -19,8 +19,8 @@ namespace tq {
 namespace {
 
 // Powers of the noise, as of codes of 2.5 bits and of 1 bit.
-constexpr double kProbeErrors[] = {.0368, .269};
-constexpr size_t kLevels = std::size(kProbeErrors);
+constexpr size_t kLevels = kProbeLevels;
+constexpr double kProbeErrors[kLevels] = {.0368, .269};
 // The noise at which errors of outputs are taken: they grow in proportion to it.
 constexpr size_t kHessianLevel = 0;
 

@@ -61,6 +61,13 @@ struct SensitivityTable {
   std::optional<double> TotalKl(double sum) const;
 };
 
+// Tokens that KL is measured on, in windows of kProbeContext, of which the second half is scored.
+inline constexpr uint64_t kProbeTokens = 1024, kProbeContext = 256;
+// Tokens that the Hessians are summed over: they shape noise, no codes.
+inline constexpr uint64_t kSensitivityTokens = 16384;
+// Powers of noise that KL is measured at.
+inline constexpr size_t kProbeLevels = 2;
+
 // Of a model's weights and config: names what a table belongs to.
 StatusOr<Hash128> ModelFingerprint(const ModelSource& source);
 

@@ -213,11 +213,11 @@ StatusOr<EvaluateResult> Run(Transformer& model, LogitReference* reference,
   result.perplexity = std::exp(nll.mean);
   result.perplexity_stderr = nll.stderr_ * result.perplexity;
   if (reference != nullptr) {
-    const MeanAndError kl = MeanOf(scorer.kl());
+    const MeanAndError kl = MeanOf(scorer.kl()), reference_nll = MeanOf(scorer.reference_nll());
     result.kl =
         EvaluateResult::Kl{kl.mean, kl.stderr_, Quantile(scorer.kl(), 0.99),
                            static_cast<double>(scorer.top1()) / static_cast<double>(result.tokens),
-                           std::exp(MeanOf(scorer.reference_nll()).mean)};
+                           std::exp(reference_nll.mean), reference_nll.stderr_ * std::exp(reference_nll.mean)};
   }
   return result;
 }

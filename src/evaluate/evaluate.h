@@ -25,7 +25,7 @@ struct EvaluateResult {
   struct Kl {
     double mean = 0, stderr_ = 0, p99 = 0;
     double top1_agreement = 0;  // share of positions where both put the same token first
-    double reference_perplexity = 0;
+    double reference_perplexity = 0, reference_perplexity_stderr = 0;
   };
   std::optional<Kl> kl;
 };

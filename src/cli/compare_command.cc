@@ -1,0 +1,120 @@
+// tq compare: one model at several sizes, in one table and one report.
+#include <fmt/format.h>
+
+#include <utility>
+
+#include "cli/command.h"
+#include "cli/quantize_flags.h"
+#include "cli/report_command.h"
+#include "compress/compare.h"
+
+namespace tq::cli {
+namespace {
+
+constexpr std::pair<const char*, SensitivityMeasure> kRates[] = {
+    {"uniform", SensitivityMeasure::kNone},
+    {"hessian", SensitivityMeasure::kHessian},
+    {"kl", SensitivityMeasure::kKl}};
+
+class CompareCommand final : public Command {
+ public:
+  explicit CompareCommand(std::vector<std::string> words) : words_(std::move(words)) {}
+
+  void AddTo(CLI::App& app) override {
+    CLI::App* sub = Register(
+        app, "compare", "Measure what a model loses at several sizes",
+        "  tq compare SmolLM2-135M --bits 4,3,2 --text wiki.test.txt --report compare.html\n"
+        "  tq compare model --bits 2 --rates uniform,hessian,kl --text text.txt --json -\n"
+        "Everything is quantised in one pass over the original; no model is kept.");
+    flags_.AddTo(*sub);
+    sub->add_option("--bits", options_.bits, "Sizes in bits per weight of the whole file: 4,3,2")
+        ->delimiter(',')
+        ->check(CLI::Range(0.1, 16.0))
+        ->required();
+    sub->add_option("--rates", rates_, "How rates are chosen: uniform, hessian, kl")
+        ->delimiter(',')
+        ->check(CLI::IsMember({"uniform", "hessian", "kl"}))
+        ->capture_default_str();
+    sub->add_option("--text", options_.text, "Text to measure on; do not calibrate with it")
+        ->required();
+    sub->add_option("--context", options_.context, "Tokens per window")
+        ->check(CLI::Range(4, 1 << 20))
+        ->capture_default_str();
+    sub->add_option("--windows", options_.max_windows, "At most this many windows (0: all)")
+        ->capture_default_str();
+    sub->add_option("--report", report_, "Write a report (HTML)");
+    sub->add_option("--work", options_.work, "Folder for unfinished work")->capture_default_str();
+    sub->add_flag("--quiet", quiet_, "No progress");
+    AddJsonOption(*sub, json_);
+  }
+
+  Status Run() override {
+    TQ_ASSIGN_OR_RETURN(options_.quantize, flags_.Options());
+    options_.rates.clear();
+    for (const std::string& name : rates_) {
+      for (const auto& [known, measure] : kRates) {
+        if (name == known) options_.rates.push_back(measure);
+      }
+    }
+    TQ_ASSIGN_OR_RETURN(auto pool, ThreadPool::Create(flags_.threads()));
+    const std::unique_ptr<Progress> progress = MakeProgress(quiet_);
+    TQ_ASSIGN_OR_RETURN(const CompareResult result, Compare(options_, *pool, *progress));
+    Show(result);
+    const CompressionReport page = MakePage(result);
+    TQ_RETURN_IF_ERROR(WriteReport(report_, page));
+    return WriteJson(json_, ReportToJson(page));
+  }
+
+ private:
+  void Show(const CompareResult& result) const {
+    std::FILE* out = HumanOutput(json_);
+    fmt::print(out, "{:>20} {:>12} {:>8} {:>20} {:>8} {:>18} {:>10}\n", "", "bytes", "bits/w",
+               "KL divergence", "top-1", "perplexity", "predicted");
+    for (const ReportModel& m : result.models) {
+      const EvaluateResult& r = *m.measured;
+      const auto& predicted = m.candidates.front().predicted_kl;
+      fmt::print(out, "{:>20} {:>12} {:>8.4f} {:>10.5f} +- {:.5f} {:>6.2f} % {:>18} {:>10}\n",
+                 m.name, m.bytes, m.bits_per_weight, r.kl->mean, r.kl->stderr_,
+                 100 * r.kl->top1_agreement,
+                 fmt::format("{:.3f} +- {:.3f}", r.perplexity, r.perplexity_stderr),
+                 predicted ? fmt::format("{:.4f}", *predicted) : "-");
+    }
+  }
+
+  CompressionReport MakePage(const CompareResult& result) const {
+    CompressionReport page;
+    page.title = fmt::format("{} at {} sizes", options_.quantize.model.filename().string(),
+                             options_.bits.size());
+    page.model = options_.quantize.model.string();
+    page.command = CommandLine(words_);
+    page.version = VersionLine();
+    page.parameters = result.parameters;
+    page.original_bytes = result.original_bytes;
+    page.text = fmt::format("{}, {} windows of {} tokens", options_.text.string(), result.windows,
+                            options_.context);
+    const EvaluateResult& first = *result.models.front().measured;
+    page.original = EvaluateResult{first.tokens,
+                                   first.windows,
+                                   first.kl->reference_perplexity,
+                                   first.kl->reference_perplexity_stderr,
+                                   {}};
+    page.models = result.models;
+    return page;
+  }
+
+  std::vector<std::string> words_;
+  QuantizeFlags flags_;
+  CompareOptions options_;
+  std::vector<std::string> rates_ = {"kl"};
+  std::filesystem::path report_;
+  std::string json_;
+  bool quiet_ = false;
+};
+
+}  // namespace
+
+std::unique_ptr<Command> MakeCompareCommand(std::vector<std::string> words) {
+  return std::make_unique<CompareCommand>(std::move(words));
+}
+
+}  // namespace tq::cli

@@ -1,0 +1,181 @@
+#include "compress/compare.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <map>
+#include <utility>
+
+#include "base/file_io.h"
+#include "compress/assign_rates.h"
+#include "compress/job.h"
+#include "compress/report_model.h"
+
+namespace tq {
+namespace {
+
+constexpr uint64_t kMaxTextBytes = uint64_t{1} << 30;
+
+std::string_view NameOf(SensitivityMeasure measure) {
+  switch (measure) {
+    case SensitivityMeasure::kNone:
+      return "uniform";
+    case SensitivityMeasure::kHessian:
+      return "hessian";
+    case SensitivityMeasure::kKl:
+      return "kl";
+  }
+  return "";
+}
+
+// The windows that evaluation scores, as the stream of the reference takes them.
+StatusOr<CalibrationTokens> ReadWindows(const CompareOptions& options, const Tokenizer& tokenizer) {
+  TQ_ASSIGN_OR_RETURN(const std::string text, ReadFile(options.text, kMaxTextBytes));
+  CalibrationTokens windows;
+  windows.context = options.context;
+  windows.ids = tokenizer.Encode(text);
+  uint64_t count = windows.ids.size() / options.context;
+  if (count < 2) {
+    return InvalidArgument("text {}: {} tokens are fewer than two windows of {}",
+                           options.text.string(), windows.ids.size(), options.context);
+  }
+  if (options.max_windows > 0) count = std::min(count, options.max_windows);
+  windows.ids.resize(count * options.context);
+  if (tokenizer.window_bos() >= 0) {
+    for (uint64_t w = 0; w < count; ++w) windows.ids[w * options.context] = tokenizer.window_bos();
+  }
+  return windows;
+}
+
+// A size and a way to choose rates.
+struct Entry {
+  std::string name;
+  SensitivityMeasure measure = SensitivityMeasure::kNone;
+  std::optional<double> predicted_kl;
+  const SensitivityTable* table = nullptr;
+};
+
+class CompareJob {
+ public:
+  CompareJob(const CompareOptions& options, Executor& executor, Progress& progress)
+      : options_(options), progress_(progress), job_(options.quantize, executor, progress) {}
+
+  StatusOr<CompareResult> Run();
+
+ private:
+  Status PlanAll();
+  StatusOr<ReportModel> Measure(size_t i, StreamedReference& reference);
+
+  const CompareOptions& options_;
+  Progress& progress_;
+  CompressionJob job_;
+  std::map<SensitivityMeasure, SensitivityTable> tables_;
+  std::vector<Entry> entries_;
+  std::vector<ModelPlan> plans_;  // of the entries
+};
+
+Status CompareJob::PlanAll() {
+  for (const SensitivityMeasure measure : options_.rates) {
+    if (measure == SensitivityMeasure::kNone || tables_.contains(measure)) continue;
+    TQ_ASSIGN_OR_RETURN(SensitivityTable table, job_.Sensitivity(measure));
+    tables_.emplace(measure, std::move(table));
+  }
+  for (const double bits : options_.bits) {
+    QuantizeOptions size = options_.quantize;
+    size.bits = bits;
+    TQ_ASSIGN_OR_RETURN(const uint64_t budget, TargetBytes(job_.outline(), size));
+    for (const SensitivityMeasure measure : options_.rates) {
+      Entry entry{fmt::format("{} bits, {}", bits, NameOf(measure)), measure, {}, nullptr};
+      if (measure == SensitivityMeasure::kNone) {
+        TQ_ASSIGN_OR_RETURN(ModelPlan plan, PlanUniform(job_.outline(), size));
+        if (const auto kl = tables_.find(SensitivityMeasure::kKl); kl != tables_.end()) {
+          entry.predicted_kl = kl->second.TotalKl(PredictLoss(kl->second, plan));
+        }
+        plans_.push_back(std::move(plan));
+      } else {
+        entry.table = &tables_.at(measure);
+        TQ_ASSIGN_OR_RETURN(PredictedPlan allocated,
+                            PlanAllocated(job_.outline(), size, *entry.table, budget));
+        entry.predicted_kl = entry.table->TotalKl(allocated.loss);
+        plans_.push_back(std::move(allocated.plan));
+      }
+      entries_.push_back(std::move(entry));
+    }
+  }
+  return OkStatus();
+}
+
+StatusOr<ReportModel> CompareJob::Measure(size_t i, StreamedReference& reference) {
+  const ModelPlan& plan = plans_[i];
+  const Entry& entry = entries_[i];
+  QuantizeReport report;
+  report.parameters = plan.parameters;
+  report.bytes = plan.bytes;
+  report.bits_per_weight = plan.bits_per_weight;
+  TQ_ASSIGN_OR_RETURN(report.matrices, job_.Reports(plan));
+  if (entry.table != nullptr) {
+    report.measure = entry.table->measure;
+    AddPredictions(*entry.table, plan, report.matrices);
+  }
+  report.decoder_bits_per_weight = DecoderBits(plan, report.matrices);
+  for (const MatrixReport& m : report.matrices) report.seconds += m.seconds;
+  report.parts = PartsOf(plan);
+  std::string part = entry.name;
+  std::replace(part.begin(), part.end(), ' ', '_');
+  TQ_ASSIGN_OR_RETURN(EvaluateResult measured, job_.Score(plan, part, reference));
+  report.candidates.push_back({std::string(NameOf(entry.measure)), plan.bytes, plan.bits_per_weight,
+                               entry.predicted_kl, measured, true});
+  progress_.Line(fmt::format("{}: {:.4f} bits per weight, KL {:.5f} +- {:.5f}, perplexity {:.3f}",
+                             entry.name, plan.bits_per_weight, measured.kl->mean,
+                             measured.kl->stderr_, measured.perplexity));
+  ReportModel model = MakeReportModel(entry.name, options_.quantize.method, report);
+  model.candidates = std::move(report.candidates);
+  model.measured = std::move(measured);
+  return model;
+}
+
+StatusOr<CompareResult> CompareJob::Run() {
+  if (options_.bits.empty() || options_.rates.empty()) {
+    return InvalidArgument("compare: no size or no way to choose rates is given");
+  }
+  if (options_.context < 4 || options_.context > (1 << 20)) {
+    return InvalidArgument("context {}: must be from 4 to 1048576", options_.context);
+  }
+  TQ_RETURN_IF_ERROR(job_.Open());
+  uint64_t needed = 0, largest = 0;
+  for (const double bits : options_.bits) {
+    QuantizeOptions size = options_.quantize;
+    size.bits = bits;
+    TQ_ASSIGN_OR_RETURN(const uint64_t budget, TargetBytes(job_.outline(), size));
+    needed += options_.rates.size() * budget;
+    largest = std::max(largest, budget);
+  }
+  TQ_ASSIGN_OR_RETURN(const auto tokenizer, Tokenizer::FromModel(options_.quantize.model));
+  TQ_ASSIGN_OR_RETURN(CalibrationTokens windows, ReadWindows(options_, *tokenizer));
+  const std::string details =
+      fmt::format("on {} ({})", options_.text.string(),
+                  HashBytes(windows.ids.data(), windows.ids.size() * sizeof(int32_t)).Hex());
+  TQ_RETURN_IF_ERROR(job_.OpenWork(options_.work, "compare", details, needed + largest));
+  TQ_RETURN_IF_ERROR(PlanAll());
+  TQ_RETURN_IF_ERROR(job_.MakeParts(plans_));
+  CompareResult result;
+  result.windows = windows.windows();
+  TQ_ASSIGN_OR_RETURN(const auto reference, job_.Reference(std::move(windows)));
+  for (size_t i = 0; i < plans_.size(); ++i) {
+    TQ_ASSIGN_OR_RETURN(ReportModel model, Measure(i, *reference));
+    result.models.push_back(std::move(model));
+  }
+  result.parameters = job_.outline().parameters;
+  result.original_bytes = job_.source().num_bytes();
+  TQ_RETURN_IF_ERROR(job_.work().Remove());
+  return result;
+}
+
+}  // namespace
+
+StatusOr<CompareResult> Compare(const CompareOptions& options, Executor& executor,
+                                Progress& progress) {
+  return CompareJob(options, executor, progress).Run();
+}
+
+}  // namespace tq

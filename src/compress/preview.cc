@@ -1,0 +1,188 @@
+// What quantising would make and take: `tq quantize --dry-run`.
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <utility>
+#include <vector>
+
+#include "base/random.h"
+#include "codec/dense_matmul.h"
+#include "codec/trellis_encoder.h"
+#include "compress/assign_rates.h"
+#include "compress/job.h"
+#include "compress/memory_budget.h"
+#include "compress/quantize.h"
+
+namespace tq {
+namespace {
+
+// Wall time of each measurement: long against a call, short for people.
+constexpr double kMeasureSeconds = 0.3;
+// Stated by docs/scaling.md for a pass that quantises.
+constexpr uint64_t kWorkBytes = uint64_t{256} << 20;
+
+double SecondsSince(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+// Values that all threads encode per second.
+StatusOr<double> EncodeSpeed(trellis::Code code, Executor& executor) {
+  TQ_ASSIGN_OR_RETURN(const TrellisEncoder encoder, TrellisEncoder::Create(code));
+  TQ_ASSIGN_OR_RETURN(TrellisEncoder::Scratch scratch, encoder.MakeScratch());
+  const size_t tiles = static_cast<size_t>(encoder.batch());
+  const size_t values = tiles * static_cast<size_t>(encoder.shape().values());
+  Random random(1, "encode speed");
+  std::vector<float> source(values);
+  for (float& v : source) v = static_cast<float>(trellis::kValueSigma * random.NextNormal());
+  std::vector<uint8_t> codes(tiles * static_cast<size_t>(encoder.shape().bytes()));
+  const auto start = std::chrono::steady_clock::now();
+  double done = 0;
+  do {
+    encoder.Encode(source.data(), tiles, scratch, codes.data(), nullptr);
+    done += static_cast<double>(values);
+  } while (SecondsSince(start) < kMeasureSeconds);
+  return done / SecondsSince(start) * static_cast<double>(executor.threads());
+}
+
+// Floating-point operations per second of a product in float32.
+double MatmulSpeed(Executor& executor) {
+  constexpr uint64_t kRows = 256, kSize = 1024;
+  std::vector<float> x(kRows * kSize, 0.5f), w(kSize * kSize, 0.25f), y(kRows * kSize);
+  const auto start = std::chrono::steady_clock::now();
+  double done = 0;
+  do {
+    DenseMatmul(x.data(), kRows, kSize, w.data(), kSize, executor, y.data());
+    done += 2.0 * kRows * kSize * kSize;
+  } while (SecondsSince(start) < kMeasureSeconds);
+  return done / SecondsSince(start);
+}
+
+// Operations of the float products, by part of the work (docs/scaling.md derives them).
+struct Operations {
+  double forward = 0;   // of a token through the decoder
+  double hessians = 0;  // of a token in the sums of x x^T
+  double factors = 0;   // of all Hessians
+  double feedback = 0;  // of all matrices
+};
+
+Operations CountOperations(const ModelOutline& outline, bool tied) {
+  Operations ops;
+  for (const MatrixGroup& group : GroupsOf(outline.matrices, tied)) {
+    const double n = static_cast<double>(outline.matrices[group.begin].cols);
+    ops.hessians += n * n;
+    ops.factors += n * n * n / 3 + 8 * n * n;
+    for (size_t i = group.begin; i < group.end; ++i) {
+      const double rows = static_cast<double>(outline.matrices[i].rows);
+      if (group.layer >= 0) ops.forward += 2 * rows * n;
+      ops.feedback += 2 * rows * n * n;
+    }
+  }
+  return ops;
+}
+
+// Of the pass that measures sensitivities (sensitivity.h).
+double MeasuringOperations(const ModelOutline& outline, SensitivityMeasure measure, bool tied,
+                           const Operations& ops) {
+  double total = static_cast<double>(kSensitivityTokens) * (ops.forward + ops.hessians) +
+                 ops.factors + ops.feedback;
+  if (measure != SensitivityMeasure::kKl) return total;
+  double probes = 0, head = 0;
+  for (const MatrixGroup& group : GroupsOf(outline.matrices, tied)) {
+    const PlannedMatrix& m = outline.matrices[group.begin];
+    if (group.is_head) head = 2 * static_cast<double>(m.rows * m.cols);
+    // A change in a layer runs the later half of the layers, on average.
+    probes += group.layer >= 0 ? 0.5 : static_cast<double>(VocabularySlices(m.rows).size() - 1);
+  }
+  const double tokens = static_cast<double>(kProbeTokens);
+  return total + static_cast<double>(kProbeLevels) *
+                     (probes * tokens * ops.forward + 2 * probes * tokens / 2 * head);
+}
+
+// A group and its Hessian, and half a layer with the Hessians of all its groups, in float32.
+uint64_t PeakBytes(const ModelOutline& outline, bool tied) {
+  uint64_t largest_group = 0, layer_hessians = 0, half = 0;
+  for (const MatrixGroup& group : GroupsOf(outline.matrices, tied)) {
+    const uint64_t n = outline.matrices[group.begin].cols;
+    uint64_t weights = 0;
+    for (size_t i = group.begin; i < group.end; ++i) weights += outline.matrices[i].rows * n;
+    largest_group = std::max(largest_group, 4 * (weights + n * n));
+    if (group.layer != 0) continue;
+    layer_hessians += 4 * n * n;
+    if (group.suffix == "gate_up" || group.suffix == "down") half += 4 * weights;
+  }
+  return std::max(largest_group, half + layer_hessians) + kWorkBytes;
+}
+
+}  // namespace
+
+StatusOr<QuantizePreview> PreviewQuantize(const QuantizeOptions& asked, Executor& executor) {
+  QuantizeOptions options = asked;
+  NullProgress progress;
+  CompressionJob job(options, executor, progress);
+  TQ_RETURN_IF_ERROR(job.Open());
+  const ModelOutline& outline = job.outline();
+  const bool tied = job.source().config().tie_embeddings;
+  QuantizePreview preview;
+  preview.parameters = outline.parameters;
+  if (options.memory_bytes > 0) {
+    TQ_ASSIGN_OR_RETURN(preview.memory,
+                        BudgetMemory(job.source().config(), outline, options, executor.threads()));
+    options.budget_bytes = preview.memory->weights;
+  }
+  ModelPlan plan;
+  std::error_code error;
+  const bool measures =
+      options.method == Method::kTrellis && options.sensitivity != SensitivityMeasure::kNone;
+  const bool known = measures && !options.sensitivity_file.empty() &&
+                     std::filesystem::exists(options.sensitivity_file, error);
+  if (options.method == Method::kRtn) {
+    TQ_ASSIGN_OR_RETURN(plan, PlanRtn(outline, options));
+    preview.budget_bytes = plan.bytes;
+  } else {
+    TQ_ASSIGN_OR_RETURN(preview.budget_bytes, TargetBytes(outline, options));
+    if (known) {
+      TQ_ASSIGN_OR_RETURN(const Hash128 model, ModelFingerprint(job.source()));
+      TQ_ASSIGN_OR_RETURN(const SensitivityTable table,
+                          ReadSensitivity(options.sensitivity_file, model, outline));
+      TQ_ASSIGN_OR_RETURN(PredictedPlan allocated,
+                          PlanAllocated(outline, options, table, preview.budget_bytes));
+      preview.predicted_kl = table.TotalKl(allocated.loss);
+      plan = std::move(allocated.plan);
+    } else {
+      TQ_ASSIGN_OR_RETURN(plan, PlanUniform(outline, options));
+    }
+  }
+  preview.rates = known ? "allocated" : options.method == Method::kRtn ? "rtn" : "uniform";
+  preview.decoder_rate = plan.decoder_rate;
+  preview.embedding_rate = plan.embedding_rate;
+  preview.bytes = plan.bytes;
+  preview.bits_per_weight = plan.bits_per_weight;
+  if (preview.memory) preview.memory->weights = plan.bytes;
+
+  // Both candidates are quantised in one pass; measuring passes over fewer tokens.
+  const double candidates = measures && options.verify ? 2 : 1;
+  const Operations ops = CountOperations(outline, tied);
+  const double tokens =
+      options.method == Method::kRtn ? 0 : static_cast<double>(options.calibration_tokens);
+  double operations = tokens * (ops.forward + ops.hessians);
+  if (options.method == Method::kTrellis && !options.no_hessian) {
+    operations += ops.factors + candidates * ops.feedback;
+    if (measures && !known) {
+      operations += MeasuringOperations(outline, options.sensitivity, tied, ops);
+    }
+  }
+  preview.seconds = operations / MatmulSpeed(executor);
+  if (options.method == Method::kTrellis) {
+    const RatePosition position = PositionOfRate(plan.decoder_rate);
+    trellis::Code code = trellis::kNativeCodes[position.index];
+    if (options.fast) code.state_bits = 12;
+    TQ_ASSIGN_OR_RETURN(const double speed, EncodeSpeed(code, executor));
+    preview.seconds += candidates * static_cast<double>(outline.parameters) / speed;
+  }
+  preview.peak_bytes = PeakBytes(outline, tied);
+  preview.disk_bytes = static_cast<uint64_t>(candidates + 2) * plan.bytes;
+  return preview;
+}
+
+}  // namespace tq
