@@ -378,5 +378,53 @@ TEST_P(PackedMatmulTest, AnInputCanBePreparedAgain) {
 INSTANTIATE_TEST_SUITE_P(AllLevels, PackedMatmulTest, testing::ValuesIn(Levels()),
                          [](const auto& info) { return std::string(IsaName(info.param)); });
 
+// As many segments as a matrix may have: each gives the rows that it gives alone.
+TEST(PackedMatmulTest, ManySegments) {
+  auto pool = *ThreadPool::Create(3);
+  const uint64_t cols = 80, rows = 64 * (kMaxSegments - 1) + 33;
+  const Code codes[] = {{1, 8}, {2, 4}, {4, 2}, {1, 3}, {2, 5}, {4, 3}, {1, 5}, {2, 2}};
+  static_assert(std::size(codes) == kMaxSegments);
+  PackedMatrix whole;
+  whole.rows = rows;
+  whole.cols = cols;
+  std::vector<PackedMatrix> alone;
+  uint64_t bytes = 0;
+  for (size_t s = 0; s < kMaxSegments; ++s) {
+    const uint64_t begin = 64 * s, end = std::min(rows, begin + 64);
+    alone.push_back(RandomMatrix(end - begin, cols, codes[s], codes[s], end - begin, 1, 16));
+    Segment segment = alone.back().segments[0];
+    segment.row_begin = begin;
+    segment.row_end = end;
+    segment.byte_offset = bytes;
+    bytes += alone.back().codes.num_bytes();
+    whole.segments.push_back(segment);
+  }
+  whole.codes = *Tensor::Zeros(DType::kU8, {bytes});
+  whole.out_scale = *Tensor::Zeros(DType::kF16, {rows});
+  whole.input = alone[0].input;
+  for (size_t s = 0; s < kMaxSegments; ++s) {
+    const PackedMatrix& part = alone[s];
+    std::memcpy(whole.codes.mutable_data() + whole.segments[s].byte_offset, part.codes.data(),
+                part.codes.num_bytes());
+    std::memcpy(whole.out_scale.mutable_data() + 2 * whole.segments[s].row_begin,
+                part.out_scale.data(), part.out_scale.num_bytes());
+    alone[s].input = whole.input;
+  }
+  for (const uint64_t n : {1u, 7u}) {
+    const std::vector<float> x = RandomInput(n, cols);
+    for (const Isa isa : Levels()) {
+      const std::vector<float> y = Multiply(whole, x, n, MatmulPath::kFast, isa, *pool);
+      for (size_t s = 0; s < kMaxSegments; ++s) {
+        const std::vector<float> want = Multiply(alone[s], x, n, MatmulPath::kFast, isa, *pool);
+        for (uint64_t i = 0; i < n; ++i) {
+          for (uint64_t row = 0; row < alone[s].rows; ++row) {
+            ASSERT_EQ(y[i * rows + 64 * s + row], want[i * alone[s].rows + row]) << s;
+          }
+        }
+      }
+    }
+  }
+}
+
 }  // namespace
 }  // namespace tq

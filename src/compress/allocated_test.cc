@@ -99,7 +99,8 @@ TEST_F(AllocatedTest, SpendsBitsWhereTheyMatter) {
     ASSERT_TRUE(report.ok()) << report.status().message();
     EXPECT_EQ(report->measure, measure);
     ASSERT_EQ(report->candidates.size(), 2u);
-    EXPECT_EQ(report->chosen, "allocated");
+    EXPECT_EQ(report->candidates[0].name, "allocated");
+    EXPECT_TRUE(report->candidates[0].chosen && !report->candidates[1].chosen);
     EXPECT_LT(report->candidates[0].measured->kl->mean, report->candidates[1].measured->kl->mean);
     EXPECT_LE(report->bits_per_weight, 2.6);
     EXPECT_GT(report->bits_per_weight, 2.5);
@@ -117,7 +118,7 @@ TEST_F(AllocatedTest, SpendsBitsWhereTheyMatter) {
 TEST_F(AllocatedTest, PredictsTheTrueLoss) {
   const auto report = Run(Options(3));
   ASSERT_TRUE(report.ok()) << report.status().message();
-  for (const CandidateReport& c : report->candidates) {
+  for (const ReportCandidate& c : report->candidates) {
     EXPECT_LT(std::abs(std::log(*c.predicted_kl / c.measured->kl->mean)), std::log(2.0)) << c.name;
   }
   // The frontier falls, and the chosen point lies on it.

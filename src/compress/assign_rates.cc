@@ -45,8 +45,8 @@ double MeanError(const std::vector<Segment>& segments, uint64_t begin, uint64_t 
   return sum / static_cast<double>(end - begin);
 }
 
-StatusOr<Candidate> MakeCandidate(const SensitivityItem& item, const PlannedMatrix& m,
-                                  const QuantizeOptions& options) {
+StatusOr<Candidate> MakeCandidate(const SensitivityItem& item, double weight,
+                                  const PlannedMatrix& m, const QuantizeOptions& options) {
   Candidate candidate;
   candidate.item.name = item.matrix;
   const uint64_t rows = item.row_end - item.row_begin;
@@ -63,7 +63,8 @@ StatusOr<Candidate> MakeCandidate(const SensitivityItem& item, const PlannedMatr
     for (const Segment& s : segments) bytes += SegmentBytes(s, m.cols) + kSegmentEntry;
     // A small matrix may have no rows to split.
     if (!candidate.item.choices.empty() && bytes <= candidate.item.choices.back().bytes) continue;
-    candidate.item.choices.push_back({rate, bytes, item.Loss(MeanError(segments, 0, rows))});
+    candidate.item.choices.push_back(
+        {rate, bytes, weight * item.Loss(MeanError(segments, 0, rows))});
     candidate.segments.push_back(std::move(segments));
   }
   if (candidate.item.choices.empty()) {
@@ -92,11 +93,12 @@ StatusOr<PredictedPlan> PlanAllocated(const ModelOutline& outline, const Quantiz
                                       const SensitivityTable& table, uint64_t budget) {
   std::vector<Candidate> candidates;
   std::vector<AllocationItem> items;
-  for (const SensitivityItem& item : table.items) {
-    const PlannedMatrix* m = FindMatrix(outline.matrices, item.matrix);
+  const std::vector<double> weights = table.AllocationWeights();
+  for (size_t i = 0; i < table.items.size(); ++i) {
+    const PlannedMatrix* m = FindMatrix(outline.matrices, table.items[i].matrix);
     TQ_CHECK(m != nullptr);  // the table was checked against the outline
-    // The rows of an override are one item, whatever the slices.
-    TQ_ASSIGN_OR_RETURN(Candidate candidate, MakeCandidate(item, *m, options));
+    TQ_ASSIGN_OR_RETURN(Candidate candidate,
+                        MakeCandidate(table.items[i], weights[i], *m, options));
     candidate.matrix = static_cast<size_t>(m - outline.matrices.data());
     items.push_back(candidate.item);
     candidates.push_back(std::move(candidate));

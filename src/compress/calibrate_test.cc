@@ -55,6 +55,51 @@ TEST(CalibrationTokensTest, WindowsAreSpreadOverTheText) {
   EXPECT_EQ(CutCalibrationText(text, "t", *m.tokenizer, 1000, 1u << 20)->context, all.size());
 }
 
+// No token is in two windows, and those held apart are spread over the text.
+TEST(CalibrationTokensTest, SomeWindowsAreHeldApart) {
+  const Model m({.add_bos = true});
+  for (const size_t words : {300u, 3000u, 20000u}) {
+    const std::string text = SomeText(words);
+    const std::vector<int32_t> all = m.tokenizer->Encode(text);
+    const uint64_t windows = all.size() / 50;
+    const auto set = CutCalibrationSet(text, "t", *m.tokenizer, 2000, 50);
+    ASSERT_TRUE(set.ok()) << set.status().message();
+    EXPECT_EQ(set->held_apart.windows(), std::clamp<uint64_t>(windows / 4, 2, kMaxHeldApart));
+    EXPECT_EQ(set->text.windows(), std::min<uint64_t>(40, windows - set->held_apart.windows()));
+    // Windows are whole pieces of the text, in order: each is found behind the one before.
+    std::vector<bool> used(windows, false);
+    for (const CalibrationTokens* tokens : {&set->text, &set->held_apart}) {
+      uint64_t next = 0;
+      for (uint64_t i = 0; i < tokens->windows(); ++i) {
+        const auto window = tokens->window(i);
+        EXPECT_EQ(window[0], m.tokenizer->bos());
+        while (next < windows &&
+               (used[next] || !std::equal(window.begin() + 1, window.end(),
+                                          all.begin() + static_cast<ptrdiff_t>(next * 50) + 1))) {
+          ++next;
+        }
+        ASSERT_LT(next, windows);
+        used[next++] = true;
+      }
+    }
+  }
+  const auto refused = CutCalibrationSet(SomeText(40), "t", *m.tokenizer, 2000, 50);
+  ASSERT_FALSE(refused.ok());
+  EXPECT_NE(refused.status().message().find("at least 3 windows of 50"), std::string::npos)
+      << refused.status().message();
+}
+
+TEST(CalibrationTokensTest, ShortWindowsAreBeginnings) {
+  CalibrationTokens tokens;
+  tokens.context = 10;
+  for (int32_t i = 0; i < 80; ++i) tokens.ids.push_back(i);
+  const CalibrationTokens cut = ShortWindows(tokens, 16, 4);
+  EXPECT_EQ(cut.context, 4u);
+  EXPECT_EQ(cut.ids,
+            (std::vector<int32_t>{0, 1, 2, 3, 20, 21, 22, 23, 40, 41, 42, 43, 60, 61, 62, 63}));
+  EXPECT_EQ(ShortWindows(tokens, 1000, 100).ids, tokens.ids);
+}
+
 // Robustness case 50.
 TEST(CalibrationTokensTest, EmptyTinyAndBinaryTextsAreRefused) {
   const Model m;

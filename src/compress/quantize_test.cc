@@ -116,7 +116,7 @@ TEST_F(QuantizeTest, PredictsTheSizeToTheByte) {
   for (const bool tied : {true, false}) {
     Make({.hidden = 128, .intermediate = 256, .tied = tied});
     for (const double bits : {2.5, 3.7}) {
-      const auto plan = PlanQuantize(Options(bits));
+      const auto plan = PreviewQuantize(Options(bits), **ThreadPool::Create(2));
       const auto report = Run(Options(bits));
       ASSERT_TRUE(plan.ok() && report.ok()) << report.status().message();
       EXPECT_EQ(plan->bytes, report->bytes);

@@ -175,9 +175,10 @@ void Meter::AddItems(const MatrixGroup& group, const NoisyGroup& noisy, const Le
   for (size_t i = group.begin; i < group.end; ++i) {
     const PlannedMatrix& m = outline_.matrices[i];
     SensitivityItem item{m.name, 0, m.rows, 0, law.exponent, noisy.hessian_error[i - group.begin]};
+    item.hessian_loss = item.hessian_error *
+                        stream_->branch_share(attention ? LayerPart::kAttention : LayerPart::kMlp);
     if (kl == nullptr) {
-      item.scale = item.hessian_error *
-                   stream_->branch_share(attention ? LayerPart::kAttention : LayerPart::kMlp);
+      item.scale = item.hessian_loss;
     } else {
       const double share =
           sum > 0 ? item.hessian_error / sum : 1 / static_cast<double>(group.end - group.begin);
@@ -302,6 +303,7 @@ void Meter::FinishHessianMeasure() {
   if (!(decoder > 0)) decoder = 1;
   for (SensitivityItem& item : table_.items) {
     if (FieldOf(item.matrix) == nullptr) item.scale *= kVocabularyShare * decoder;
+    item.hessian_loss = item.scale;
   }
 }
 

@@ -15,6 +15,9 @@ namespace {
 using Json = nlohmann::json;
 
 constexpr int kFileFormat = 1;
+// Where the two measures are brought to one scale, and the power of the Hessian one in their mean.
+constexpr double kBlendError = 0.1, kHessianShare = 0.3;
+
 constexpr uint64_t kMaxFileBytes = uint64_t{64} << 20;
 
 std::string_view NameOf(SensitivityMeasure measure) {
@@ -62,6 +65,7 @@ StatusOr<SensitivityItem> ParseItem(const Json& object) {
   TQ_ASSIGN_OR_RETURN(item.scale, Number(object, "scale", 0, 1e30));
   TQ_ASSIGN_OR_RETURN(item.exponent, Number(object, "exponent", 0.1, 10));
   TQ_ASSIGN_OR_RETURN(item.hessian_error, Number(object, "hessian_error", 0, 1e30));
+  TQ_ASSIGN_OR_RETURN(item.hessian_loss, Number(object, "hessian_loss", 0, 1e30));
   return item;
 }
 
@@ -132,6 +136,30 @@ StatusOr<SensitivityTable> ParseTable(const Json& object, const Hash128& model) 
 
 double SensitivityItem::Loss(double error) const { return scale * std::pow(error, exponent); }
 
+std::vector<double> SensitivityTable::AllocationWeights() const {
+  std::vector<double> weights(items.size(), 1.0);
+  if (measure != SensitivityMeasure::kKl) return weights;
+  double kl = 0, hessian = 0;
+  for (const SensitivityItem& item : items) {
+    if (item.hessian_loss <= 0) continue;
+    kl += item.Loss(kBlendError);
+    hessian += item.hessian_loss;
+  }
+  double before = 0, after = 0;
+  for (size_t i = 0; i < items.size(); ++i) {
+    const double loss = items[i].Loss(kBlendError);
+    if (items[i].hessian_loss <= 0 || !(loss > 0)) continue;
+    weights[i] = std::pow(items[i].hessian_loss / hessian * kl / loss, kHessianShare);
+    before += loss;
+    after += weights[i] * loss;
+  }
+  // The decoder as a whole keeps its weight against the vocabulary.
+  for (size_t i = 0; i < items.size(); ++i) {
+    if (items[i].hessian_loss > 0 && after > 0) weights[i] *= before / after;
+  }
+  return weights;
+}
+
 std::optional<double> SensitivityTable::TotalKl(double sum) const {
   if (measure != SensitivityMeasure::kKl) return std::nullopt;
   // The ratio of measured to added losses, linear in log(sum) between the measured points.
@@ -174,7 +202,8 @@ Status WriteSensitivity(const std::filesystem::path& file, const SensitivityTabl
                                {"row_end", item.row_end},
                                {"scale", item.scale},
                                {"exponent", item.exponent},
-                               {"hessian_error", item.hessian_error}});
+                               {"hessian_error", item.hessian_error},
+                               {"hessian_loss", item.hessian_loss}});
   }
   for (const JointLoss& point : table.joint) {
     object["joint"].push_back({{"sum", point.sum}, {"together", point.together}});

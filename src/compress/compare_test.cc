@@ -1,0 +1,115 @@
+#include "compress/compare.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "../../tests/support/tiny_model.h"
+#include "base/cancel.h"
+#include "device/thread_pool.h"
+
+namespace tq {
+namespace {
+
+namespace fs = std::filesystem;
+using ::testing::HasSubstr;
+using testing::TempFolder;
+
+class CompareTest : public ::testing::Test {
+ protected:
+  CompareTest() {
+    testing::WriteHuggingFace(
+        testing::MakeTinyModel({.hidden = 128, .intermediate = 256, .layers = 2}),
+        folder_ / "model");
+    Random random(1, "text");
+    std::string text;
+    for (size_t i = 0; i < 6000; ++i) text += static_cast<char>(32 + random.NextBelow(95));
+    testing::WriteText(folder_ / "calibration.txt", text.substr(0, 4000));
+    testing::WriteText(folder_ / "text.txt", text.substr(4000));
+    options_.quantize.model = folder_ / "model";
+    options_.quantize.calibration = (folder_ / "calibration.txt").string();
+    options_.quantize.calibration_tokens = 2048;
+    options_.quantize.calibration_context = 128;
+    options_.quantize.fast = true;
+    options_.bits = {3, 2.5};
+    options_.text = folder_ / "text.txt";
+    options_.context = 64;
+    options_.work = folder_ / "work";
+  }
+  StatusOr<CompareResult> Run() {
+    NullProgress progress;
+    return Compare(options_, *pool_, progress);
+  }
+
+  TempFolder folder_;
+  std::unique_ptr<ThreadPool> pool_ = *ThreadPool::Create(2);
+  CompareOptions options_;
+};
+
+TEST_F(CompareTest, MeasuresSizesTimesWays) {
+  options_.rates = {SensitivityMeasure::kNone, SensitivityMeasure::kHessian,
+                    SensitivityMeasure::kKl};
+  const auto result = Run();
+  ASSERT_TRUE(result.ok()) << result.status().message();
+  ASSERT_EQ(result->models.size(), 6u);
+  for (const ReportModel& m : result->models) {
+    ASSERT_TRUE(m.measured && m.measured->kl);
+    EXPECT_GT(m.measured->kl->mean, 0);
+    EXPECT_GT(m.measured->perplexity, 1);
+    uint64_t bytes = 0;
+    for (const BytePart& part : m.parts) bytes += part.bytes;
+    EXPECT_EQ(bytes, m.bytes);
+  }
+  EXPECT_LT(result->models[0].measured->kl->mean, result->models[3].measured->kl->mean);
+  EXPECT_FALSE(fs::exists(folder_ / "work"));
+}
+
+TEST_F(CompareTest, FiguresAreThoseOfAQuantisedModel) {
+  options_.rates = {SensitivityMeasure::kKl};
+  options_.bits = {3};
+  const auto compared = Run();
+  ASSERT_TRUE(compared.ok()) << compared.status().message();
+  QuantizeOptions options = options_.quantize;
+  options.bits = 3;
+  options.output = folder_ / "out";
+  options.verify = false;
+  NullProgress progress;
+  const auto made = Quantize(options, *pool_, progress);
+  ASSERT_TRUE(made.ok()) << made.status().message();
+  EXPECT_EQ(made->bytes, compared->models[0].bytes);
+}
+
+TEST_F(CompareTest, RefusesWhatMeansNothing) {
+  options_.context = 4096;
+  EXPECT_THAT(Run().status().message(), HasSubstr("fewer than two windows"));
+  options_.context = 64;
+  options_.bits = {};
+  EXPECT_FALSE(Run().ok());
+  options_.bits = {0.1};
+  EXPECT_THAT(Run().status().message(), HasSubstr("smallest possible"));
+  EXPECT_FALSE(fs::exists(folder_ / "work"));
+}
+
+TEST_F(CompareTest, PreviewForetellsTheFile) {
+  QuantizeOptions options = options_.quantize;
+  options.output = folder_ / "out";
+  options.bits = 3;
+  options.verify = false;
+  options.sensitivity_file = folder_ / "sensitivity.json";
+  const auto before = PreviewQuantize(options, *pool_);
+  ASSERT_TRUE(before.ok()) << before.status().message();
+  EXPECT_EQ(before->rates, "uniform");
+  EXPECT_FALSE(before->predicted_kl.has_value());
+  EXPECT_GT(before->seconds, 0);
+  NullProgress progress;
+  const auto made = Quantize(options, *pool_, progress);
+  ASSERT_TRUE(made.ok());
+  const auto after = PreviewQuantize(options, *pool_);
+  ASSERT_TRUE(after.ok());
+  EXPECT_EQ(after->rates, "allocated");
+  EXPECT_EQ(after->bytes, made->bytes);
+  EXPECT_EQ(after->predicted_kl, made->candidates[0].predicted_kl);
+  EXPECT_FALSE(fs::exists(folder_ / "out.work"));
+}
+
+}  // namespace
+}  // namespace tq
