@@ -17,7 +17,11 @@ enum class Method { kTrellis, kRoundToNearest };
 struct QuantizeOptions {
   std::filesystem::path model, output;
   Method method = Method::kTrellis;
-  double bits = 2;                   // kTrellis: average of the whole file; else width of the code
+  double bits = 2;  // kTrellis: average of the whole file; else width of the code
+  // kTrellis, instead of bits: the best model that runs `context` positions in this memory; 0: by
+  // bits.
+  uint64_t memory_bytes = 0, context = 4096;
+  bool uniform = false;  // one rate for the decoder; else rates by measured sensitivity
   std::string calibration = "self";  // a text file, or "self": sampled from the model
   uint64_t seed = 1;
   bool fast = false;     // 12-bit states: ten times faster, a little worse
@@ -29,6 +33,8 @@ struct QuantizeSummary {
   uint64_t parameters = 0, file_bytes = 0;
   double bits_per_weight = 0, decoder_bits_per_weight = 0;
   double seconds = 0;
+  // KL(original || compressed) on text held apart from calibration; negative: not measured.
+  double kl_divergence = -1;
 };
 
 // `on_line`, if given, gets one line per finished matrix.

@@ -33,15 +33,22 @@ Result<QuantizeSummary> Quantize(const QuantizeOptions& options,
   inner.output = options.output;
   inner.method = options.method == Method::kTrellis ? tq::Method::kTrellis : tq::Method::kRtn;
   inner.bits = options.bits;
+  inner.memory_bytes = options.memory_bytes;
+  inner.context = options.context;
   inner.calibration = options.calibration;
   inner.seed = options.seed;
   inner.fast = options.fast;
   inner.fresh = options.fresh;
+  if (options.uniform || options.method == Method::kRoundToNearest) {
+    inner.sensitivity = tq::SensitivityMeasure::kNone;
+  }
   LineProgress progress(on_line);
   auto report = tq::Quantize(inner, **pool, progress);
   if (!report.ok()) return tq::ToPublicError(report.status());
+  const auto& measured = report->candidates.front().measured;
   return QuantizeSummary{report->parameters, report->bytes, report->bits_per_weight,
-                         report->decoder_bits_per_weight, report->seconds};
+                         report->decoder_bits_per_weight, report->seconds,
+                         measured ? measured->kl->mean : -1};
 }
 
 }  // namespace turboquant
