@@ -21,7 +21,7 @@ constexpr double kFrequencyPower = 0.25;
 // trellis::kNativeCodes (up to 4 bits the design's: 256-value tail-biting streams, best scale;
 // above, bench_codec).
 constexpr double kCodeError[] = {.526,  .379,  .269,   .138,    .0711,   .0368,
-                                 .0174, .0045, .00114, .000301, .0000212};
+                                 .0174, .0045, .00116, .000305, .0000221};
 constexpr size_t kNumCodes = std::size(kCodeError);
 static_assert(kNumCodes == std::size(trellis::kNativeCodes));
 
