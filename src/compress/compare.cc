@@ -129,6 +129,7 @@ StatusOr<ReportModel> CompareJob::Measure(size_t i, StreamedReference& reference
                              entry.name, plan.bits_per_weight, measured.kl->mean,
                              measured.kl->stderr_, measured.perplexity));
   ReportModel model = MakeReportModel(entry.name, options_.quantize.method, report);
+  model.method = fmt::format("{}, {}", model.method, NameOf(entry.measure));  // a line each
   model.candidates = std::move(report.candidates);
   model.measured = std::move(measured);
   return model;

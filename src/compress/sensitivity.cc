@@ -145,7 +145,8 @@ StatusOr<Meter::NoisyGroup> Meter::AddNoise(const MatrixGroup& group,
         noisy.hessian_error.push_back(
             matrix.norm > 0 ? matrix.loss / matrix.norm / kProbeErrors[level] : 0);
       }
-      disturbed.push_back(std::move(matrix.weights));
+      // Nobody looks at noisy weights without a probe: one matrix at a time is in memory.
+      if (probe_) disturbed.push_back(std::move(matrix.weights));
     }
     noisy.weights.push_back(std::move(disturbed));
   }
@@ -252,10 +253,10 @@ StatusOr<double> Meter::ProbeVocabulary(const MatrixGroup& group, Tensor weights
 Status Meter::MeasureVocabulary(const MatrixGroup& group, std::optional<Tensor> hessian) {
   const PlannedMatrix& m = outline_.matrices[group.begin];
   const std::vector<uint64_t> slices = VocabularySlices(m.rows);
-  TQ_ASSIGN_OR_RETURN(NoisyGroup noisy, AddNoise(group, std::move(hessian)));
+  double hessian_error = 0;
   const auto add = [&](size_t slice, PowerLaw law) {
-    table_.items.push_back({m.name, slices[slice], slices[slice + 1], law.scale, law.exponent,
-                            noisy.hessian_error[0]});
+    table_.items.push_back(
+        {m.name, slices[slice], slices[slice + 1], law.scale, law.exponent, hessian_error});
   };
   if (!probe_) {
     for (size_t s = 0; s + 1 < slices.size(); ++s) {
@@ -266,6 +267,8 @@ Status Meter::MeasureVocabulary(const MatrixGroup& group, std::optional<Tensor> 
     }
     return OkStatus();
   }
+  TQ_ASSIGN_OR_RETURN(const NoisyGroup noisy, AddNoise(group, std::move(hessian)));
+  hessian_error = noisy.hessian_error[0];
   const std::string part = "sensitivity." + m.name;
   std::vector<double> kl = Finished(part, (slices.size() - 1) * kLevels);
   if (kl.empty()) {
@@ -340,7 +343,7 @@ StatusOr<SensitivityTable> Meter::Run(CalibrationTokens text, CalibrationTokens 
   for (const MatrixGroup& group : groups_) {
     if (group.layer >= 0) continue;
     std::optional<Tensor> hessian;
-    if (group.is_head) {
+    if (group.is_head && probe_) {
       TQ_ASSIGN_OR_RETURN(HessianSum sum, stream_->HeadInput(executor_));
       TQ_ASSIGN_OR_RETURN(hessian, std::move(sum).Finish(executor_));
     }

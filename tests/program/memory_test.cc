@@ -91,18 +91,37 @@ uint64_t QuantizeBound(const ModelConfig& c, uint64_t calibration_memory) {
   for (const auto& [weights, inputs] : groups) {
     largest = std::max(largest, 4 * (weights + 2 * inputs * inputs));
   }
-  return largest + calibration_memory + 24 * kMiB;
+  return largest + calibration_memory + 28 * kMiB;
 }
 
 // All 32 layers of Llama 3 8B at a sixteenth of its width. The float model, and the states of
-// all tokens and the output, whose pages are mapped from files, do not fit into the bound.
+// all tokens and the output, whose pages are mapped from files, do not fit into the bound. (KL
+// sensitivities need the float model, and comparing candidates the packed one and its logits:
+// without these options there is no such bound.)
 TEST_F(ProgramTest, QuantizingKeepsItsBoundWhateverTheModel) {
   const ModelConfig config = MakeSynthetic("8b", Path("8b"), {"--width-divisor", "16"});
   std::ofstream(folder_ / "bytes.txt") << SampleText(9000);
-  const nlohmann::json made =
-      TqJson({"quantize", Path("8b"), "-o", Path("out"), "--method", "trellis", "--bits", "2",
-              "--fast", "--calibration", Path("bytes.txt"), "--calibration-tokens", "8192",
-              "--calibration-memory", "1", "--threads", "2", "--quiet"});
+  const nlohmann::json made = TqJson({"quantize",
+                                      Path("8b"),
+                                      "-o",
+                                      Path("out"),
+                                      "--method",
+                                      "trellis",
+                                      "--bits",
+                                      "2",
+                                      "--fast",
+                                      "--calibration",
+                                      Path("bytes.txt"),
+                                      "--calibration-tokens",
+                                      "8192",
+                                      "--calibration-memory",
+                                      "1",
+                                      "--threads",
+                                      "2",
+                                      "--sensitivity",
+                                      "hessian",
+                                      "--no-verify",
+                                      "--quiet"});
   const uint64_t bound = QuantizeBound(config, kMiB);
   EXPECT_LE(made["peak_rss_bytes"], bound);
   EXPECT_GT(4 * made["parameters"].get<uint64_t>(), 3 * bound);

@@ -1,0 +1,78 @@
+// Rates by sensitivity, memory budgets, comparisons and reports, as a user meets them.
+#include <algorithm>
+
+#include "program/program.h"
+
+namespace tq::testing {
+namespace {
+
+TEST_F(ProgramTest, WritesTheBetterOfTwoPlansAndAReport) {
+  const nlohmann::json made = TqJson(Quantize("out", "3", {"--report", Path("report.html")}));
+  ASSERT_EQ(made["candidates"].size(), 2u);
+  EXPECT_TRUE(made["candidates"][0]["written"]);
+  EXPECT_LE(made["candidates"][0]["kl_mean"], made["candidates"][1]["kl_mean"]);
+  EXPECT_GT(made["candidates"][0]["predicted_kl"], 0);
+  EXPECT_EQ(made["candidates"][0]["file_bytes"], made["file_bytes"]);
+  const std::string page = ReadWhole(folder_ / "report.html");
+  EXPECT_TRUE(page.ends_with("</html>\n") || page.ends_with("</html>"));
+  for (const char* part : {"Where the bits went", "Candidates", "allocated", "--report"}) {
+    EXPECT_NE(page.find(part), std::string::npos) << part;
+  }
+  const nlohmann::json uniform = TqJson(Quantize("uniform", "3", {"--uniform"}));
+  EXPECT_FALSE(uniform["candidates"][0].contains("kl_mean"));
+}
+
+TEST_F(ProgramTest, FitsAMemory) {
+  std::vector<std::string> arguments = {
+      "quantize",       Path("hf"),  "-o", Path("out"), "--memory",
+      "9400KiB",        "--context", "64", "--fast",    "--calibration",
+      Path("text.txt"), "--threads", "1"};
+  const nlohmann::json plan = [&] {
+    std::vector<std::string> dry = arguments;
+    dry.push_back("--dry-run");
+    return TqJson(dry);
+  }();
+  EXPECT_FALSE(std::filesystem::exists(folder_ / "out"));
+  EXPECT_TRUE(plan["predicted_kl"].is_null());
+  EXPECT_GT(plan["seconds"], 0);
+  const nlohmann::json made = TqJson(arguments);
+  const nlohmann::json& memory = made["memory"];
+  EXPECT_EQ(memory["budget"], 9400 << 10);
+  EXPECT_EQ(memory["weights"], made["file_bytes"]);
+  EXPECT_LE(memory["weights"].get<uint64_t>() + memory["kv_cache"].get<uint64_t>() +
+                memory["activations"].get<uint64_t>() + memory["reserve"].get<uint64_t>(),
+            memory["budget"].get<uint64_t>());
+#ifndef TQ_SANITIZED
+  const nlohmann::json run = TqJson({"generate", Path("out"), "-p", "the old stone house", "-n",
+                                     "40", "--context", "64", "--threads", "1"});
+  EXPECT_LE(run["peak_rss_bytes"], memory["budget"]);
+#endif
+  arguments[5] = "2MiB";
+  arguments[3] = Path("small");
+  ExpectFailure(Tq(arguments), {"memory", "smallest possible"});
+  arguments[5] = "2 parsecs";
+  EXPECT_EQ(Tq(arguments).exit_code, 2);
+  arguments.insert(arguments.end(), {"--bits", "2"});
+  EXPECT_EQ(Tq(arguments).exit_code, 2);  // one or the other
+}
+
+TEST_F(ProgramTest, ComparesSizes) {
+  std::ofstream(folder_ / "held.txt") << SampleText(9000).substr(3000);
+  const nlohmann::json report =
+      TqJson({"compare", Path("hf"), "--bits", "4,3", "--rates", "uniform,kl", "--text",
+              Path("held.txt"), "--context", "128", "--windows", "8", "--fast", "--calibration",
+              Path("text.txt"), "--report", Path("compare.html"), "--work", Path("work")});
+  ASSERT_EQ(report["models"].size(), 4u);
+  for (const auto& model : report["models"]) {
+    EXPECT_GT(model["measured"]["kl_mean"], 0);
+    EXPECT_LE(model["bits_per_weight"], 4);
+  }
+  EXPECT_NE(ReadWhole(folder_ / "compare.html").find("All models"), std::string::npos);
+  EXPECT_FALSE(std::filesystem::exists(folder_ / "work"));
+  ExpectFailure(Tq({"compare", Path("hf"), "--bits", "0.2", "--text", Path("held.txt"),
+                    "--calibration", Path("text.txt"), "--work", Path("work"), "--quiet"}),
+                {"smallest possible"});
+}
+
+}  // namespace
+}  // namespace tq::testing
