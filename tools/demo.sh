@@ -9,7 +9,7 @@ tq=$(realpath "$1")
 folder=${2:-build/demo}
 readonly windows=16 bits=(4 3 2)
 # Faster than the defaults, with a little more loss.
-readonly quick=(--fast --calibration-tokens 32768)
+readonly quick=(--fast --calibration-tokens 32768 --sensitivity-file sensitivity.json)
 mkdir -p "$folder"
 cd "$folder"
 
@@ -33,7 +33,7 @@ for b in "${bits[@]}"; do
   [[ -d smollm2-$b ]] && continue
   echo "== compressing to $b bits per weight (${quick[*]})" >&2
   "$tq" quantize model.gguf -o "smollm2-$b" --bits "$b" "${quick[@]}" \
-    --json "quantize-$b.json"
+    --json "quantize-$b.json" --report "report-$b.html"
 done
 
 echo "== measuring against the original ($windows windows of 512 tokens)" >&2
@@ -58,6 +58,9 @@ for name in ["original", *sys.argv[1:]]:
                      f"{e['bits_per_weight']:.3f}", kl, top,
                      f"{e['perplexity']:.2f} +- {e['perplexity_stderr']:.2f}", seconds))
 PYTHON
+
+echo
+echo "reports of what was done and lost: $(ls "$PWD"/report-*.html | tr '\n' ' ')"
 
 for b in "${bits[@]}"; do
   echo

@@ -53,6 +53,10 @@ class QuantizeCommand final : public Command {
     sub->add_option("--reserve", reserve_, "Memory that --memory leaves to others")
         ->transform(CLI::AsSizeValue(/*kb_is_1000=*/true))
         ->needs(memory);
+    sub->add_option("--run-threads", run_threads_, "Threads that will run the model of --memory")
+        ->check(CLI::Range(1, 1024))
+        ->needs(memory)
+        ->capture_default_str();
     sub->add_option("--method", method_, "trellis, or rtn (round to nearest, groups of 32)")
         ->check(CLI::IsMember({"trellis", "rtn"}))
         ->capture_default_str();
@@ -85,6 +89,7 @@ class QuantizeCommand final : public Command {
     options_.memory_bytes = memory_;
     options_.context = context_;
     options_.reserve_bytes = reserve_;
+    options_.run_threads = run_threads_;
     options_.verify = !no_verify_;
     options_.method = method_ == "rtn" ? Method::kRtn : Method::kTrellis;
     options_.sensitivity =
@@ -235,6 +240,7 @@ class QuantizeCommand final : public Command {
   std::string method_ = "trellis", sensitivity_ = "kl", json_;
   double bits_ = 0;
   uint64_t memory_ = 0, context_ = 4096, reserve_ = 0;
+  size_t run_threads_ = 4;
   bool dry_run_ = false, quiet_ = false, uniform_ = false, no_verify_ = false;
 };
 

@@ -158,6 +158,16 @@ TEST_F(AllocatedTest, SensitivityIsKeptInAFile) {
   ASSERT_TRUE(Run(options, measuring).ok());  // nothing was measured
   EXPECT_EQ(Weights("out"), Weights("again"));
 
+  // It holds the Hessian measure too.
+  options.sensitivity = SensitivityMeasure::kHessian;
+  options.output = folder_ / "by_file";
+  ASSERT_TRUE(Run(options).ok());
+  QuantizeOptions measured = options;
+  measured.sensitivity_file.clear();
+  measured.output = folder_ / "by_measuring";
+  ASSERT_TRUE(Run(measured).ok());
+  EXPECT_EQ(Weights("by_file"), Weights("by_measuring"));
+
   // Of another model.
   testing::WriteHuggingFace(
       testing::MakeTinyModel({.hidden = 128, .intermediate = 256, .layers = 2, .vocab = 640}),

@@ -75,10 +75,16 @@ class CompareJob {
 };
 
 Status CompareJob::PlanAll() {
-  for (const SensitivityMeasure measure : options_.rates) {
-    if (measure == SensitivityMeasure::kNone || tables_.contains(measure)) continue;
-    TQ_ASSIGN_OR_RETURN(SensitivityTable table, job_.Sensitivity(measure));
-    tables_.emplace(measure, std::move(table));
+  const auto wanted = [&](SensitivityMeasure measure) {
+    return std::ranges::find(options_.rates, measure) != options_.rates.end();
+  };
+  if (wanted(SensitivityMeasure::kKl)) {
+    TQ_ASSIGN_OR_RETURN(SensitivityTable table, job_.Sensitivity(SensitivityMeasure::kKl));
+    tables_.emplace(SensitivityMeasure::kHessian, table.ByHessians());
+    tables_.emplace(SensitivityMeasure::kKl, std::move(table));
+  } else if (wanted(SensitivityMeasure::kHessian)) {
+    TQ_ASSIGN_OR_RETURN(SensitivityTable table, job_.Sensitivity(SensitivityMeasure::kHessian));
+    tables_.emplace(SensitivityMeasure::kHessian, std::move(table));
   }
   for (const double bits : options_.bits) {
     QuantizeOptions size = options_.quantize;

@@ -103,7 +103,9 @@ Status CompressionJob::Open() {
 
 Status CompressionJob::ReadCalibrationText() {
   TQ_ASSIGN_OR_RETURN(const std::string text, ReadFile(options_.calibration, kMaxCalibrationBytes));
-  const uint64_t wanted = options_.calibration_tokens, context = options_.calibration_context;
+  const uint64_t wanted = options_.calibration_tokens;
+  const uint64_t context =
+      std::min<uint64_t>(options_.calibration_context, source_->config().max_position);
   if (MeasuresSensitivity()) {
     TQ_ASSIGN_OR_RETURN(
         texts_, CutCalibrationSet(text, options_.calibration, *tokenizer_, wanted, context));
@@ -206,6 +208,8 @@ StatusOr<SensitivityTable> CompressionJob::Sensitivity(SensitivityMeasure measur
   if (!file.empty() && fs::exists(file, error)) {
     TQ_ASSIGN_OR_RETURN(SensitivityTable table, ReadSensitivity(file, model_, outline_));
     if (table.measure == measure) return table;
+    // Only KL needs another pass.
+    if (measure == SensitivityMeasure::kHessian) return table.ByHessians();
   }
   TQ_RETURN_IF_ERROR(SampleTokensIfNeeded());
   const CalibrationTokens probe = ShortWindows(texts_.text, kProbeTokens, kProbeContext);

@@ -9,8 +9,9 @@
 namespace tq {
 
 StatusOr<MemoryUse> BudgetMemory(const ModelConfig& config, const ModelOutline& outline,
-                                 const QuantizeOptions& options, size_t threads) {
-  TQ_ASSIGN_OR_RETURN(const EngineMemory engine, MemoryToRun(config, options.context, threads));
+                                 const QuantizeOptions& options) {
+  TQ_ASSIGN_OR_RETURN(const EngineMemory engine,
+                      MemoryToRun(config, options.context, options.run_threads));
   MemoryUse use;
   use.budget = options.memory_bytes;
   use.context = options.context;

@@ -12,8 +12,8 @@ namespace tq {
 
 // Splits options.memory_bytes: KV cache at options.context, activations, program and reserve
 // first, the rest for weights. ResourceExhausted, naming the parts and the smallest possible
-// memory, when the smallest codes do not fit. `threads` will run the model.
+// memory, when the smallest codes do not fit.
 StatusOr<MemoryUse> BudgetMemory(const ModelConfig& config, const ModelOutline& outline,
-                                 const QuantizeOptions& options, size_t threads);
+                                 const QuantizeOptions& options);
 
 }  // namespace tq

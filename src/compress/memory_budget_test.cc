@@ -20,7 +20,7 @@ class MemoryBudgetTest : public ::testing::Test {
   }
   StatusOr<MemoryUse> Budget(uint64_t memory) {
     options_.memory_bytes = memory;
-    return BudgetMemory(source_->config(), outline_, options_, 2);
+    return BudgetMemory(source_->config(), outline_, options_);
   }
 
   testing::TempFolder folder_;

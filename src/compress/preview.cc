@@ -126,8 +126,7 @@ StatusOr<QuantizePreview> PreviewQuantize(const QuantizeOptions& asked, Executor
   QuantizePreview preview;
   preview.parameters = outline.parameters;
   if (options.memory_bytes > 0) {
-    TQ_ASSIGN_OR_RETURN(preview.memory,
-                        BudgetMemory(job.source().config(), outline, options, executor.threads()));
+    TQ_ASSIGN_OR_RETURN(preview.memory, BudgetMemory(job.source().config(), outline, options));
     options.budget_bytes = preview.memory->weights;
   }
   ModelPlan plan;

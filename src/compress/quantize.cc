@@ -69,10 +69,7 @@ std::string DescribeRates(const QuantizeOptions& options) {
 class QuantizeJob {
  public:
   QuantizeJob(const QuantizeOptions& options, Executor& executor, Progress& progress)
-      : options_(options),
-        executor_(executor),
-        progress_(progress),
-        job_(options_, executor, progress) {}
+      : options_(options), progress_(progress), job_(options_, executor, progress) {}
 
   StatusOr<QuantizeReport> Run();
 
@@ -83,7 +80,6 @@ class QuantizeJob {
   std::vector<FrontierPoint> Frontier(uint64_t chosen_bytes) const;
 
   QuantizeOptions options_;  // budget_bytes follows from memory_bytes
-  Executor& executor_;
   Progress& progress_;
   CompressionJob job_;
   std::optional<MemoryUse> memory_;
@@ -191,8 +187,7 @@ StatusOr<QuantizeReport> QuantizeJob::Run() {
   TQ_RETURN_IF_ERROR(CheckOutputDirectory(options_.output, options_.model));
   TQ_RETURN_IF_ERROR(job_.Open());
   if (options_.memory_bytes > 0) {
-    TQ_ASSIGN_OR_RETURN(memory_, BudgetMemory(job_.source().config(), job_.outline(), options_,
-                                              executor_.threads()));
+    TQ_ASSIGN_OR_RETURN(memory_, BudgetMemory(job_.source().config(), job_.outline(), options_));
     options_.budget_bytes = memory_->weights;
   }
   // Whatever is wrong with the budget is found before the long work.

@@ -27,9 +27,10 @@ struct QuantizeOptions {
   Method method = Method::kTrellis;
   double bits = 2.0;          // trellis: whole-model average; rtn: width of the code
   uint64_t budget_bytes = 0;  // trellis: bytes of the file instead of `bits`; 0: by bits
-  // Trellis, instead of both: memory in which the model runs `context` positions, with this much
-  // left over; 0: no matter.
+  // Trellis, instead of both: memory in which the model runs `context` positions on `run_threads`
+  // threads, with this much left over; 0: no matter.
   uint64_t memory_bytes = 0, context = 4096, reserve_bytes = 0;
+  size_t run_threads = 4;
   std::string calibration = "self";  // a text file, or "self": sampled from the model
   uint64_t calibration_tokens = 65536;
   uint64_t calibration_context = 512;

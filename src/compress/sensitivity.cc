@@ -89,7 +89,6 @@ class Meter {
   std::vector<double> Finished(const std::string& name, size_t count) const;
   Status Store(const std::string& name, const std::vector<double>& values) const;
   void Tick(const std::string& detail) { progress_.Update(++done_, detail); }
-  void FinishHessianMeasure();
 
   const ModelSource& source_;
   const ModelOutline& outline_;
@@ -178,9 +177,7 @@ void Meter::AddItems(const MatrixGroup& group, const NoisyGroup& noisy, const Le
     SensitivityItem item{m.name, 0, m.rows, 0, law.exponent, noisy.hessian_error[i - group.begin]};
     item.hessian_loss = item.hessian_error *
                         stream_->branch_share(attention ? LayerPart::kAttention : LayerPart::kMlp);
-    if (kl == nullptr) {
-      item.scale = item.hessian_loss;
-    } else {
+    if (kl != nullptr) {
       const double share =
           sum > 0 ? item.hessian_error / sum : 1 / static_cast<double>(group.end - group.begin);
       item.scale = law.scale * share;
@@ -259,12 +256,7 @@ Status Meter::MeasureVocabulary(const MatrixGroup& group, std::optional<Tensor> 
         {m.name, slices[slice], slices[slice + 1], law.scale, law.exponent, hessian_error});
   };
   if (!probe_) {
-    for (size_t s = 0; s + 1 < slices.size(); ++s) {
-      const auto share = [&](uint64_t row) {
-        return FrequencyShare(static_cast<double>(row) / static_cast<double>(m.rows));
-      };
-      add(s, {share(slices[s + 1]) - share(slices[s]), 1});
-    }
+    for (size_t s = 0; s + 1 < slices.size(); ++s) add(s, {});
     return OkStatus();
   }
   TQ_ASSIGN_OR_RETURN(const NoisyGroup noisy, AddNoise(group, std::move(hessian)));
@@ -294,20 +286,6 @@ Status Meter::MeasureVocabulary(const MatrixGroup& group, std::optional<Tensor> 
     add(s, Fit(of_slice));
   }
   return OkStatus();
-}
-
-// Until here the vocabulary's losses are shares of its own; now they are weighed against the
-// decoder's.
-void Meter::FinishHessianMeasure() {
-  double decoder = 0;
-  for (const SensitivityItem& item : table_.items) {
-    if (FieldOf(item.matrix) != nullptr) decoder += item.scale;
-  }
-  if (!(decoder > 0)) decoder = 1;
-  for (SensitivityItem& item : table_.items) {
-    if (FieldOf(item.matrix) == nullptr) item.scale *= kVocabularyShare * decoder;
-    item.hessian_loss = item.scale;
-  }
 }
 
 StatusOr<SensitivityTable> Meter::Run(CalibrationTokens text, CalibrationTokens probe) {
@@ -349,9 +327,8 @@ StatusOr<SensitivityTable> Meter::Run(CalibrationTokens text, CalibrationTokens 
     }
     TQ_RETURN_IF_ERROR(MeasureVocabulary(group, std::move(hessian)));
   }
-  if (!probe_) FinishHessianMeasure();
   progress_.End();
-  return std::move(table_);
+  return probe_ ? std::move(table_) : table_.ByHessians();
 }
 
 }  // namespace

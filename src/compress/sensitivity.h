@@ -36,11 +36,11 @@ struct SensitivityItem {
   std::string matrix;
   uint64_t row_begin = 0, row_end = 0;
   // KL = scale * D^exponent at relative squared error D of the code, in this item alone. By the
-  // Hessian measure no KL: scale is hessian_loss, exponent 1.
+  // Hessian measure no KL: exponent 1.
   double scale = 0, exponent = 1;
   double hessian_error = 0;  // tr(dW H dW^T) / tr(W H W^T) for D = 1, to first order
-  // The Hessian measure for D = 1, relative to those of other items; 0: not comparable with them
-  // (a vocabulary's, where KL is measured).
+  // The Hessian measure for D = 1, relative to those of other items; 0 for a vocabulary, whose
+  // measure ByHessians() assumes.
   double hessian_loss = 0;
 
   double Loss(double error) const;
@@ -62,6 +62,8 @@ struct SensitivityTable {
   // KL of a whole model whose items' losses add up to `sum`: losses are not quite additive, the
   // joint measurements say how they add. Nothing for the Hessian measure.
   std::optional<double> TotalKl(double sum) const;
+  // The same model by the Hessian measure, which needs no other pass.
+  SensitivityTable ByHessians() const;
   // Factors of the items' losses when rates are allocated.
   //
   // What an item's noise does alone, in an otherwise perfect model, is not quite what it does among

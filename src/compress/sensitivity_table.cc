@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <utility>
 
@@ -22,6 +23,10 @@ constexpr uint64_t kMaxFileBytes = uint64_t{64} << 20;
 
 std::string_view NameOf(SensitivityMeasure measure) {
   return measure == SensitivityMeasure::kKl ? "kl" : "hessian";
+}
+
+bool IsVocabulary(std::string_view matrix) {
+  return matrix == "model.embed_tokens" || matrix == "lm_head";
 }
 
 // Numbers of a table are losses and powers: anything else would poison every sum.
@@ -135,6 +140,30 @@ StatusOr<SensitivityTable> ParseTable(const Json& object, const Hash128& model) 
 }  // namespace
 
 double SensitivityItem::Loss(double error) const { return scale * std::pow(error, exponent); }
+
+SensitivityTable SensitivityTable::ByHessians() const {
+  SensitivityTable table = *this;
+  table.measure = SensitivityMeasure::kHessian;
+  table.joint.clear();
+  table.tokens = 0;
+  double decoder = 0;
+  std::map<std::string, uint64_t> rows;
+  for (const SensitivityItem& item : items) {
+    decoder += item.hessian_loss;
+    rows[item.matrix] = std::max(rows[item.matrix], item.row_end);
+  }
+  if (!(decoder > 0)) decoder = 1;
+  for (SensitivityItem& item : table.items) {
+    item.exponent = 1;
+    item.scale = item.hessian_loss;
+    if (!IsVocabulary(item.matrix)) continue;
+    const auto share = [&](uint64_t row) {
+      return FrequencyShare(static_cast<double>(row) / static_cast<double>(rows[item.matrix]));
+    };
+    item.scale = kVocabularyShare * decoder * (share(item.row_end) - share(item.row_begin));
+  }
+  return table;
+}
 
 std::vector<double> SensitivityTable::AllocationWeights() const {
   std::vector<double> weights(items.size(), 1.0);
