@@ -78,17 +78,6 @@ StatusOr<Tensor> Decode(const QuantizedMatrix& matrix, const PlannedMatrix& m, E
   return decoded;
 }
 
-Tensor& FieldOf(LayerTensors& t, const std::string& name) {
-  const std::string role = name.substr(name.rfind('.') + 1);
-  if (role == "q_proj") return t.q;
-  if (role == "k_proj") return t.k;
-  if (role == "v_proj") return t.v;
-  if (role == "o_proj") return t.o;
-  if (role == "gate_proj") return t.gate;
-  if (role == "up_proj") return t.up;
-  return t.down;
-}
-
 class Swaps {
  public:
   Swaps(const Arguments& arguments, Executor& executor)
@@ -153,7 +142,7 @@ class Swaps {
       TQ_ASSIGN_OR_RETURN(const QuantizedMatrix quantized,
                           quantizer.Quantize(i, m, GroupQuantizer::Weights::kSpend, executor_));
       LayerTensors tensors = probe.tensors(probe.current());
-      TQ_ASSIGN_OR_RETURN(FieldOf(tensors, m.name), Decode(quantized, m, executor_));
+      TQ_ASSIGN_OR_RETURN(*tensors.Find(m.name), Decode(quantized, m, executor_));
       const auto layer = MakeFloatLayer(source_->config(), std::move(tensors), probe.workspace());
       TQ_ASSIGN_OR_RETURN(const double kl, probe.KlWithLayer(*layer));
       Compare(m.name, kl);

@@ -30,19 +30,6 @@ constexpr double kLeastExponent = 0.5, kLargestExponent = 2;
 
 using Levels = std::array<double, kLevels>;
 
-Tensor LayerTensors::*FieldOf(std::string_view matrix) {
-  static const std::pair<std::string_view, Tensor LayerTensors::*> kFields[] = {
-      {"q_proj", &LayerTensors::q},       {"k_proj", &LayerTensors::k},
-      {"v_proj", &LayerTensors::v},       {"o_proj", &LayerTensors::o},
-      {"gate_proj", &LayerTensors::gate}, {"up_proj", &LayerTensors::up},
-      {"down_proj", &LayerTensors::down}};
-  const std::string_view role = matrix.substr(matrix.rfind('.') + 1);
-  for (const auto& [name, field] : kFields) {
-    if (name == role) return field;
-  }
-  return nullptr;
-}
-
 struct PowerLaw {
   double scale = 0, exponent = 1;
 };
@@ -158,7 +145,7 @@ StatusOr<Levels> Meter::ProbeGroup(const MatrixGroup& group, const NoisyGroup& n
   for (size_t level = 0; level < kLevels; ++level) {
     LayerTensors tensors = probe_->tensors(layer);
     for (size_t i = group.begin; i < group.end; ++i) {
-      tensors.*FieldOf(outline_.matrices[i].name) = noisy.weights[level][i - group.begin];
+      *tensors.Find(outline_.matrices[i].name) = noisy.weights[level][i - group.begin];
     }
     const auto changed = MakeFloatLayer(source_.config(), std::move(tensors), probe_->workspace());
     TQ_ASSIGN_OR_RETURN(kl[level], probe_->KlWithLayer(*changed));
@@ -224,8 +211,7 @@ Status Meter::MeasureLayer(uint32_t layer) {
     for (size_t level = 0; level < kLevels; ++level) {
       decoder_sum_[level] += kl[level];
       for (size_t i = group.begin; i < group.end; ++i) {
-        all_noisy[level].*FieldOf(outline_.matrices[i].name) =
-            noisy.weights[level][i - group.begin];
+        *all_noisy[level].Find(outline_.matrices[i].name) = noisy.weights[level][i - group.begin];
       }
     }
   }

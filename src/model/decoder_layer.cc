@@ -166,6 +166,17 @@ void DecoderLayer::Mlp(const ForwardContext& context, float* hidden, uint64_t n,
   AddTo(hidden, normed, n * config_.hidden_size, executor);
 }
 
+Tensor* LayerTensors::Find(std::string_view matrix) {
+  const std::pair<std::string_view, Tensor*> matrices[] = {
+      {"q_proj", &q},       {"k_proj", &k},   {"v_proj", &v},      {"o_proj", &o},
+      {"gate_proj", &gate}, {"up_proj", &up}, {"down_proj", &down}};
+  const std::string_view role = matrix.substr(matrix.rfind('.') + 1);
+  for (const auto& [name, tensor] : matrices) {
+    if (name == role) return tensor;
+  }
+  return nullptr;
+}
+
 StatusOr<LayerTensors> LoadLayerTensors(const ModelSource& source, uint32_t index, LayerPart part) {
   const ModelConfig& config = source.config();
   if (index >= config.num_layers) {

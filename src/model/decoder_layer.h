@@ -5,6 +5,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <string_view>
 #include <vector>
 
 #include "base/status.h"
@@ -95,6 +96,10 @@ enum class LayerPart { kWhole, kAttention, kMlp };
 struct LayerTensors {
   Tensor attention_norm, q, k, v, o;
   Tensor mlp_norm, gate, up, down;
+
+  // The matrix of a Hugging Face name without ".weight", whatever its layer: "...mlp.up_proj"; null
+  // for any other name.
+  Tensor* Find(std::string_view matrix);
 };
 
 // Of layer `index` of the unquantised model. An error names a tensor whose shape is not what the
