@@ -21,7 +21,7 @@ struct QuantizeOptions {
   // kTrellis, instead of bits: the best model that runs `context` positions in this memory; 0: by
   // bits.
   uint64_t memory_bytes = 0, context = 4096;
-  bool uniform = false;  // one rate for the decoder; else rates by measured sensitivity
+  bool uniform = false;              // one rate for the decoder; else rates by measured sensitivity
   std::string calibration = "self";  // a text file, or "self": sampled from the model
   uint64_t seed = 1;
   bool fast = false;     // 12-bit states: ten times faster, a little worse

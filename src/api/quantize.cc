@@ -46,9 +46,9 @@ Result<QuantizeSummary> Quantize(const QuantizeOptions& options,
   auto report = tq::Quantize(inner, **pool, progress);
   if (!report.ok()) return tq::ToPublicError(report.status());
   const auto& measured = report->candidates.front().measured;
-  return QuantizeSummary{report->parameters, report->bytes, report->bits_per_weight,
-                         report->decoder_bits_per_weight, report->seconds,
-                         measured ? measured->kl->mean : -1};
+  return QuantizeSummary{report->parameters,      report->bytes,
+                         report->bits_per_weight, report->decoder_bits_per_weight,
+                         report->seconds,         measured ? measured->kl->mean : -1};
 }
 
 }  // namespace turboquant

@@ -215,9 +215,12 @@ StatusOr<EvaluateResult> Run(Transformer& model, LogitReference* reference,
   if (reference != nullptr) {
     const MeanAndError kl = MeanOf(scorer.kl()), reference_nll = MeanOf(scorer.reference_nll());
     result.kl =
-        EvaluateResult::Kl{kl.mean, kl.stderr_, Quantile(scorer.kl(), 0.99),
+        EvaluateResult::Kl{kl.mean,
+                           kl.stderr_,
+                           Quantile(scorer.kl(), 0.99),
                            static_cast<double>(scorer.top1()) / static_cast<double>(result.tokens),
-                           std::exp(reference_nll.mean), reference_nll.stderr_ * std::exp(reference_nll.mean)};
+                           std::exp(reference_nll.mean),
+                           reference_nll.stderr_ * std::exp(reference_nll.mean)};
   }
   return result;
 }
