@@ -68,6 +68,15 @@ TEST_F(ProgramTest, ComparesSizes) {
     EXPECT_LE(model["bits_per_weight"], 4);
   }
   EXPECT_NE(ReadWhole(folder_ / "compare.html").find("All models"), std::string::npos);
+  // The figures are those of the model that quantize makes and eval measures.
+  const nlohmann::json made = TqJson(Quantize("out", "3", {"--no-verify"}));
+  const nlohmann::json measured = TqJson({"eval", Path("out"), "--reference", Path("hf"), "--text",
+                                          Path("held.txt"), "--context", "128", "--windows", "8"});
+  const nlohmann::json& compared = report["models"][3];
+  EXPECT_EQ(compared["name"], "3 bits, kl");
+  EXPECT_EQ(compared["bytes"], made["file_bytes"]);
+  EXPECT_NEAR(compared["measured"]["kl_mean"], measured["kl_mean"], 1e-9);
+  EXPECT_NEAR(compared["measured"]["perplexity"], measured["perplexity"], 1e-6);
   EXPECT_FALSE(std::filesystem::exists(folder_ / "work"));
   ExpectFailure(Tq({"compare", Path("hf"), "--bits", "0.2", "--text", Path("held.txt"),
                     "--calibration", Path("text.txt"), "--work", Path("work"), "--quiet"}),
