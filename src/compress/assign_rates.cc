@@ -93,7 +93,8 @@ StatusOr<PredictedPlan> PlanAllocated(const ModelOutline& outline, const Quantiz
                                       const SensitivityTable& table, uint64_t budget) {
   std::vector<Candidate> candidates;
   std::vector<AllocationItem> items;
-  const std::vector<double> weights = table.AllocationWeights();
+  const std::vector<double> weights = table.AllocationWeights(
+      8 * static_cast<double>(budget) / static_cast<double>(outline.parameters));
   for (size_t i = 0; i < table.items.size(); ++i) {
     const PlannedMatrix* m = FindMatrix(outline.matrices, table.items[i].matrix);
     TQ_CHECK(m != nullptr);  // the table was checked against the outline

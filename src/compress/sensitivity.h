@@ -68,8 +68,9 @@ struct SensitivityTable {
   //
   // What an item's noise does alone, in an otherwise perfect model, is not quite what it does among
   // the noise of all others; the Hessian measure errs in other ways. Allocated by a geometric mean
-  // of both, models were better than by either.
-  std::vector<double> AllocationWeights() const;
+  // of both, models were better than by either; the fewer bits per weight, the more noise there is,
+  // and the more the Hessian measure should count (docs/allocation.md).
+  std::vector<double> AllocationWeights(double bits) const;
 };
 
 // Tokens that KL is measured on, in windows of kProbeContext, of which the second half is scored.

@@ -16,8 +16,10 @@ namespace {
 using Json = nlohmann::json;
 
 constexpr int kFileFormat = 1;
-// Where the two measures are brought to one scale, and the power of the Hessian one in their mean.
-constexpr double kBlendError = 0.1, kHessianShare = 0.3;
+// Where the two measures are brought to one scale.
+constexpr double kBlendError = 0.1;
+// The power of the Hessian measure in their mean is this by the bits per weight, at most 1.
+constexpr double kHessianShare = 0.6;
 
 constexpr uint64_t kMaxFileBytes = uint64_t{64} << 20;
 
@@ -165,9 +167,10 @@ SensitivityTable SensitivityTable::ByHessians() const {
   return table;
 }
 
-std::vector<double> SensitivityTable::AllocationWeights() const {
+std::vector<double> SensitivityTable::AllocationWeights(double bits) const {
   std::vector<double> weights(items.size(), 1.0);
   if (measure != SensitivityMeasure::kKl) return weights;
+  const double power = std::min(1.0, kHessianShare / bits);
   double kl = 0, hessian = 0;
   for (const SensitivityItem& item : items) {
     if (item.hessian_loss <= 0) continue;
@@ -178,7 +181,7 @@ std::vector<double> SensitivityTable::AllocationWeights() const {
   for (size_t i = 0; i < items.size(); ++i) {
     const double loss = items[i].Loss(kBlendError);
     if (items[i].hessian_loss <= 0 || !(loss > 0)) continue;
-    weights[i] = std::pow(items[i].hessian_loss / hessian * kl / loss, kHessianShare);
+    weights[i] = std::pow(items[i].hessian_loss / hessian * kl / loss, power);
     before += loss;
     after += weights[i] * loss;
   }

@@ -119,7 +119,7 @@ TEST_F(SensitivityTableTest, WeightsKeepTheDecodersTotal) {
   for (size_t i = 0; i < table_.items.size(); ++i) {
     if (table_.items[i].hessian_loss > 0) table_.items[i].hessian_loss *= 1.0 + 0.1 * i;
   }
-  const std::vector<double> weights = table_.AllocationWeights();
+  const std::vector<double> weights = table_.AllocationWeights(2);
   double before = 0, after = 0;
   for (size_t i = 0; i < weights.size(); ++i) {
     if (table_.items[i].hessian_loss == 0) {
