@@ -42,6 +42,8 @@ def measure(args, method, bits, extra):
     folder = args.work / name
     quantize = [args.tq, "quantize", args.model, "-o", str(folder), "--method", method,
                 "--bits", str(bits), *extra]
+    if method == "trellis":
+        quantize.append("--uniform")  # tq compare measures allocated rates
     if args.calibration:
         quantize += ["--calibration", args.calibration]
     made = run(quantize, args.work / f"{name}.quantize.json")
