@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cstring>
 #include <utility>
 
 #include "base/cancel.h"
@@ -68,7 +69,8 @@ StatusOr<Tensor> ScoreToTensor(const EvaluateResult& r) {
 
 std::optional<EvaluateResult> ScoreFromTensor(const Tensor& tensor) {
   if (tensor.dtype() != DType::kF64 || tensor.num_elements() != 10) return std::nullopt;
-  const double* v = tensor.as<double>();
+  double v[10];
+  std::memcpy(v, tensor.data(), sizeof(v));  // the file aligns it to nothing
   EvaluateResult result{static_cast<uint64_t>(v[0]), static_cast<uint64_t>(v[1]), v[2], v[3], {}};
   result.kl = EvaluateResult::Kl{v[4], v[5], v[6], v[7], v[8], v[9]};
   return result;
@@ -180,7 +182,8 @@ Status CompressionJob::SampleTokensIfNeeded() {
   if (auto part = work_->Load(kPart); part && part->size() == 1) {
     const Tensor& ids = part->front().tensor;
     all.context = ids.shape().back();
-    all.ids.assign(ids.as<int32_t>(), ids.as<int32_t>() + ids.num_elements());
+    all.ids.resize(ids.num_elements());
+    std::memcpy(all.ids.data(), ids.data(), ids.num_bytes());
   } else {
     const uint64_t context = std::min({options_.calibration_context, options_.calibration_tokens,
                                        uint64_t{source_->config().max_position}});

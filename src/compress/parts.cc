@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cstring>
 #include <map>
 #include <optional>
 #include <set>
@@ -185,10 +186,13 @@ StatusOr<MatrixReport> PartMaker::Report(const PlannedMatrix& m) const {
       std::find_if(matrices_.begin(), matrices_.end(),
                    [&](const PlannedMatrix& other) { return other.group == m.group; });
   for (const OutputTensor& t : tensors) {
-    if (t.name == kReportTensor && t.tensor.num_elements() == kReportValues) {
-      report.relative_error = t.tensor.as<double>()[0];
-      report.hessian_error = t.tensor.as<double>()[1];
-      report.seconds = t.tensor.as<double>()[2];
+    if (t.name == kReportTensor && t.tensor.num_bytes() == kReportValues * sizeof(double)) {
+      // Where the file has it, which is aligned to nothing.
+      double values[kReportValues];
+      std::memcpy(values, t.tensor.data(), sizeof(values));
+      report.relative_error = values[0];
+      report.hessian_error = values[1];
+      report.seconds = values[2];
     } else if (first->name == m.name || t.name != m.group + ".in_scale") {
       report.bytes += t.tensor.num_bytes();
     }
