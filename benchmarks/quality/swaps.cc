@@ -122,21 +122,13 @@ class Swaps {
 
  private:
   Status SwapGroup(const MatrixGroup& group, HessianSum sum, KlProbe& probe) {
-    std::vector<PlannedMatrix> matrices(
-        outline_.matrices.begin() + static_cast<ptrdiff_t>(group.begin),
-        outline_.matrices.begin() + static_cast<ptrdiff_t>(group.end));
-    std::vector<Tensor> weights;
-    for (const PlannedMatrix& m : matrices) {
-      TQ_ASSIGN_OR_RETURN(Tensor w, source_->LoadFloat(m.name + ".weight"));
-      weights.push_back(std::move(w));
-    }
     TQ_ASSIGN_OR_RETURN(Tensor hessian, std::move(sum).Finish(executor_));
     TQ_ASSIGN_OR_RETURN(GroupQuantizer quantizer,
-                        GroupQuantizer::Create(options_, GroupSettings{}, matrices,
-                                               std::move(weights), std::move(hessian), executor_));
-    for (size_t i = 0; i < matrices.size(); ++i) {
+                        GroupQuantizer::Load(*source_, options_, outline_.matrices, group,
+                                             std::move(hessian), executor_));
+    for (size_t i = 0; i < quantizer.size(); ++i) {
       if ((group.begin + i) % arguments_.step != 0) continue;
-      PlannedMatrix m = matrices[i];
+      PlannedMatrix m = quantizer.matrix(i);
       m.segments = SplitRows(m.rows, PositionOfRate(arguments_.bits), 0.5, HigherRows::kLast,
                              VariantOf(options_));
       TQ_ASSIGN_OR_RETURN(const QuantizedMatrix quantized,

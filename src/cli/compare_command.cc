@@ -11,10 +11,8 @@
 namespace tq::cli {
 namespace {
 
-constexpr std::pair<const char*, SensitivityMeasure> kRates[] = {
-    {"uniform", SensitivityMeasure::kNone},
-    {"hessian", SensitivityMeasure::kHessian},
-    {"kl", SensitivityMeasure::kKl}};
+constexpr SensitivityMeasure kRates[] = {SensitivityMeasure::kNone, SensitivityMeasure::kHessian,
+                                         SensitivityMeasure::kKl};
 
 class CompareCommand final : public Command {
  public:
@@ -52,8 +50,8 @@ class CompareCommand final : public Command {
     TQ_ASSIGN_OR_RETURN(options_.quantize, flags_.Options());
     options_.rates.clear();
     for (const std::string& name : rates_) {
-      for (const auto& [known, measure] : kRates) {
-        if (name == known) options_.rates.push_back(measure);
+      for (const SensitivityMeasure measure : kRates) {
+        if (name == NameOf(measure)) options_.rates.push_back(measure);
       }
     }
     TQ_ASSIGN_OR_RETURN(auto pool, ThreadPool::Create(flags_.threads()));

@@ -1,8 +1,6 @@
 #include "compress/assign_rates.h"
 
 #include <algorithm>
-#include <iterator>
-#include <map>
 #include <string>
 #include <utility>
 

@@ -16,18 +16,6 @@ namespace {
 
 constexpr uint64_t kMaxTextBytes = uint64_t{1} << 30;
 
-std::string_view NameOf(SensitivityMeasure measure) {
-  switch (measure) {
-    case SensitivityMeasure::kNone:
-      return "uniform";
-    case SensitivityMeasure::kHessian:
-      return "hessian";
-    case SensitivityMeasure::kKl:
-      return "kl";
-  }
-  return "";
-}
-
 // The windows that evaluation scores, as the stream of the reference takes them.
 StatusOr<CalibrationTokens> ReadWindows(const CompareOptions& options, const Tokenizer& tokenizer) {
   TQ_ASSIGN_OR_RETURN(const std::string text, ReadFile(options.text, kMaxTextBytes));

@@ -85,6 +85,22 @@ StatusOr<GroupQuantizer> GroupQuantizer::Create(const QuantizeOptions& options,
   return group;
 }
 
+StatusOr<GroupQuantizer> GroupQuantizer::Load(const ModelSource& source,
+                                              const QuantizeOptions& options,
+                                              const std::vector<PlannedMatrix>& matrices,
+                                              const MatrixGroup& group,
+                                              std::optional<Tensor> hessian, Executor& executor) {
+  std::vector<PlannedMatrix> members(matrices.begin() + static_cast<ptrdiff_t>(group.begin),
+                                     matrices.begin() + static_cast<ptrdiff_t>(group.end));
+  std::vector<Tensor> weights;
+  for (const PlannedMatrix& m : members) {
+    TQ_ASSIGN_OR_RETURN(Tensor w, source.LoadFloat(m.name + ".weight"));
+    weights.push_back(std::move(w));
+  }
+  return Create(options, GroupSettings{}, std::move(members), std::move(weights),
+                std::move(hessian), executor);
+}
+
 StatusOr<QuantizedMatrix> GroupQuantizer::Quantize(size_t i, const PlannedMatrix& m, Weights keep,
                                                    Executor& executor) {
   TQ_CHECK(m.name == matrices_[i].name && weights_[i].data() != nullptr);

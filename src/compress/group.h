@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/status.h"
+#include "checkpoint/model_source.h"
 #include "checkpoint/safetensors.h"
 #include "compress/hessian.h"
 #include "compress/plan.h"
@@ -51,6 +52,12 @@ class GroupQuantizer {
                                          std::vector<PlannedMatrix> matrices,
                                          std::vector<Tensor> weights, std::optional<Tensor> hessian,
                                          Executor& executor);
+
+  // The same of a group of `matrices`, weights read from `source`.
+  static StatusOr<GroupQuantizer> Load(const ModelSource& source, const QuantizeOptions& options,
+                                       const std::vector<PlannedMatrix>& matrices,
+                                       const MatrixGroup& group, std::optional<Tensor> hessian,
+                                       Executor& executor);
 
   size_t size() const { return matrices_.size(); }
   const PlannedMatrix& matrix(size_t i) const { return matrices_[i]; }

@@ -51,7 +51,7 @@ StatusOr<bool> PartMaker::FindMissing(std::span<const ModelPlan> plans) {
         weights_done_ += m.rows * m.cols;
         ++parts_done_;
       } else {
-        missing_[i].variants.push_back(m);
+        missing_[i].push_back(m);
       }
     }
   }
@@ -63,7 +63,7 @@ StatusOr<bool> PartMaker::FindMissing(std::span<const ModelPlan> plans) {
 
 bool PartMaker::IsMissing(const MatrixGroup& group) const {
   for (size_t i = group.begin; i < group.end; ++i) {
-    if (!missing_[i].variants.empty()) return true;
+    if (!missing_[i].empty()) return true;
   }
   return false;
 }
@@ -87,19 +87,12 @@ Status PartMaker::Store(QuantizedMatrix matrix, const PlannedMatrix& planned) {
 }
 
 Status PartMaker::MakeGroup(const MatrixGroup& group, std::optional<Tensor> hessian) {
-  std::vector<PlannedMatrix> matrices(matrices_.begin() + static_cast<ptrdiff_t>(group.begin),
-                                      matrices_.begin() + static_cast<ptrdiff_t>(group.end));
-  std::vector<Tensor> weights;
-  for (const PlannedMatrix& m : matrices) {
-    progress_.Update(weights_done_, m.name);
-    TQ_ASSIGN_OR_RETURN(Tensor w, source_.LoadFloat(m.name + ".weight"));
-    weights.push_back(std::move(w));
-  }
-  TQ_ASSIGN_OR_RETURN(GroupQuantizer quantizer,
-                      GroupQuantizer::Create(options_, GroupSettings{}, std::move(matrices),
-                                             std::move(weights), std::move(hessian), executor_));
+  progress_.Update(weights_done_, matrices_[group.begin].group);
+  TQ_ASSIGN_OR_RETURN(
+      GroupQuantizer quantizer,
+      GroupQuantizer::Load(source_, options_, matrices_, group, std::move(hessian), executor_));
   for (size_t i = group.begin; i < group.end; ++i) {
-    const std::vector<PlannedMatrix>& variants = missing_[i].variants;
+    const std::vector<PlannedMatrix>& variants = missing_[i];
     for (size_t v = 0; v < variants.size(); ++v) {
       TQ_RETURN_IF_ERROR(CheckCancelled());
       const auto keep = v + 1 < variants.size() ? GroupQuantizer::Weights::kKeep

@@ -39,11 +39,6 @@ class PartMaker {
   Status AppendTensors(const PlannedMatrix& matrix, std::vector<OutputTensor>& tensors) const;
 
  private:
-  // A matrix and the codes that are still to be made of it.
-  struct Missing {
-    std::vector<PlannedMatrix> variants;
-  };
-
   Status MakeLayer(uint32_t layer, class CalibrationStream* stream);
   Status MakeGroup(const MatrixGroup& group, std::optional<Tensor> hessian);
   Status Store(QuantizedMatrix matrix, const PlannedMatrix& planned);
@@ -56,7 +51,7 @@ class PartMaker {
   Progress& progress_;
   std::vector<PlannedMatrix> matrices_;  // of the model; codes are of no account
   std::vector<MatrixGroup> groups_;
-  std::vector<Missing> missing_;  // by matrix
+  std::vector<std::vector<PlannedMatrix>> missing_;  // by matrix: codes still to be made of it
   uint64_t weights_total_ = 0, weights_done_ = 0;
   size_t parts_total_ = 0, parts_done_ = 0;
 };

@@ -217,6 +217,18 @@ StatusOr<QuantizeReport> QuantizeJob::Run() {
 
 }  // namespace
 
+std::string_view NameOf(SensitivityMeasure measure) {
+  switch (measure) {
+    case SensitivityMeasure::kNone:
+      return "uniform";
+    case SensitivityMeasure::kHessian:
+      return "hessian";
+    case SensitivityMeasure::kKl:
+      return "kl";
+  }
+  return "";
+}
+
 StatusOr<QuantizeReport> Quantize(const QuantizeOptions& options, Executor& executor,
                                   Progress& progress) {
   return QuantizeJob(options, executor, progress).Run();

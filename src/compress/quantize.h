@@ -6,6 +6,7 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/progress.h"
@@ -21,6 +22,7 @@ enum class Method { kTrellis, kRtn };
 
 // What rates are allocated by (sensitivity.h); kNone: one rate for the decoder.
 enum class SensitivityMeasure { kNone, kHessian, kKl };
+std::string_view NameOf(SensitivityMeasure measure);  // "uniform", "hessian", "kl"
 
 struct QuantizeOptions {
   std::filesystem::path model, output;

@@ -111,17 +111,9 @@ Status Meter::Store(const std::string& name, const std::vector<double>& values) 
 
 StatusOr<Meter::NoisyGroup> Meter::AddNoise(const MatrixGroup& group,
                                             std::optional<Tensor> hessian) {
-  std::vector<PlannedMatrix> matrices(
-      outline_.matrices.begin() + static_cast<ptrdiff_t>(group.begin),
-      outline_.matrices.begin() + static_cast<ptrdiff_t>(group.end));
-  std::vector<Tensor> weights;
-  for (const PlannedMatrix& m : matrices) {
-    TQ_ASSIGN_OR_RETURN(Tensor w, source_.LoadFloat(m.name + ".weight"));
-    weights.push_back(std::move(w));
-  }
   TQ_ASSIGN_OR_RETURN(const GroupQuantizer quantizer,
-                      GroupQuantizer::Create(options_, GroupSettings{}, std::move(matrices),
-                                             std::move(weights), std::move(hessian), executor_));
+                      GroupQuantizer::Load(source_, options_, outline_.matrices, group,
+                                           std::move(hessian), executor_));
   NoisyGroup noisy;
   const size_t levels = probe_ ? kLevels : 1;
   for (size_t level = 0; level < levels; ++level) {

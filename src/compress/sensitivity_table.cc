@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
+#include "base/cancel.h"
 #include "base/file_io.h"
 #include "checkpoint/json.h"
 #include "compress/sensitivity.h"
@@ -22,10 +23,6 @@ constexpr double kBlendError = 0.1;
 constexpr double kHessianShare = 0.6;
 
 constexpr uint64_t kMaxFileBytes = uint64_t{64} << 20;
-
-std::string_view NameOf(SensitivityMeasure measure) {
-  return measure == SensitivityMeasure::kKl ? "kl" : "hessian";
-}
 
 bool IsVocabulary(std::string_view matrix) {
   return matrix == "model.embed_tokens" || matrix == "lm_head";
@@ -215,6 +212,7 @@ StatusOr<Hash128> ModelFingerprint(const ModelSource& source) {
   Hasher hasher;
   hasher.UpdateString(ModelConfigToJson(source.config()));
   for (const SourceTensorInfo& info : source.tensors()) {
+    TQ_RETURN_IF_ERROR(CheckCancelled());
     hasher.UpdateString(info.name);
     TQ_RETURN_IF_ERROR(source.HashTensor(info.name, hasher));
   }
