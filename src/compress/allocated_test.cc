@@ -19,6 +19,7 @@ namespace {
 namespace fs = std::filesystem;
 using ::testing::HasSubstr;
 using testing::TempFolder;
+using ::testing::UnorderedElementsAre;
 
 std::string SomeText(size_t letters) {
   Random random(1, "text");
@@ -80,6 +81,11 @@ class AllocatedTest : public ::testing::Test {
     std::ifstream file(folder_ / output / "model.safetensors", std::ios::binary);
     return {std::istreambuf_iterator<char>(file), {}};
   }
+  static std::vector<std::string> Names(const QuantizeReport& report) {
+    std::vector<std::string> names;
+    for (const ReportCandidate& c : report.candidates) names.push_back(c.name);
+    return names;
+  }
   static double Rate(const QuantizeReport& report, std::string_view name) {
     for (const MatrixReport& m : report.matrices) {
       if (m.name == name) return m.rate;
@@ -112,6 +118,21 @@ TEST_F(AllocatedTest, SpendsBitsWhereTheyMatter) {
     }
     EXPECT_EQ(report->frontier.empty(), measure == SensitivityMeasure::kHessian);
     fs::remove_all(folder_ / "out");
+  }
+}
+
+// With few bits there are three candidates, and the best is written.
+TEST_F(AllocatedTest, RatesByHessiansAreACandidateAtFewBits) {
+  QuantizeOptions options = Options(1.5);
+  const auto report = Run(options);
+  ASSERT_TRUE(report.ok()) << report.status().message();
+  ASSERT_EQ(report->candidates.size(), 3u);
+  EXPECT_THAT(Names(*report), UnorderedElementsAre("allocated", "by-hessians", "uniform"));
+  EXPECT_TRUE(report->candidates[0].chosen);
+  for (const ReportCandidate& c : report->candidates) {
+    EXPECT_TRUE(c.predicted_kl.has_value()) << c.name;
+    EXPECT_LE(report->candidates[0].measured->kl->mean, c.measured->kl->mean) << c.name;
+    EXPECT_LE(c.bits_per_weight, 1.5) << c.name;
   }
 }
 

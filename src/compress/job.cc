@@ -23,7 +23,7 @@ namespace fs = std::filesystem;
 
 // Part of every fingerprint: raised whenever the same input would give other bytes, so that
 // no job is finished by another algorithm than the one that began it.
-constexpr std::string_view kPipelineVersion = "tq-pipeline-4";
+constexpr std::string_view kPipelineVersion = "tq-pipeline-5";
 
 Status CheckCalibrationOptions(const QuantizeOptions& options) {
   if (options.calibration_context < 4 || options.calibration_context > (1 << 20)) {

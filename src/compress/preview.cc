@@ -114,6 +114,76 @@ uint64_t PeakBytes(const ModelOutline& outline, bool tied) {
   return std::max(largest_group, half + layer_hessians) + kWorkBytes;
 }
 
+// How the rates will be chosen, as far as that can be known without measuring.
+struct ChosenPlan {
+  ModelPlan plan;
+  bool measures = false;  // sensitivities decide, and
+  bool known = false;     // are known already
+  double candidates = 1;  // that are quantised
+};
+
+StatusOr<ChosenPlan> ChoosePlan(const CompressionJob& job, const QuantizeOptions& options,
+                                QuantizePreview& preview) {
+  const ModelOutline& outline = job.outline();
+  ChosenPlan chosen;
+  if (options.method == Method::kRtn) {
+    TQ_ASSIGN_OR_RETURN(chosen.plan, PlanRtn(outline, options));
+    preview.budget_bytes = chosen.plan.bytes;
+    preview.rates = "rtn";
+    return chosen;
+  }
+  TQ_ASSIGN_OR_RETURN(preview.budget_bytes, TargetBytes(outline, options));
+  std::error_code error;
+  chosen.measures = options.sensitivity != SensitivityMeasure::kNone;
+  chosen.known = chosen.measures && !options.sensitivity_file.empty() &&
+                 std::filesystem::exists(options.sensitivity_file, error);
+  if (chosen.measures && options.verify) {
+    const double bits =
+        8 * static_cast<double>(preview.budget_bytes) / static_cast<double>(outline.parameters);
+    const bool by_hessians =
+        options.sensitivity == SensitivityMeasure::kKl && bits <= kHessianCandidateBits;
+    chosen.candidates = by_hessians ? 3 : 2;
+  }
+  if (!chosen.known) {
+    TQ_ASSIGN_OR_RETURN(chosen.plan, PlanUniform(outline, options));
+    preview.rates = "uniform";
+    return chosen;
+  }
+  TQ_ASSIGN_OR_RETURN(const Hash128 model, ModelFingerprint(job.source()));
+  TQ_ASSIGN_OR_RETURN(const SensitivityTable table,
+                      ReadSensitivity(options.sensitivity_file, model, outline));
+  TQ_ASSIGN_OR_RETURN(PredictedPlan allocated,
+                      PlanAllocated(outline, options, table, preview.budget_bytes));
+  preview.predicted_kl = table.TotalKl(allocated.loss);
+  preview.rates = "allocated";
+  chosen.plan = std::move(allocated.plan);
+  return chosen;
+}
+
+// All candidates are quantised in one pass; measuring passes over fewer tokens.
+StatusOr<double> EstimateSeconds(const ModelOutline& outline, const QuantizeOptions& options,
+                                 const ChosenPlan& chosen, bool tied, Executor& executor) {
+  const Operations ops = CountOperations(outline, tied);
+  const double tokens =
+      options.method == Method::kRtn ? 0 : static_cast<double>(options.calibration_tokens);
+  double operations = tokens * (ops.forward + ops.hessians);
+  if (options.method == Method::kTrellis && !options.no_hessian) {
+    operations += ops.factors + chosen.candidates * ops.feedback;
+    if (chosen.measures && !chosen.known) {
+      operations += MeasuringOperations(outline, options.sensitivity, tied, ops);
+    }
+  }
+  double seconds = operations / MatmulSpeed(executor);
+  if (options.method == Method::kTrellis) {
+    const RatePosition position = PositionOfRate(chosen.plan.decoder_rate);
+    trellis::Code code = trellis::kNativeCodes[position.index];
+    if (options.fast) code.state_bits = 12;
+    TQ_ASSIGN_OR_RETURN(const double speed, EncodeSpeed(code, executor));
+    seconds += chosen.candidates * static_cast<double>(outline.parameters) / speed;
+  }
+  return seconds;
+}
+
 }  // namespace
 
 StatusOr<QuantizePreview> PreviewQuantize(const QuantizeOptions& asked, Executor& executor) {
@@ -129,58 +199,17 @@ StatusOr<QuantizePreview> PreviewQuantize(const QuantizeOptions& asked, Executor
     TQ_ASSIGN_OR_RETURN(preview.memory, BudgetMemory(job.source().config(), outline, options));
     options.budget_bytes = preview.memory->weights;
   }
-  ModelPlan plan;
-  std::error_code error;
-  const bool measures =
-      options.method == Method::kTrellis && options.sensitivity != SensitivityMeasure::kNone;
-  const bool known = measures && !options.sensitivity_file.empty() &&
-                     std::filesystem::exists(options.sensitivity_file, error);
-  if (options.method == Method::kRtn) {
-    TQ_ASSIGN_OR_RETURN(plan, PlanRtn(outline, options));
-    preview.budget_bytes = plan.bytes;
-  } else {
-    TQ_ASSIGN_OR_RETURN(preview.budget_bytes, TargetBytes(outline, options));
-    if (known) {
-      TQ_ASSIGN_OR_RETURN(const Hash128 model, ModelFingerprint(job.source()));
-      TQ_ASSIGN_OR_RETURN(const SensitivityTable table,
-                          ReadSensitivity(options.sensitivity_file, model, outline));
-      TQ_ASSIGN_OR_RETURN(PredictedPlan allocated,
-                          PlanAllocated(outline, options, table, preview.budget_bytes));
-      preview.predicted_kl = table.TotalKl(allocated.loss);
-      plan = std::move(allocated.plan);
-    } else {
-      TQ_ASSIGN_OR_RETURN(plan, PlanUniform(outline, options));
-    }
-  }
-  preview.rates = known ? "allocated" : options.method == Method::kRtn ? "rtn" : "uniform";
+  TQ_ASSIGN_OR_RETURN(const ChosenPlan chosen, ChoosePlan(job, options, preview));
+  const ModelPlan& plan = chosen.plan;
   preview.decoder_rate = plan.decoder_rate;
   preview.embedding_rate = plan.embedding_rate;
   preview.bytes = plan.bytes;
   preview.bits_per_weight = plan.bits_per_weight;
   if (preview.memory) preview.memory->weights = plan.bytes;
-
-  // Both candidates are quantised in one pass; measuring passes over fewer tokens.
-  const double candidates = measures && options.verify ? 2 : 1;
-  const Operations ops = CountOperations(outline, tied);
-  const double tokens =
-      options.method == Method::kRtn ? 0 : static_cast<double>(options.calibration_tokens);
-  double operations = tokens * (ops.forward + ops.hessians);
-  if (options.method == Method::kTrellis && !options.no_hessian) {
-    operations += ops.factors + candidates * ops.feedback;
-    if (measures && !known) {
-      operations += MeasuringOperations(outline, options.sensitivity, tied, ops);
-    }
-  }
-  preview.seconds = operations / MatmulSpeed(executor);
-  if (options.method == Method::kTrellis) {
-    const RatePosition position = PositionOfRate(plan.decoder_rate);
-    trellis::Code code = trellis::kNativeCodes[position.index];
-    if (options.fast) code.state_bits = 12;
-    TQ_ASSIGN_OR_RETURN(const double speed, EncodeSpeed(code, executor));
-    preview.seconds += candidates * static_cast<double>(outline.parameters) / speed;
-  }
+  TQ_ASSIGN_OR_RETURN(preview.seconds, EstimateSeconds(outline, options, chosen, tied, executor));
   preview.peak_bytes = PeakBytes(outline, tied);
-  preview.disk_bytes = static_cast<uint64_t>(candidates + 2) * plan.bytes;
+  // The candidates' parts, the one that is measured, and the output.
+  preview.disk_bytes = static_cast<uint64_t>(chosen.candidates + 2) * plan.bytes;
   return preview;
 }
 

@@ -25,7 +25,7 @@ constexpr double kFrontierBits[] = {0.6, 0.75, 1, 1.25, 1.5, 1.75, 2, 2.25,
 
 // A plan that may be written.
 struct Candidate {
-  std::string name;  // "uniform", "allocated"
+  std::string name;  // "allocated", "by-hessians", "uniform"
   ModelPlan plan;
   std::optional<double> predicted_kl;
   std::optional<EvaluateResult> measured;
@@ -75,6 +75,7 @@ class QuantizeJob {
 
  private:
   Status MakeCandidates();
+  void AddCandidate(std::string name, ModelPlan plan);  // unless one has the same codes
   Status Verify();
   StatusOr<QuantizeReport> Finish(const Candidate& chosen);
   std::vector<FrontierPoint> Frontier(uint64_t chosen_bytes) const;
@@ -108,13 +109,25 @@ Status QuantizeJob::MakeCandidates() {
       std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   TQ_ASSIGN_OR_RETURN(PredictedPlan allocated,
                       PlanAllocated(job_.outline(), options_, *table_, budget));
-  const double uniform_loss = PredictLoss(*table_, uniform);
-  candidates_.push_back(
-      {"allocated", std::move(allocated.plan), table_->TotalKl(allocated.loss), {}});
-  if (options_.verify && !SameCodes(candidates_[0].plan, uniform)) {
-    candidates_.push_back({"uniform", std::move(uniform), table_->TotalKl(uniform_loss), {}});
+  AddCandidate("allocated", std::move(allocated.plan));
+  if (!options_.verify) return OkStatus();
+  const double bits =
+      8 * static_cast<double>(budget) / static_cast<double>(job_.outline().parameters);
+  if (table_->measure == SensitivityMeasure::kKl && bits <= kHessianCandidateBits) {
+    TQ_ASSIGN_OR_RETURN(PredictedPlan by_hessians,
+                        PlanAllocated(job_.outline(), options_, table_->ByHessians(), budget));
+    AddCandidate("by-hessians", std::move(by_hessians.plan));
   }
+  AddCandidate("uniform", std::move(uniform));
   return OkStatus();
+}
+
+void QuantizeJob::AddCandidate(std::string name, ModelPlan plan) {
+  for (const Candidate& c : candidates_) {
+    if (SameCodes(c.plan, plan)) return;
+  }
+  const std::optional<double> predicted = table_->TotalKl(PredictLoss(*table_, plan));
+  candidates_.push_back({std::move(name), std::move(plan), predicted, {}});
 }
 
 // Measures the candidates; the best comes first.
@@ -201,8 +214,8 @@ StatusOr<QuantizeReport> QuantizeJob::Run() {
   fs::path work_path = options_.output;
   if (work_path.filename().empty()) work_path = work_path.parent_path();  // "out/"
   work_path += ".work";
-  // Parts of each candidate, a candidate that is measured, and the output.
-  TQ_RETURN_IF_ERROR(job_.OpenWork(work_path, "quantize", DescribeRates(options_), 4 * bytes));
+  // Parts of up to three candidates, the one that is measured, and the output.
+  TQ_RETURN_IF_ERROR(job_.OpenWork(work_path, "quantize", DescribeRates(options_), 5 * bytes));
   TQ_RETURN_IF_ERROR(MakeCandidates());
   std::vector<ModelPlan> plans;
   for (const Candidate& c : candidates_) plans.push_back(c.plan);

@@ -28,7 +28,7 @@ inline Vec Butterfly(Vec x) {
   return _mm256_blend_ps(_mm256_add_ps(x, swapped), _mm256_sub_ps(swapped, x), kHigh);
 }
 
-#include "kernels/hadamard/hadamard_inl.h"
+#include "kernels/hadamard/hadamard-inl.h"
 
 }  // namespace
 

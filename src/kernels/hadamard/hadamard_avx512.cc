@@ -33,7 +33,7 @@ inline Vec Butterfly(Vec x) {
   return _mm512_mask_sub_ps(_mm512_add_ps(x, swapped), kHigh, swapped, x);
 }
 
-#include "kernels/hadamard/hadamard_inl.h"
+#include "kernels/hadamard/hadamard-inl.h"
 
 }  // namespace
 

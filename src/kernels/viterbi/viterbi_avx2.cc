@@ -6,11 +6,11 @@
 namespace tq::viterbi::avx2 {
 namespace {
 
-#include "kernels/viterbi/viterbi_avx2_inl.h"
+#include "kernels/viterbi/viterbi_avx2-inl.h"
 
 inline Vec Dot(Vec sum, Vec a, Vec b) { return Add(sum, _mm256_madd_epi16(a, b)); }
 
-#include "kernels/viterbi/viterbi_inl.h"
+#include "kernels/viterbi/viterbi-inl.h"
 
 }  // namespace
 

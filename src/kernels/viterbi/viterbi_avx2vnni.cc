@@ -6,11 +6,11 @@
 namespace tq::viterbi::avx2vnni {
 namespace {
 
-#include "kernels/viterbi/viterbi_avx2_inl.h"
+#include "kernels/viterbi/viterbi_avx2-inl.h"
 
 inline Vec Dot(Vec sum, Vec a, Vec b) { return _mm256_dpwssd_avx_epi32(sum, a, b); }
 
-#include "kernels/viterbi/viterbi_inl.h"
+#include "kernels/viterbi/viterbi-inl.h"
 
 }  // namespace
 

@@ -48,7 +48,7 @@ inline void StoreBytes(uint8_t* p, Vec x) {
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(x));
 }
 
-#include "kernels/viterbi/viterbi_inl.h"
+#include "kernels/viterbi/viterbi-inl.h"
 
 }  // namespace
 

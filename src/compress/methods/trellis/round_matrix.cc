@@ -17,8 +17,8 @@ constexpr uint64_t kSampleRows = 64;
 // them lie above.
 constexpr double kScaleStep = 1.06;
 constexpr int kLowestStep = -3, kHighestStep = 6;
-// Bits of the state in the search: the best scale is the same within a hundredth, ten
-// times faster.
+// Bits of the state in the search: ten times faster, and by what factor feedback moves the best
+// scale does not depend on them.
 constexpr int kSearchStateBits = 12;
 
 // Encodes the column blocks of some rows of a segment.
@@ -109,8 +109,10 @@ StatusOr<float> SearchScale(trellis::Code code, const float* w, uint64_t rows, u
   const uint64_t count = sample.size() / cols;
   double rms = Rms(w, rows * cols);
   if (!(rms > 0)) rms = 1;  // zeros: any scale does
-  const double start = BestScale(code) * rms / trellis::kValueSigma;
+  const double unit = rms / trellis::kValueSigma;
+  const double without_feedback = BestScale(code) * unit;
   code.state_bits = kSearchStateBits;
+  const double start = BestScale(code) * unit;
   TQ_ASSIGN_OR_RETURN(const TrellisEncoder encoder, TrellisEncoder::Create(code));
   TQ_ASSIGN_OR_RETURN(auto scratches, MakeScratches(encoder, executor.threads()));
   std::vector<double> losses(kHighestStep - kLowestStep + 1);
@@ -123,7 +125,7 @@ StatusOr<float> SearchScale(trellis::Code code, const float* w, uint64_t rows, u
       losses[i] = feedback.Round(error.data(), count, std::ref(rounder));
     }
   });
-  return static_cast<float>(start * std::pow(kScaleStep, BestStep(losses)));
+  return static_cast<float>(without_feedback * std::pow(kScaleStep, BestStep(losses)));
 }
 
 // Encodes a segment, w [rows of it, cols], into `codes` (of its first tile).

@@ -223,7 +223,7 @@ class Search {
   uint8_t* winners_[kTiles];
 };
 
-#include "kernels/viterbi/viterbi_difference_inl.h"
+#include "kernels/viterbi/viterbi_difference-inl.h"
 
 template <typename Batch, typename Single>
 void FindPathsBy(const Args& args) {

@@ -1,5 +1,5 @@
 // The vector form of the Viterbi search for codes that square differences (viterbi.h): V = 1
-// at k >= 6. Included by viterbi_inl.h, which says what a level defines before.
+// at k >= 6. Included by viterbi-inl.h, which says what a level defines before.
 //
 // There are few overlaps with many successors each, so the costs of all steps are kept
 // instead of winners (0.25 to 1 MiB a tile at L = 16); those along the one path that counts are
