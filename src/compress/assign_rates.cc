@@ -12,6 +12,10 @@ namespace {
 
 constexpr int kMaxRounds = 8;
 
+// Up to this many bits per weight rates by Hessians alone compete with those by KL: among so much
+// noise they are sometimes the better ones (docs/allocation.md).
+constexpr double kHessianPlanBits = 1.5;
+
 // Bytes of a segment's entry in X.layout.
 constexpr uint64_t kSegmentEntry = 4 * sizeof(int32_t);
 
@@ -134,6 +138,38 @@ StatusOr<PredictedPlan> PlanAllocated(const ModelOutline& outline, const Quantiz
   TQ_CHECK(plan.bytes <= budget);
   const double loss = PredictLoss(table, plan);
   return PredictedPlan{std::move(plan), loss};
+}
+
+StatusOr<ModelPlan> PlanUniform(const ModelOutline& outline, const QuantizeOptions& options,
+                                const SensitivityTable& table) {
+  return PlanUniform(outline, options,
+                     [&](const ModelPlan& plan) { return PredictLoss(table, plan); });
+}
+
+std::string_view NameOf(PlanKind kind) {
+  switch (kind) {
+    case PlanKind::kRtn:
+      return "rtn";
+    case PlanKind::kUniform:
+      return "uniform";
+    case PlanKind::kAllocated:
+      return "allocated";
+    case PlanKind::kByHessians:
+      return "by-hessians";
+  }
+  return "";
+}
+
+std::vector<PlanKind> PlansToCompare(const ModelOutline& outline, const QuantizeOptions& options,
+                                     SensitivityMeasure measure, uint64_t budget) {
+  if (options.method == Method::kRtn) return {PlanKind::kRtn};
+  if (measure == SensitivityMeasure::kNone) return {PlanKind::kUniform};
+  if (!options.verify) return {PlanKind::kAllocated};
+  const double bits = 8 * static_cast<double>(budget) / static_cast<double>(outline.parameters);
+  if (measure == SensitivityMeasure::kKl && bits <= kHessianPlanBits) {
+    return {PlanKind::kAllocated, PlanKind::kByHessians, PlanKind::kUniform};
+  }
+  return {PlanKind::kAllocated, PlanKind::kUniform};
 }
 
 double PredictLoss(const SensitivityTable& table, const PlannedMatrix& matrix) {

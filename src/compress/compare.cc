@@ -81,11 +81,14 @@ Status CompareJob::PlanAll() {
     for (const SensitivityMeasure measure : options_.rates) {
       Entry entry{fmt::format("{} bits, {}", bits, NameOf(measure)), measure, {}, nullptr};
       if (measure == SensitivityMeasure::kNone) {
-        TQ_ASSIGN_OR_RETURN(ModelPlan plan, PlanUniform(job_.outline(), size));
-        if (const auto kl = tables_.find(SensitivityMeasure::kKl); kl != tables_.end()) {
-          entry.predicted_kl = kl->second.TotalKl(PredictLoss(kl->second, plan));
+        const auto kl = tables_.find(SensitivityMeasure::kKl);
+        if (kl == tables_.end()) {
+          TQ_ASSIGN_OR_RETURN(plans_.emplace_back(), PlanUniform(job_.outline(), size));
+        } else {
+          const SensitivityTable& table = kl->second;
+          TQ_ASSIGN_OR_RETURN(plans_.emplace_back(), PlanUniform(job_.outline(), size, table));
+          entry.predicted_kl = table.TotalKl(PredictLoss(table, plans_.back()));
         }
-        plans_.push_back(std::move(plan));
       } else {
         entry.table = &tables_.at(measure);
         TQ_ASSIGN_OR_RETURN(PredictedPlan allocated,

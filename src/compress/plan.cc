@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <cmath>
 #include <iterator>
+#include <optional>
 #include <set>
+#include <utility>
 
 #include "base/checked.h"
 #include "checkpoint/packed_model.h"
@@ -283,23 +285,24 @@ StatusOr<uint64_t> TargetBytes(const ModelOutline& outline, const QuantizeOption
   return std::min(static_cast<uint64_t>(bytes), largest.bytes);
 }
 
-StatusOr<ModelPlan> PlanUniform(const ModelOutline& outline, const QuantizeOptions& options) {
+StatusOr<ModelPlan> PlanUniform(const ModelOutline& outline, const QuantizeOptions& options,
+                                const PlanLoss& loss) {
   TQ_ASSIGN_OR_RETURN(const uint64_t budget, TargetBytes(outline, options));
   const UniformPlanner planner(outline, options);
-  double best_loss = INFINITY, best_x = -1;
-  RatePosition best;
+  double best_loss = INFINITY;
+  std::optional<ModelPlan> best;
   for (const RatePosition& vocabulary : planner.VocabularyCandidates()) {
     const double x = planner.LargestPosition(budget, vocabulary);
     if (x < 0) continue;
-    const double loss = UniformPlanner::Loss(x, vocabulary);
-    if (loss < best_loss) {
-      best_loss = loss;
-      best_x = x;
-      best = vocabulary;
+    ModelPlan plan = planner.Build(x, vocabulary);
+    const double plan_loss = loss ? loss(plan) : UniformPlanner::Loss(x, vocabulary);
+    if (plan_loss < best_loss) {
+      best_loss = plan_loss;
+      best = std::move(plan);
     }
   }
-  TQ_CHECK(best_x >= 0);  // TargetBytes allows nothing smaller than the smallest plan
-  return planner.Build(best_x, best);
+  TQ_CHECK(best.has_value());  // TargetBytes allows nothing smaller than the smallest plan
+  return *std::move(best);
 }
 
 StatusOr<ModelPlan> PlanRtn(const ModelOutline& outline, const QuantizeOptions& options) {

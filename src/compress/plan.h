@@ -9,6 +9,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -63,7 +64,11 @@ uint64_t SmallestBytes(const ModelOutline& outline, const QuantizeOptions& optio
 // had.
 StatusOr<uint64_t> TargetBytes(const ModelOutline& outline, const QuantizeOptions& options);
 
-StatusOr<ModelPlan> PlanUniform(const ModelOutline& outline, const QuantizeOptions& options);
+// Of the uniform plans of TargetBytes, that with the least `loss`; without one, with the least
+// expected error, that of embedding and head weighing kVocabularyShare.
+using PlanLoss = std::function<double(const ModelPlan&)>;
+StatusOr<ModelPlan> PlanUniform(const ModelOutline& outline, const QuantizeOptions& options,
+                                const PlanLoss& loss = {});
 StatusOr<ModelPlan> PlanRtn(const ModelOutline& outline, const QuantizeOptions& options);
 // Tensors and sizes that follow from matrices whose codes are chosen.
 ModelPlan FinishPlan(const ModelOutline& outline, std::vector<PlannedMatrix> matrices);

@@ -119,7 +119,7 @@ struct ChosenPlan {
   ModelPlan plan;
   bool measures = false;  // sensitivities decide, and
   bool known = false;     // are known already
-  double candidates = 1;  // that are quantised
+  size_t candidates = 1;  // that are quantised
 };
 
 StatusOr<ChosenPlan> ChoosePlan(const CompressionJob& job, const QuantizeOptions& options,
@@ -137,13 +137,8 @@ StatusOr<ChosenPlan> ChoosePlan(const CompressionJob& job, const QuantizeOptions
   chosen.measures = options.sensitivity != SensitivityMeasure::kNone;
   chosen.known = chosen.measures && !options.sensitivity_file.empty() &&
                  std::filesystem::exists(options.sensitivity_file, error);
-  if (chosen.measures && options.verify) {
-    const double bits =
-        8 * static_cast<double>(preview.budget_bytes) / static_cast<double>(outline.parameters);
-    const bool by_hessians =
-        options.sensitivity == SensitivityMeasure::kKl && bits <= kHessianCandidateBits;
-    chosen.candidates = by_hessians ? 3 : 2;
-  }
+  chosen.candidates =
+      PlansToCompare(outline, options, options.sensitivity, preview.budget_bytes).size();
   if (!chosen.known) {
     TQ_ASSIGN_OR_RETURN(chosen.plan, PlanUniform(outline, options));
     preview.rates = "uniform";
@@ -164,11 +159,12 @@ StatusOr<ChosenPlan> ChoosePlan(const CompressionJob& job, const QuantizeOptions
 StatusOr<double> EstimateSeconds(const ModelOutline& outline, const QuantizeOptions& options,
                                  const ChosenPlan& chosen, bool tied, Executor& executor) {
   const Operations ops = CountOperations(outline, tied);
+  const double candidates = static_cast<double>(chosen.candidates);
   const double tokens =
       options.method == Method::kRtn ? 0 : static_cast<double>(options.calibration_tokens);
   double operations = tokens * (ops.forward + ops.hessians);
   if (options.method == Method::kTrellis && !options.no_hessian) {
-    operations += ops.factors + chosen.candidates * ops.feedback;
+    operations += ops.factors + candidates * ops.feedback;
     if (chosen.measures && !chosen.known) {
       operations += MeasuringOperations(outline, options.sensitivity, tied, ops);
     }
@@ -179,7 +175,7 @@ StatusOr<double> EstimateSeconds(const ModelOutline& outline, const QuantizeOpti
     trellis::Code code = trellis::kNativeCodes[position.index];
     if (options.fast) code.state_bits = 12;
     TQ_ASSIGN_OR_RETURN(const double speed, EncodeSpeed(code, executor));
-    seconds += chosen.candidates * static_cast<double>(outline.parameters) / speed;
+    seconds += candidates * static_cast<double>(outline.parameters) / speed;
   }
   return seconds;
 }
@@ -208,8 +204,7 @@ StatusOr<QuantizePreview> PreviewQuantize(const QuantizeOptions& asked, Executor
   if (preview.memory) preview.memory->weights = plan.bytes;
   TQ_ASSIGN_OR_RETURN(preview.seconds, EstimateSeconds(outline, options, chosen, tied, executor));
   preview.peak_bytes = PeakBytes(outline, tied);
-  // The candidates' parts, the one that is measured, and the output.
-  preview.disk_bytes = static_cast<uint64_t>(chosen.candidates + 2) * plan.bytes;
+  preview.disk_bytes = WorkBytes(chosen.candidates, plan.bytes);
   return preview;
 }
 

@@ -25,7 +25,7 @@ constexpr double kFrontierBits[] = {0.6, 0.75, 1, 1.25, 1.5, 1.75, 2, 2.25,
 
 // A plan that may be written.
 struct Candidate {
-  std::string name;  // "allocated", "by-hessians", "uniform"
+  std::string name;  // of the PlanKind
   ModelPlan plan;
   std::optional<double> predicted_kl;
   std::optional<EvaluateResult> measured;
@@ -74,13 +74,14 @@ class QuantizeJob {
   StatusOr<QuantizeReport> Run();
 
  private:
+  StatusOr<ModelPlan> MakePlan(PlanKind kind) const;
   Status MakeCandidates();
-  void AddCandidate(std::string name, ModelPlan plan);  // unless one has the same codes
   Status Verify();
   StatusOr<QuantizeReport> Finish(const Candidate& chosen);
   std::vector<FrontierPoint> Frontier(uint64_t chosen_bytes) const;
 
   QuantizeOptions options_;  // budget_bytes follows from memory_bytes
+  uint64_t bytes_ = 0;       // that the file may have
   Progress& progress_;
   CompressionJob job_;
   std::optional<MemoryUse> memory_;
@@ -90,44 +91,37 @@ class QuantizeJob {
   double sensitivity_seconds_ = 0;
 };
 
-// Chooses the rates: everything that can go wrong with a budget goes wrong here.
-Status QuantizeJob::MakeCandidates() {
-  if (options_.method == Method::kRtn) {
-    TQ_ASSIGN_OR_RETURN(ModelPlan plan, PlanRtn(job_.outline(), options_));
-    candidates_.push_back({"rtn", std::move(plan), {}, {}});
-    return OkStatus();
+StatusOr<ModelPlan> QuantizeJob::MakePlan(PlanKind kind) const {
+  const ModelOutline& outline = job_.outline();
+  if (kind == PlanKind::kRtn) return PlanRtn(outline, options_);
+  if (kind == PlanKind::kUniform) {
+    const bool measured = table_ && table_->measure == SensitivityMeasure::kKl;
+    return measured ? PlanUniform(outline, options_, *table_) : PlanUniform(outline, options_);
   }
-  TQ_ASSIGN_OR_RETURN(const uint64_t budget, TargetBytes(job_.outline(), options_));
-  TQ_ASSIGN_OR_RETURN(ModelPlan uniform, PlanUniform(job_.outline(), options_));
-  if (options_.sensitivity == SensitivityMeasure::kNone) {
-    candidates_.push_back({"uniform", std::move(uniform), {}, {}});
-    return OkStatus();
-  }
-  const auto start = std::chrono::steady_clock::now();
-  TQ_ASSIGN_OR_RETURN(table_, job_.Sensitivity(options_.sensitivity));
-  sensitivity_seconds_ =
-      std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-  TQ_ASSIGN_OR_RETURN(PredictedPlan allocated,
-                      PlanAllocated(job_.outline(), options_, *table_, budget));
-  AddCandidate("allocated", std::move(allocated.plan));
-  if (!options_.verify) return OkStatus();
-  const double bits =
-      8 * static_cast<double>(budget) / static_cast<double>(job_.outline().parameters);
-  if (table_->measure == SensitivityMeasure::kKl && bits <= kHessianCandidateBits) {
-    TQ_ASSIGN_OR_RETURN(PredictedPlan by_hessians,
-                        PlanAllocated(job_.outline(), options_, table_->ByHessians(), budget));
-    AddCandidate("by-hessians", std::move(by_hessians.plan));
-  }
-  AddCandidate("uniform", std::move(uniform));
-  return OkStatus();
+  const SensitivityTable table = kind == PlanKind::kByHessians ? table_->ByHessians() : *table_;
+  TQ_ASSIGN_OR_RETURN(PredictedPlan allocated, PlanAllocated(outline, options_, table, bytes_));
+  return std::move(allocated.plan);
 }
 
-void QuantizeJob::AddCandidate(std::string name, ModelPlan plan) {
-  for (const Candidate& c : candidates_) {
-    if (SameCodes(c.plan, plan)) return;
+Status QuantizeJob::MakeCandidates() {
+  SensitivityMeasure measure = SensitivityMeasure::kNone;
+  if (options_.method == Method::kTrellis && options_.sensitivity != SensitivityMeasure::kNone) {
+    const auto start = std::chrono::steady_clock::now();
+    TQ_ASSIGN_OR_RETURN(table_, job_.Sensitivity(options_.sensitivity));
+    sensitivity_seconds_ =
+        std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    measure = table_->measure;
   }
-  const std::optional<double> predicted = table_->TotalKl(PredictLoss(*table_, plan));
-  candidates_.push_back({std::move(name), std::move(plan), predicted, {}});
+  for (const PlanKind kind : PlansToCompare(job_.outline(), options_, measure, bytes_)) {
+    TQ_ASSIGN_OR_RETURN(ModelPlan plan, MakePlan(kind));
+    const bool known = std::any_of(candidates_.begin(), candidates_.end(),
+                                   [&](const Candidate& c) { return SameCodes(c.plan, plan); });
+    if (known) continue;
+    std::optional<double> predicted;
+    if (table_) predicted = table_->TotalKl(PredictLoss(*table_, plan));
+    candidates_.push_back({std::string(NameOf(kind)), std::move(plan), predicted, {}});
+  }
+  return OkStatus();
 }
 
 // Measures the candidates; the best comes first.
@@ -204,22 +198,23 @@ StatusOr<QuantizeReport> QuantizeJob::Run() {
     options_.budget_bytes = memory_->weights;
   }
   // Whatever is wrong with the budget is found before the long work.
-  uint64_t bytes = 0;
   if (options_.method == Method::kRtn) {
     TQ_ASSIGN_OR_RETURN(const ModelPlan plan, PlanRtn(job_.outline(), options_));
-    bytes = plan.bytes;
+    bytes_ = plan.bytes;
   } else {
-    TQ_ASSIGN_OR_RETURN(bytes, TargetBytes(job_.outline(), options_));
+    TQ_ASSIGN_OR_RETURN(bytes_, TargetBytes(job_.outline(), options_));
   }
   fs::path work_path = options_.output;
   if (work_path.filename().empty()) work_path = work_path.parent_path();  // "out/"
   work_path += ".work";
-  // Parts of up to three candidates, the one that is measured, and the output.
-  TQ_RETURN_IF_ERROR(job_.OpenWork(work_path, "quantize", DescribeRates(options_), 5 * bytes));
+  const size_t plans =
+      PlansToCompare(job_.outline(), options_, options_.sensitivity, bytes_).size();
+  TQ_RETURN_IF_ERROR(
+      job_.OpenWork(work_path, "quantize", DescribeRates(options_), WorkBytes(plans, bytes_)));
   TQ_RETURN_IF_ERROR(MakeCandidates());
-  std::vector<ModelPlan> plans;
-  for (const Candidate& c : candidates_) plans.push_back(c.plan);
-  TQ_RETURN_IF_ERROR(job_.MakeParts(plans));
+  std::vector<ModelPlan> chosen;
+  for (const Candidate& c : candidates_) chosen.push_back(c.plan);
+  TQ_RETURN_IF_ERROR(job_.MakeParts(chosen));
   TQ_RETURN_IF_ERROR(Verify());
   TQ_ASSIGN_OR_RETURN(QuantizeReport report, Finish(candidates_.front()));
   TQ_RETURN_IF_ERROR(job_.work().Remove());

@@ -23,9 +23,6 @@ enum class Method { kTrellis, kRtn };
 // What rates are allocated by (sensitivity.h); kNone: one rate for the decoder.
 enum class SensitivityMeasure { kNone, kHessian, kKl };
 std::string_view NameOf(SensitivityMeasure measure);  // "uniform", "hessian", "kl"
-// Up to this many bits per weight the rates by Hessians alone are a candidate beside those by KL:
-// among so much noise they are sometimes the better ones (docs/allocation.md).
-inline constexpr double kHessianCandidateBits = 1.5;
 
 struct QuantizeOptions {
   std::filesystem::path model, output;

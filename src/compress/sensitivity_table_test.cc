@@ -11,6 +11,7 @@
 namespace tq {
 namespace {
 
+using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using testing::TempFolder;
 
@@ -163,6 +164,43 @@ TEST_F(SensitivityTableTest, AllocatesWithinTheBudget) {
   }
   EXPECT_EQ(PlanAllocated(outline_, options_, table_, 1000).status().code(),
             StatusCode::kResourceExhausted);
+}
+
+TEST_F(SensitivityTableTest, UniformPlansGiveTheVocabularyWhatItsLossIsWorth) {
+  const auto embedding_rate = [&](double factor) {
+    SensitivityTable table = table_;
+    for (SensitivityItem& item : table.items) {
+      if (item.hessian_loss == 0) item.scale *= factor;
+    }
+    const auto measured = PlanUniform(outline_, options_, table);
+    EXPECT_TRUE(measured.ok()) << measured.status().message();
+    // No plan of the same size with another rate of the vocabulary has less predicted loss.
+    const auto assumed = PlanUniform(outline_, options_);
+    EXPECT_LE(PredictLoss(table, *measured), PredictLoss(table, *assumed) + 1e-12);
+    EXPECT_LE(measured->bytes, *TargetBytes(outline_, options_));
+    return measured->embedding_rate;
+  };
+  EXPECT_LT(embedding_rate(0.1), embedding_rate(1));
+  EXPECT_LT(embedding_rate(1), embedding_rate(10));
+}
+
+TEST_F(SensitivityTableTest, PlansThatCompete) {
+  using enum PlanKind;
+  const auto kinds = [&](SensitivityMeasure measure, double bits) {
+    return PlansToCompare(
+        outline_, options_, measure,
+        static_cast<uint64_t>(bits * static_cast<double>(outline_.parameters) / 8));
+  };
+  EXPECT_THAT(kinds(SensitivityMeasure::kKl, 2), ElementsAre(kAllocated, kUniform));
+  EXPECT_THAT(kinds(SensitivityMeasure::kKl, 1.25), ElementsAre(kAllocated, kByHessians, kUniform));
+  EXPECT_THAT(kinds(SensitivityMeasure::kHessian, 1.25), ElementsAre(kAllocated, kUniform));
+  EXPECT_THAT(kinds(SensitivityMeasure::kNone, 1.25), ElementsAre(kUniform));
+  options_.verify = false;
+  EXPECT_THAT(kinds(SensitivityMeasure::kKl, 1.25), ElementsAre(kAllocated));
+  options_.method = Method::kRtn;
+  EXPECT_THAT(kinds(SensitivityMeasure::kKl, 4), ElementsAre(kRtn));
+  EXPECT_EQ(WorkBytes(1, 100), 200u);
+  EXPECT_EQ(WorkBytes(3, 100), 500u);
 }
 
 }  // namespace
