@@ -33,6 +33,13 @@ set(TQ_AVX2_FLAGS -march=x86-64-v3)
 set(TQ_AVX2_VNNI_FLAGS -march=x86-64-v3 -mavxvnni)
 set(TQ_AVX512_FLAGS -march=x86-64-v4 -mavx512vnni -mavx512vbmi -mavx512vbmi2)
 
+# What calls the code under test takes longer to compile with sanitizers than to run.
+function(tq_test_options target)
+  if(TQ_SANITIZE)
+    target_compile_options(${target} PRIVATE -O0)
+  endif()
+endfunction()
+
 # tq_library(NAME codec SOURCES a.cc DEPS tq_kernels [AVX2 a_avx2.cc]
 #            [AVX2_VNNI a.cc] [AVX512 a_avx512.cc] [TESTS a_test.cc])
 # makes tq_<name> and, with tests on, tq_<name>_test. Files under AVX2, ... are
@@ -59,6 +66,7 @@ function(tq_library)
   if(TQ_BUILD_TESTS AND ARG_TESTS)
     add_executable(${target}_test ${ARG_TESTS})
     target_link_libraries(${target}_test PRIVATE ${target} GTest::gmock_main)
+    tq_test_options(${target}_test)
     gtest_discover_tests(${target}_test DISCOVERY_TIMEOUT 60 PROPERTIES TIMEOUT 600)
   endif()
 endfunction()

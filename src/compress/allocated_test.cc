@@ -49,12 +49,12 @@ class AllocatedTest : public ::testing::Test {
   void SetUp() override {
     // The second layer's weights matter little: a hundredth of the first one's.
     testing::TinyModel model =
-        testing::MakeTinyModel({.hidden = 128, .intermediate = 256, .layers = 2, .vocab = 600});
+        testing::MakeTinyModel({.hidden = 64, .intermediate = 128, .layers = 2, .vocab = 400});
     for (const char* name : {"self_attn.o_proj", "mlp.down_proj"}) {
       for (float& w : model.Get(fmt::format("model.layers.1.{}.weight", name)).values) w *= 0.01f;
     }
     testing::WriteHuggingFace(model, folder_ / "model");
-    testing::WriteText(folder_ / "text.txt", SomeText(6000));
+    testing::WriteText(folder_ / "text.txt", SomeText(3000));
   }
   void TearDown() override { ClearCancel(); }
 
@@ -65,7 +65,7 @@ class AllocatedTest : public ::testing::Test {
     options.bits = bits;
     options.calibration = (folder_ / "text.txt").string();
     options.calibration_tokens = 2048;
-    options.calibration_context = 128;
+    options.calibration_context = 64;
     options.fast = true;
     return options;
   }
@@ -191,7 +191,7 @@ TEST_F(AllocatedTest, SensitivityIsKeptInAFile) {
 
   // Of another model.
   testing::WriteHuggingFace(
-      testing::MakeTinyModel({.hidden = 128, .intermediate = 256, .layers = 2, .vocab = 640}),
+      testing::MakeTinyModel({.hidden = 64, .intermediate = 128, .layers = 2, .vocab = 440}),
       folder_ / "other");
   options.model = folder_ / "other";
   options.output = folder_ / "third";
@@ -202,11 +202,11 @@ TEST_F(AllocatedTest, SensitivityIsKeptInAFile) {
 
 TEST_F(AllocatedTest, BudgetInBytes) {
   QuantizeOptions options = Options(0);
-  options.budget_bytes = 120000;
+  options.budget_bytes = 40000;
   const auto report = Run(options);
   ASSERT_TRUE(report.ok()) << report.status().message();
-  EXPECT_LE(report->bytes, 120000u);
-  EXPECT_GT(report->bytes, 115000u);
+  EXPECT_LE(report->bytes, 40000u);
+  EXPECT_GT(report->bytes, 39000u);
   options.output = folder_ / "small";
   options.budget_bytes = 1000;
   const auto refused = Run(options);
@@ -216,7 +216,7 @@ TEST_F(AllocatedTest, BudgetInBytes) {
 }
 
 TEST_F(AllocatedTest, RatesKeepToTheirRange) {
-  QuantizeOptions options = Options(2.8);
+  QuantizeOptions options = Options(3.3);
   options.min_bits = 2;
   options.max_bits = 3;
   options.overrides = {{"layers.1.mlp.down", 4}};
@@ -238,10 +238,10 @@ TEST_F(AllocatedTest, RatesKeepToTheirRange) {
 }
 
 TEST_F(AllocatedTest, TooShortATextIsRefused) {
-  testing::WriteText(folder_ / "text.txt", SomeText(300));
+  testing::WriteText(folder_ / "text.txt", SomeText(150));
   const auto report = Run(Options(2.5));
   ASSERT_FALSE(report.ok());
-  EXPECT_THAT(report.status().message(), HasSubstr("at least 3 windows of 128"));
+  EXPECT_THAT(report.status().message(), HasSubstr("at least 3 windows of 64"));
   QuantizeOptions uniform = Options(2.5);
   uniform.sensitivity = SensitivityMeasure::kNone;
   EXPECT_TRUE(Run(uniform).ok());
