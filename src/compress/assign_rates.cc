@@ -16,9 +16,6 @@ constexpr int kMaxRounds = 8;
 // noise they are sometimes the better ones (docs/allocation.md).
 constexpr double kHessianPlanBits = 1.5;
 
-// Bytes of a segment's entry in X.layout.
-constexpr uint64_t kSegmentEntry = 4 * sizeof(int32_t);
-
 // What an item of the table may become: one choice per rate, and the segments of each.
 struct Candidate {
   AllocationItem item;
@@ -61,8 +58,7 @@ StatusOr<Candidate> MakeCandidate(const SensitivityItem& item, double weight,
     if (m.vocabulary && position.fraction > 0 && m.fixed_rate == 0) continue;
     std::vector<Segment> segments =
         SplitRows(rows, position, 0.5, HigherRows::kLast, VariantOf(options));
-    uint64_t bytes = 0;
-    for (const Segment& s : segments) bytes += SegmentBytes(s, m.cols) + kSegmentEntry;
+    const uint64_t bytes = BytesOfSegments(segments, m.cols);
     // A small matrix may have no rows to split.
     if (!candidate.item.choices.empty() && bytes <= candidate.item.choices.back().bytes) continue;
     candidate.item.choices.push_back(

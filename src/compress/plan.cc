@@ -118,11 +118,7 @@ class UniformPlanner {
   ModelPlan Build(double decoder_x, RatePosition vocabulary) const {
     std::vector<PlannedMatrix> matrices = outline_.matrices;
     for (size_t i = 0; i < matrices.size(); ++i) {
-      PlannedMatrix& m = matrices[i];
-      RatePosition position = m.vocabulary ? vocabulary : PositionAt(decoder_x);
-      if (m.fixed_rate > 0) position = PositionOfRate(m.fixed_rate);
-      const double phase = m.vocabulary || m.fixed_rate > 0 ? 0.5 : RoundingPhase(i);
-      m.segments = SplitRows(m.rows, position, phase, HigherRowsOf(m), VariantOf(options_));
+      matrices[i].segments = Segments(i, decoder_x, vocabulary);
     }
     return FinishPlan(outline_, std::move(matrices));
   }
@@ -132,16 +128,18 @@ class UniformPlanner {
 
   // The largest decoder position whose plan has at most `budget` bytes; negative if none.
   double LargestPosition(uint64_t budget, RatePosition vocabulary) const {
-    const auto fits = [&](double x) { return Build(x, vocabulary).bytes <= budget; };
-    double low = lowest(), high = highest();
-    if (!fits(low)) return -1;
-    if (fits(high)) return high;
-    // Splits move in steps of 1/units of a matrix: 2^-16 is finer than any that matters.
-    while (high - low > 0x1p-16) {
-      const double middle = (low + high) / 2;
-      (fits(middle) ? low : high) = middle;
+    return LargestThat([&](double x) { return Build(x, vocabulary).bytes <= budget; });
+  }
+  // The same by the bytes of codes alone: fast, and right but for digits of the file's header.
+  double LargestPositionOfCodes(uint64_t budget, RatePosition vocabulary) const {
+    return LargestThat([&](double x) { return CodeBytes(x, vocabulary) <= budget; });
+  }
+  uint64_t CodeBytes(double decoder_x, RatePosition vocabulary) const {
+    uint64_t bytes = 0;
+    for (size_t i = 0; i < outline_.matrices.size(); ++i) {
+      bytes += BytesOfSegments(Segments(i, decoder_x, vocabulary), outline_.matrices[i].cols);
     }
-    return low;
+    return bytes;
   }
 
   // Predicted loss of the rates, up to a factor.
@@ -160,6 +158,27 @@ class UniformPlanner {
   }
 
  private:
+  std::vector<Segment> Segments(size_t matrix, double decoder_x, RatePosition vocabulary) const {
+    const PlannedMatrix& m = outline_.matrices[matrix];
+    RatePosition position = m.vocabulary ? vocabulary : PositionAt(decoder_x);
+    if (m.fixed_rate > 0) position = PositionOfRate(m.fixed_rate);
+    const double phase = m.vocabulary || m.fixed_rate > 0 ? 0.5 : RoundingPhase(matrix);
+    return SplitRows(m.rows, position, phase, HigherRowsOf(m), VariantOf(options_));
+  }
+
+  template <typename Fits>
+  double LargestThat(const Fits& fits) const {
+    double low = lowest(), high = highest();
+    if (!fits(low)) return -1;
+    if (fits(high)) return high;
+    // Splits move in steps of 1/units of a matrix: 2^-16 is finer than any that matters.
+    while (high - low > 0x1p-16) {
+      const double middle = (low + high) / 2;
+      (fits(middle) ? low : high) = middle;
+    }
+    return low;
+  }
+
   static double PositionNumber(double rate) {
     const RatePosition p = PositionOfRate(rate);
     return static_cast<double>(p.index) + p.fraction;
@@ -216,6 +235,13 @@ std::vector<MatrixGroup> GroupsOf(const std::vector<PlannedMatrix>& matrices, bo
     groups.push_back(std::move(group));
   }
   return groups;
+}
+
+uint64_t BytesOfSegments(const std::vector<Segment>& segments, uint64_t cols) {
+  constexpr uint64_t kEntryBytes = 4 * sizeof(int32_t);
+  uint64_t bytes = 0;
+  for (const Segment& segment : segments) bytes += SegmentBytes(segment, cols) + kEntryBytes;
+  return bytes;
 }
 
 double CodeRate(const PlannedMatrix& matrix) {
@@ -289,20 +315,29 @@ StatusOr<ModelPlan> PlanUniform(const ModelOutline& outline, const QuantizeOptio
                                 const PlanLoss& loss) {
   TQ_ASSIGN_OR_RETURN(const uint64_t budget, TargetBytes(outline, options));
   const UniformPlanner planner(outline, options);
+  const std::vector<RatePosition> vocabulary = planner.VocabularyCandidates();
+  // Scales, norms and header: what the smallest plan has beside its codes.
+  const uint64_t fixed = planner.Build(planner.lowest(), vocabulary.front()).bytes -
+                         planner.CodeBytes(planner.lowest(), vocabulary.front());
   double best_loss = INFINITY;
-  std::optional<ModelPlan> best;
-  for (const RatePosition& vocabulary : planner.VocabularyCandidates()) {
-    const double x = planner.LargestPosition(budget, vocabulary);
-    if (x < 0) continue;
-    ModelPlan plan = planner.Build(x, vocabulary);
-    const double plan_loss = loss ? loss(plan) : UniformPlanner::Loss(x, vocabulary);
-    if (plan_loss < best_loss) {
-      best_loss = plan_loss;
-      best = std::move(plan);
+  RatePosition best = vocabulary.front();
+  for (const RatePosition& candidate : vocabulary) {
+    const double x = planner.LargestPositionOfCodes(budget - fixed, candidate);
+    if (x < 0) break;  // no larger one fits either
+    const double candidate_loss =
+        loss ? loss(planner.Build(x, candidate)) : UniformPlanner::Loss(x, candidate);
+    if (candidate_loss < best_loss) {
+      best_loss = candidate_loss;
+      best = candidate;
     }
   }
-  TQ_CHECK(best.has_value());  // TargetBytes allows nothing smaller than the smallest plan
-  return *std::move(best);
+  double x = planner.LargestPosition(budget, best);
+  if (x < 0) {  // by a few digits
+    best = vocabulary.front();
+    x = planner.LargestPosition(budget, best);
+  }
+  TQ_CHECK(x >= 0);  // TargetBytes allows nothing smaller than the smallest plan
+  return planner.Build(x, best);
 }
 
 StatusOr<ModelPlan> PlanRtn(const ModelOutline& outline, const QuantizeOptions& options) {

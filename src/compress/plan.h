@@ -82,6 +82,8 @@ struct MatrixGroup {
 };
 std::vector<MatrixGroup> GroupsOf(const std::vector<PlannedMatrix>& matrices, bool tied);
 
+// Bytes of a matrix's codes and of the segments' entries in X.layout.
+uint64_t BytesOfSegments(const std::vector<Segment>& segments, uint64_t cols);
 // Bits per weight of a matrix's codes.
 double CodeRate(const PlannedMatrix& matrix);
 
