@@ -18,17 +18,17 @@ class CompareTest : public ::testing::Test {
  protected:
   CompareTest() {
     testing::WriteHuggingFace(
-        testing::MakeTinyModel({.hidden = 128, .intermediate = 256, .layers = 2}),
+        testing::MakeTinyModel({.hidden = 64, .intermediate = 128, .layers = 2}),
         folder_ / "model");
     Random random(1, "text");
     std::string text;
-    for (size_t i = 0; i < 6000; ++i) text += static_cast<char>(32 + random.NextBelow(95));
-    testing::WriteText(folder_ / "calibration.txt", text.substr(0, 4000));
-    testing::WriteText(folder_ / "text.txt", text.substr(4000));
+    for (size_t i = 0; i < 4000; ++i) text += static_cast<char>(32 + random.NextBelow(95));
+    testing::WriteText(folder_ / "calibration.txt", text.substr(0, 2000));
+    testing::WriteText(folder_ / "text.txt", text.substr(2000));
     options_.quantize.model = folder_ / "model";
     options_.quantize.calibration = (folder_ / "calibration.txt").string();
     options_.quantize.calibration_tokens = 2048;
-    options_.quantize.calibration_context = 128;
+    options_.quantize.calibration_context = 64;
     options_.quantize.fast = true;
     options_.bits = {3, 2.5};
     options_.text = folder_ / "text.txt";
