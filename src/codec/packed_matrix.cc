@@ -115,7 +115,7 @@ StatusOr<const int32_t*> CheckHeader(const Tensor& layout) {
   if (fields[kSegments] < 1 || fields[kSegments] > static_cast<int>(kMaxSegments)) {
     return InvalidArgument("layout: {} segments, the limit is {}", fields[kSegments], kMaxSegments);
   }
-  const uint64_t expected = kHeader + kPerSegment * fields[kSegments];
+  const uint64_t expected = LayoutSize(static_cast<size_t>(fields[kSegments]));
   if (layout.shape()[0] != expected) {
     return InvalidArgument("layout: {} numbers, {} segments take {}", layout.shape()[0],
                            fields[kSegments], expected);
@@ -153,8 +153,7 @@ void FinishRow(const InputTransform& input, uint64_t cols, float* row) {
 }  // namespace
 
 uint64_t PackedMatrix::num_bytes() const {
-  return codes.num_bytes() + out_scale.num_bytes() +
-         sizeof(int32_t) * (kHeader + kPerSegment * segments.size());
+  return codes.num_bytes() + out_scale.num_bytes() + sizeof(int32_t) * LayoutSize(segments.size());
 }
 
 uint64_t TileRows(const Segment& segment) {
@@ -182,6 +181,8 @@ std::vector<Segment> MakeSegments(uint64_t rows, uint64_t cols, Code first, Code
   }
   return segments;
 }
+
+uint64_t LayoutSize(size_t segments) { return kHeader + kPerSegment * segments; }
 
 std::vector<int32_t> LayoutToInts(const PackedMatrix& matrix) {
   std::vector<int32_t> fields = {kFormatNow,

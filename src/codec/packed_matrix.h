@@ -71,6 +71,8 @@ std::vector<Segment> MakeSegments(uint64_t rows, uint64_t cols, trellis::Code fi
 std::vector<int32_t> LayoutToInts(const PackedMatrix& matrix);
 StatusOr<PackedMatrix> PackedMatrixFromTensors(const Tensor& layout, Tensor codes, Tensor out_scale,
                                                std::shared_ptr<const InputTransform> input);
+// Numbers in the layout of a matrix with so many segments.
+uint64_t LayoutSize(size_t segments);
 
 // W' in the rotated basis: rows [begin, end), float [end - begin, cols].
 void DecodeRotatedRows(const PackedMatrix& matrix, uint64_t begin, uint64_t end, float* out);

@@ -91,8 +91,7 @@ StatusOr<PredictedPlan> PlanAllocated(const ModelOutline& outline, const Quantiz
                                       const SensitivityTable& table, uint64_t budget) {
   std::vector<Candidate> candidates;
   std::vector<AllocationItem> items;
-  const std::vector<double> weights = table.AllocationWeights(
-      8 * static_cast<double>(budget) / static_cast<double>(outline.parameters));
+  const std::vector<double> weights = table.AllocationWeights(outline.BitsPerWeight(budget));
   for (size_t i = 0; i < table.items.size(); ++i) {
     const PlannedMatrix* m = FindMatrix(outline.matrices, table.items[i].matrix);
     TQ_CHECK(m != nullptr);  // the table was checked against the outline
@@ -132,14 +131,14 @@ StatusOr<PredictedPlan> PlanAllocated(const ModelOutline& outline, const Quantiz
     fixed += plan.bytes - budget;
   }
   TQ_CHECK(plan.bytes <= budget);
-  const double loss = PredictLoss(table, plan);
+  const double loss = PredictLoss(table, plan.matrices);
   return PredictedPlan{std::move(plan), loss};
 }
 
 StatusOr<ModelPlan> PlanUniform(const ModelOutline& outline, const QuantizeOptions& options,
                                 const SensitivityTable& table) {
   return PlanUniform(outline, options,
-                     [&](const ModelPlan& plan) { return PredictLoss(table, plan); });
+                     [&](std::span<const PlannedMatrix> m) { return PredictLoss(table, m); });
 }
 
 std::string_view NameOf(PlanKind kind) {
@@ -161,8 +160,7 @@ std::vector<PlanKind> PlansToCompare(const ModelOutline& outline, const Quantize
   if (options.method == Method::kRtn) return {PlanKind::kRtn};
   if (measure == SensitivityMeasure::kNone) return {PlanKind::kUniform};
   if (!options.verify) return {PlanKind::kAllocated};
-  const double bits = 8 * static_cast<double>(budget) / static_cast<double>(outline.parameters);
-  if (measure == SensitivityMeasure::kKl && bits <= kHessianPlanBits) {
+  if (measure == SensitivityMeasure::kKl && outline.BitsPerWeight(budget) <= kHessianPlanBits) {
     return {PlanKind::kAllocated, PlanKind::kByHessians, PlanKind::kUniform};
   }
   return {PlanKind::kAllocated, PlanKind::kUniform};
@@ -177,9 +175,9 @@ double PredictLoss(const SensitivityTable& table, const PlannedMatrix& matrix) {
   return loss;
 }
 
-double PredictLoss(const SensitivityTable& table, const ModelPlan& plan) {
+double PredictLoss(const SensitivityTable& table, std::span<const PlannedMatrix> matrices) {
   double loss = 0;
-  for (const PlannedMatrix& m : plan.matrices) loss += PredictLoss(table, m);
+  for (const PlannedMatrix& m : matrices) loss += PredictLoss(table, m);
   return loss;
 }
 

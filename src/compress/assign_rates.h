@@ -1,6 +1,7 @@
 // From sensitivities and a budget to the codes of every matrix.
 #pragma once
 
+#include <span>
 #include <string_view>
 #include <vector>
 
@@ -39,9 +40,9 @@ constexpr uint64_t WorkBytes(size_t plans, uint64_t bytes) {
   return (plans + (plans > 1 ? 2 : 1)) * bytes;
 }
 
-// The sum of the losses that the table predicts for any plan of the same model, and of one of
-// its matrices.
-double PredictLoss(const SensitivityTable& table, const ModelPlan& plan);
+// The loss that the table predicts for one matrix of any plan of the same model, and the sum over
+// several.
 double PredictLoss(const SensitivityTable& table, const PlannedMatrix& matrix);
+double PredictLoss(const SensitivityTable& table, std::span<const PlannedMatrix> matrices);
 
 }  // namespace tq

@@ -87,7 +87,7 @@ Status CompareJob::PlanAll() {
         } else {
           const SensitivityTable& table = kl->second;
           TQ_ASSIGN_OR_RETURN(plans_.emplace_back(), PlanUniform(job_.outline(), size, table));
-          entry.predicted_kl = table.TotalKl(PredictLoss(table, plans_.back()));
+          entry.predicted_kl = table.TotalKl(PredictLoss(table, plans_.back().matrices));
         }
       } else {
         entry.table = &tables_.at(measure);

@@ -103,7 +103,7 @@ void AppendSpecs(const PlannedMatrix& m, std::set<std::string>& groups,
   for (const Segment& segment : m.segments) bytes += SegmentBytes(segment, m.cols);
   specs.push_back({m.name + ".codes", DType::kU8, {bytes}});
   specs.push_back({m.name + ".out_scale", DType::kF16, {m.rows}});
-  specs.push_back({m.name + ".layout", DType::kI32, {8 + 4 * m.segments.size()}});
+  specs.push_back({m.name + ".layout", DType::kI32, {LayoutSize(m.segments.size())}});
   if (groups.insert(m.group).second) {
     specs.push_back({m.group + ".in_scale", DType::kF16, {m.cols}});
   }
@@ -115,12 +115,15 @@ class UniformPlanner {
   UniformPlanner(const ModelOutline& outline, const QuantizeOptions& options)
       : outline_(outline), options_(options) {}
 
-  ModelPlan Build(double decoder_x, RatePosition vocabulary) const {
+  std::vector<PlannedMatrix> Matrices(double decoder_x, RatePosition vocabulary) const {
     std::vector<PlannedMatrix> matrices = outline_.matrices;
     for (size_t i = 0; i < matrices.size(); ++i) {
       matrices[i].segments = Segments(i, decoder_x, vocabulary);
     }
-    return FinishPlan(outline_, std::move(matrices));
+    return matrices;
+  }
+  ModelPlan Build(double decoder_x, RatePosition vocabulary) const {
+    return FinishPlan(outline_, Matrices(decoder_x, vocabulary));
   }
 
   double lowest() const { return PositionNumber(options_.min_bits); }
@@ -238,9 +241,8 @@ std::vector<MatrixGroup> GroupsOf(const std::vector<PlannedMatrix>& matrices, bo
 }
 
 uint64_t BytesOfSegments(const std::vector<Segment>& segments, uint64_t cols) {
-  constexpr uint64_t kEntryBytes = 4 * sizeof(int32_t);
-  uint64_t bytes = 0;
-  for (const Segment& segment : segments) bytes += SegmentBytes(segment, cols) + kEntryBytes;
+  uint64_t bytes = (LayoutSize(segments.size()) - LayoutSize(0)) * sizeof(int32_t);
+  for (const Segment& segment : segments) bytes += SegmentBytes(segment, cols);
   return bytes;
 }
 
@@ -275,8 +277,7 @@ ModelPlan FinishPlan(const ModelOutline& outline, std::vector<PlannedMatrix> mat
   plan.embedding_rate = bits[1] / weights[1];
   plan.bytes = SafetensorsFileBytes(plan.tensors);
   plan.parameters = outline.parameters;
-  plan.bits_per_weight =
-      8.0 * static_cast<double>(plan.bytes) / static_cast<double>(outline.parameters);
+  plan.bits_per_weight = outline.BitsPerWeight(plan.bytes);
   return plan;
 }
 
@@ -325,7 +326,7 @@ StatusOr<ModelPlan> PlanUniform(const ModelOutline& outline, const QuantizeOptio
     const double x = planner.LargestPositionOfCodes(budget - fixed, candidate);
     if (x < 0) break;  // no larger one fits either
     const double candidate_loss =
-        loss ? loss(planner.Build(x, candidate)) : UniformPlanner::Loss(x, candidate);
+        loss ? loss(planner.Matrices(x, candidate)) : UniformPlanner::Loss(x, candidate);
     if (candidate_loss < best_loss) {
       best_loss = candidate_loss;
       best = candidate;

@@ -10,6 +10,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -54,6 +55,11 @@ struct ModelOutline {
   std::vector<PlannedMatrix> matrices;  // without codes; overrides applied
   std::vector<OutputSpec> plain;        // norms: tensors that are no matrix
   uint64_t parameters = 0;
+
+  // Of a file of so many bytes.
+  double BitsPerWeight(uint64_t bytes) const {
+    return 8.0 * static_cast<double>(bytes) / static_cast<double>(parameters);
+  }
 };
 StatusOr<ModelOutline> OutlineModel(const ModelSource& source, const QuantizeOptions& options);
 
@@ -66,7 +72,7 @@ StatusOr<uint64_t> TargetBytes(const ModelOutline& outline, const QuantizeOption
 
 // Of the uniform plans of TargetBytes, that with the least `loss`; without one, with the least
 // expected error, that of embedding and head weighing kVocabularyShare.
-using PlanLoss = std::function<double(const ModelPlan&)>;
+using PlanLoss = std::function<double(std::span<const PlannedMatrix>)>;
 StatusOr<ModelPlan> PlanUniform(const ModelOutline& outline, const QuantizeOptions& options,
                                 const PlanLoss& loss = {});
 StatusOr<ModelPlan> PlanRtn(const ModelOutline& outline, const QuantizeOptions& options);

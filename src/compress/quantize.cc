@@ -98,8 +98,12 @@ StatusOr<ModelPlan> QuantizeJob::MakePlan(PlanKind kind) const {
     const bool measured = table_ && table_->measure == SensitivityMeasure::kKl;
     return measured ? PlanUniform(outline, options_, *table_) : PlanUniform(outline, options_);
   }
-  const SensitivityTable table = kind == PlanKind::kByHessians ? table_->ByHessians() : *table_;
-  TQ_ASSIGN_OR_RETURN(PredictedPlan allocated, PlanAllocated(outline, options_, table, bytes_));
+  const auto allocate = [&](const SensitivityTable& table) {
+    return PlanAllocated(outline, options_, table, bytes_);
+  };
+  TQ_ASSIGN_OR_RETURN(PredictedPlan allocated, kind == PlanKind::kByHessians
+                                                   ? allocate(table_->ByHessians())
+                                                   : allocate(*table_));
   return std::move(allocated.plan);
 }
 
@@ -118,7 +122,7 @@ Status QuantizeJob::MakeCandidates() {
                                    [&](const Candidate& c) { return SameCodes(c.plan, plan); });
     if (known) continue;
     std::optional<double> predicted;
-    if (table_) predicted = table_->TotalKl(PredictLoss(*table_, plan));
+    if (table_) predicted = table_->TotalKl(PredictLoss(*table_, plan.matrices));
     candidates_.push_back({std::string(NameOf(kind)), std::move(plan), predicted, {}});
   }
   return OkStatus();
