@@ -172,6 +172,9 @@ TEST(Tokenizer, CreateChecksItsData) {
   EXPECT_THAT(error([](D& d) { d = {}; }), HasSubstr("empty"));
 }
 
+// Under a second when linear, or a few in a sanitized build; many minutes when quadratic.
+constexpr double kAllowedSeconds = 30;
+
 // Processor time: other programs may run beside the tests.
 double SecondsToEncode(const Tokenizer& tokenizer, const std::string& text,
                        std::vector<int32_t>& ids) {
@@ -189,12 +192,12 @@ TEST(Tokenizer, LongPromptsTakeNoQuadraticTime) {
   const auto tokenizer = Make(TestTokenizerJson(merges));
   constexpr size_t kSize = size_t{1} << 20;
   std::vector<int32_t> ids;
-  EXPECT_LT(SecondsToEncode(*tokenizer, std::string(kSize, 'a'), ids), 2.0);
+  EXPECT_LT(SecondsToEncode(*tokenizer, std::string(kSize, 'a'), ids), kAllowedSeconds);
   EXPECT_EQ(ids, std::vector<int32_t>(kSize / 1024, 265));
   for (const char* unit : {"ab", "\xFF", " ", "\r\n", "1"}) {
     std::string text;
     while (text.size() < kSize) text += unit;
-    EXPECT_LT(SecondsToEncode(*tokenizer, text, ids), 2.0) << unit;
+    EXPECT_LT(SecondsToEncode(*tokenizer, text, ids), kAllowedSeconds) << unit;
     EXPECT_EQ(Decoded(*tokenizer, ids), text);
   }
 }
@@ -205,7 +208,7 @@ TEST(Tokenizer, AddedTokensThatNearlyMatchEverywhere) {
   AddToken(root, std::string(255, 'a') + "?", false);
   const auto tokenizer = Make(root);
   std::vector<int32_t> ids;
-  EXPECT_LT(SecondsToEncode(*tokenizer, std::string(1 << 18, 'a') + "?", ids), 2.0);
+  EXPECT_LT(SecondsToEncode(*tokenizer, std::string(1 << 18, 'a') + "?", ids), kAllowedSeconds);
   EXPECT_EQ(ids.size(), (1u << 18) - 255 + 1);
   EXPECT_EQ(ids.back(), 260);
 }
