@@ -23,10 +23,9 @@ TEST_F(ProgramTest, WritesTheBetterOfTwoPlansAndAReport) {
 }
 
 TEST_F(ProgramTest, FitsAMemory) {
-  std::vector<std::string> arguments = {
-      "quantize",       Path("hf"),  "-o", Path("out"), "--memory",
-      "9400KiB",        "--context", "64", "--fast",    "--calibration",
-      Path("text.txt"), "--threads", "1"};
+  std::vector<std::string> arguments = {"quantize", Path("hf"),  "-o", Path("out"), "--memory",
+                                        "9400KiB",  "--context", "64", "--threads", "1"};
+  arguments.insert(arguments.end(), quick_.begin(), quick_.end());
   const nlohmann::json plan = [&] {
     std::vector<std::string> dry = arguments;
     dry.push_back("--dry-run");
@@ -58,10 +57,12 @@ TEST_F(ProgramTest, FitsAMemory) {
 
 TEST_F(ProgramTest, ComparesSizes) {
   std::ofstream(folder_ / "held.txt") << SampleText(9000).substr(3000);
-  const nlohmann::json report =
-      TqJson({"compare", Path("hf"), "--bits", "4,3", "--rates", "uniform,kl", "--text",
-              Path("held.txt"), "--context", "128", "--windows", "8", "--fast", "--calibration",
-              Path("text.txt"), "--report", Path("compare.html"), "--work", Path("work")});
+  std::vector<std::string> arguments = {
+      "compare",  Path("hf"),           "--bits",    "4,3",       "--rates",   "uniform,kl",
+      "--text",   Path("held.txt"),     "--context", "128",       "--windows", "8",
+      "--report", Path("compare.html"), "--work",    Path("work")};
+  arguments.insert(arguments.end(), quick_.begin(), quick_.end());
+  const nlohmann::json report = TqJson(arguments);
   ASSERT_EQ(report["models"].size(), 4u);
   for (const auto& model : report["models"]) {
     EXPECT_GT(model["measured"]["kl_mean"], 0);

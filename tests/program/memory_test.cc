@@ -21,7 +21,7 @@ TEST_F(ProgramTest, GenerationNeverUnpacksTheModel) {
                                   .kv_heads = 6,
                                   .dtype = DType::kBF16}),
                    folder_ / "hf768");
-  std::vector<std::string> arguments = Quantize("out", "2", {"--calibration-tokens", "1024"});
+  std::vector<std::string> arguments = Quantize("out", "2", {"--uniform"});
   arguments[1] = Path("hf768");
   const nlohmann::json made = TqJson(arguments);
   const uint64_t weights = made["file_bytes"];
@@ -41,7 +41,7 @@ TEST_F(ProgramTest, GenerationTakesTheMemoryForetold) {
                                   .kv_heads = 4,
                                   .max_position = 8192}),
                    folder_ / "hf256");
-  std::vector<std::string> arguments = Quantize("out", "2", {"--calibration-tokens", "1024"});
+  std::vector<std::string> arguments = Quantize("out", "2", {"--uniform"});
   arguments[1] = Path("hf256");
   const uint64_t weights = TqJson(arguments)["file_bytes"];
   const auto model = PackedModel::Open(folder_ / "out");

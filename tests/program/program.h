@@ -71,13 +71,16 @@ class ProgramTest : public ::testing::Test {
   // The arguments of a quick quantisation of "hf".
   std::vector<std::string> Quantize(const std::string& output, const std::string& bits,
                                     std::vector<std::string> more = {}) const {
-    std::vector<std::string> arguments = {"quantize",   Path("hf"),      "-o",
-                                          Path(output), "--bits",        bits,
-                                          "--fast",     "--calibration", Path("text.txt")};
+    std::vector<std::string> arguments = {"quantize",   Path("hf"), "-o",
+                                          Path(output), "--bits",   bits};
+    arguments.insert(arguments.end(), quick_.begin(), quick_.end());
     arguments.insert(arguments.end(), more.begin(), more.end());
     return arguments;
   }
   TempFolder folder_;
+  // What makes quantising a matter of seconds, in a sanitized build too.
+  const std::vector<std::string> quick_ = {"--fast", "--calibration", Path("text.txt"),
+                                           "--calibration-tokens", "4096"};
 };
 
 }  // namespace tq::testing
