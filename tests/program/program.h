@@ -64,7 +64,7 @@ inline std::string SampleText(size_t bytes) {
 class ProgramTest : public ::testing::Test {
  protected:
   void SetUp() override {
-    WriteHuggingFace(MakeTinyModel(), folder_ / "hf");
+    WriteHuggingFace(MakeTinyModel({.max_position = 256}), folder_ / "hf");
     std::ofstream(folder_ / "text.txt") << SampleText(20000);
   }
   std::string Path(const std::string& name) const { return (folder_ / name).string(); }
@@ -80,7 +80,7 @@ class ProgramTest : public ::testing::Test {
   TempFolder folder_;
   // What makes quantising a matter of seconds, in a sanitized build too.
   const std::vector<std::string> quick_ = {"--fast", "--calibration", Path("text.txt"),
-                                           "--calibration-tokens", "4096"};
+                                           "--calibration-tokens", "2048"};
 };
 
 }  // namespace tq::testing

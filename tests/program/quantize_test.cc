@@ -55,7 +55,7 @@ TEST_F(ProgramTest, OverriddenRatesAreInTheFile) {
 }
 
 TEST_F(ProgramTest, InspectAgreesWithTheFile) {
-  const nlohmann::json made = TqJson(Quantize("out", "2"));
+  const nlohmann::json made = TqJson(Quantize("out", "2", {"--uniform"}));
   const nlohmann::json seen = TqJson({"inspect", Path("out")});
   uint64_t on_disk = 0;
   for (const auto& [name, contents] : FolderContents(folder_ / "out")) {
@@ -80,7 +80,7 @@ TEST_F(ProgramTest, GgufAndDirectoryGiveTheSameText) {
 
 TEST_F(ProgramTest, GgufSourceGetsATokenizer) {
   WriteGguf(MakeTinyModel(), folder_ / "tiny.gguf");
-  std::vector<std::string> arguments = Quantize("out", "3");
+  std::vector<std::string> arguments = Quantize("out", "3", {"--uniform"});
   arguments[1] = Path("tiny.gguf");
   TqJson(arguments);
   const nlohmann::json made =
@@ -100,7 +100,7 @@ TEST_F(ProgramTest, RoundToNearestIsTheBaseline) {
 // The reference of an evaluation computes on the reference path, so a model against itself
 // shows what the 14-bit activations of the fast path cost.
 TEST_F(ProgramTest, FastPathStaysNearTheReferencePath) {
-  TqJson(Quantize("out", "3"));
+  TqJson(Quantize("out", "3", {"--uniform"}));
   const auto kl = [&](const std::string& compute) {
     return TqJson({"eval", Path("out"), "--reference", Path("out"), "--text", Path("text.txt"),
                    "--context", "64", "--windows", "8", "--compute", compute})["kl_mean"]

@@ -7,7 +7,7 @@ namespace tq::testing {
 namespace {
 
 TEST_F(ProgramTest, GreedyTextIsTheSameForAnyNumberOfThreads) {
-  TqJson(Quantize("out", "2"));
+  TqJson(Quantize("out", "2", {"--uniform"}));
   const auto text = [&](const std::string& threads) {
     return TqJson({"generate", Path("out"), "-p", "the old house", "-n", "48", "--threads",
                    threads})["tokens"];
@@ -67,7 +67,8 @@ TEST_F(ProgramTest, BenchReportsItsKeys) {
 
 TEST_F(ProgramTest, TextWithTooFewWindowsIsAnError) {
   std::ofstream(folder_ / "short.txt") << "the old house";
-  ExpectFailure(Tq({"eval", Path("hf"), "--text", Path("short.txt"), "--quiet"}), {"window"});
+  ExpectFailure(Tq({"eval", Path("hf"), "--text", Path("short.txt"), "--context", "64", "--quiet"}),
+                {"window"});
 }
 
 }  // namespace

@@ -45,7 +45,7 @@ TEST_F(ProgramTest, UnsupportedIsaNamesTheSupportedOnes) {
 
 // Robustness case 69: the portable level runs anywhere; any other runs or is refused by name.
 TEST_F(ProgramTest, EveryInstructionSetRunsOrIsRefused) {
-  TqJson(Quantize("out", "2"));
+  TqJson(Quantize("out", "2", {"--uniform"}));
   for (const std::string isa : {"reference", "avx2", "avx2vnni", "avx512"}) {
     ProcessOptions options;
     options.environment = {"TQ_FORCE_ISA=" + isa};
