@@ -37,7 +37,40 @@ Hash128 HashPart(const Hash128& fingerprint, std::string_view part,
 
 bool IsTemporary(std::string_view name) { return name.find(".tmp.") != std::string_view::npos; }
 
-bool IsPart(std::string_view name) { return name == "job.json" || name.ends_with(".part"); }
+bool IsPart(std::string_view name) { return name.ends_with(".part"); }
+
+constexpr std::string_view kJobFile = "job.json", kLockFile = "lock";
+
+struct JobFile {
+  std::string fingerprint, job;
+};
+StatusOr<JobFile> ReadJobFile(const fs::path& path) {
+  TQ_ASSIGN_OR_RETURN(const std::string text, ReadFile(path, kMaxJobFileBytes));
+  const nlohmann::json job = nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
+  const auto is_text = [&](const char* key) {
+    return job.is_object() && job.contains(key) && job[key].is_string();
+  };
+  if (!is_text("fingerprint") || !is_text("job")) {
+    return FailedPrecondition("{}: is no job of ours; remove the folder, or give another one",
+                              path.string());
+  }
+  return JobFile{job["fingerprint"], job["job"]};
+}
+
+// A folder without a job in it is used only when it is empty but for what a process that was
+// killed at its beginning leaves: somebody else's files may have the names that are removed below.
+Status CheckIsOurs(const fs::path& path) {
+  std::error_code error;
+  if (fs::exists(path / kJobFile, error)) return ReadJobFile(path / kJobFile).status();
+  for (const auto& entry : fs::directory_iterator(path, error)) {
+    const std::string name = entry.path().filename().string();
+    if (name == kLockFile || name.starts_with(std::string(kJobFile) + ".tmp.")) continue;
+    return FailedPrecondition("{}: holds {} and no unfinished work; give a folder of its own",
+                              path.string(), name);
+  }
+  if (error) return IoError(path.string(), error.value());
+  return OkStatus();
+}
 
 // Removes the entries of those names: nothing else is touched.
 Status RemoveEntries(const fs::path& folder, bool (*matches)(std::string_view)) {
@@ -95,7 +128,8 @@ StatusOr<WorkFolder> WorkFolder::Open(const fs::path& path, const Hash128& finge
   std::error_code error;
   fs::create_directory(path, error);
   if (error) return IoError(path.string(), error.value());
-  const fs::path lock_path = path / "lock";
+  TQ_RETURN_IF_ERROR(CheckIsOurs(path));
+  const fs::path lock_path = path / kLockFile;
   const int lock = open(lock_path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0644);
   if (lock < 0) return IoError(lock_path.string(), errno);
   WorkFolder folder(path, fingerprint, lock);
@@ -103,33 +137,28 @@ StatusOr<WorkFolder> WorkFolder::Open(const fs::path& path, const Hash128& finge
     if (errno != EWOULDBLOCK) return IoError(lock_path.string(), errno);
     return FailedPrecondition("{}: another process is writing this output", path.string());
   }
-  TQ_RETURN_IF_ERROR(RemoveEntries(path, IsTemporary));
   TQ_RETURN_IF_ERROR(folder.CheckJob(description, fresh));
+  TQ_RETURN_IF_ERROR(RemoveEntries(path, IsTemporary));
   return folder;
 }
 
 Status WorkFolder::CheckJob(std::string_view description, bool fresh) const {
-  const fs::path job_path = path_ / "job.json";
+  const fs::path job_path = path_ / kJobFile;
   std::error_code error;
-  if (fresh) TQ_RETURN_IF_ERROR(RemoveEntries(path_, IsPart));
-  if (!fs::exists(job_path, error)) {
-    const nlohmann::ordered_json job = {{"fingerprint", fingerprint_.Hex()}, {"job", description}};
-    return WriteFileAtomically(
-        job_path, job.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n");
+  if (fs::exists(job_path, error)) {
+    TQ_ASSIGN_OR_RETURN(const JobFile stored, ReadJobFile(job_path));
+    if (!fresh && stored.fingerprint == fingerprint_.Hex()) return OkStatus();
+    if (!fresh) {
+      return FailedPrecondition(
+          "{}: holds unfinished work of another job ({}), not of this one ({}); --fresh starts "
+          "over",
+          path_.string(), stored.job, description);
+    }
+    TQ_RETURN_IF_ERROR(RemoveEntries(path_, IsPart));
   }
-  TQ_ASSIGN_OR_RETURN(const std::string text, ReadFile(job_path, kMaxJobFileBytes));
-  const nlohmann::json job = nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
-  std::string stored, stored_job;
-  if (job.is_object() && job.contains("fingerprint") && job["fingerprint"].is_string()) {
-    stored = job["fingerprint"].get<std::string>();
-  }
-  if (job.is_object() && job.contains("job") && job["job"].is_string()) {
-    stored_job = job["job"].get<std::string>();
-  }
-  if (stored == fingerprint_.Hex()) return OkStatus();
-  return FailedPrecondition(
-      "{}: holds unfinished work of another job ({}), not of this one ({}); --fresh starts over",
-      path_.string(), stored_job.empty() ? "unreadable" : stored_job, description);
+  const nlohmann::ordered_json job = {{"fingerprint", fingerprint_.Hex()}, {"job", description}};
+  return WriteFileAtomically(
+      job_path, job.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n");
 }
 
 fs::path WorkFolder::PartPath(std::string_view part) const {
@@ -164,8 +193,10 @@ Status WorkFolder::Store(std::string_view part, std::vector<OutputTensor> tensor
 Status WorkFolder::Remove() {
   TQ_RETURN_IF_ERROR(RemoveEntries(path_, IsPart));
   TQ_RETURN_IF_ERROR(RemoveEntries(path_, IsTemporary));
+  // Last: it tells that the others are ours.
   std::error_code error;
-  fs::remove(path_ / "lock", error);
+  fs::remove(path_ / kJobFile, error);
+  fs::remove(path_ / kLockFile, error);
   fs::remove(path_, error);  // Refused, rightly, when something of somebody else's is inside.
   if (error) Warn("{}: left in place ({})", path_.string(), error.message());
   return OkStatus();

@@ -22,9 +22,10 @@ namespace tq {
 
 class WorkFolder {
  public:
-  // Makes or opens the folder and locks it. An error if another process is at work there,
-  // or if it holds another job (`description` names this one) and not `fresh`. With `fresh`
-  // earlier parts are removed; what a killed process left half-written always is.
+  // Makes or opens the folder and locks it. An error if it holds files but no job of ours, if
+  // another process is at work there, or if it holds another job (`description` names this one)
+  // and not `fresh`. With `fresh` earlier parts are removed; what a killed process left
+  // half-written always is.
   static StatusOr<WorkFolder> Open(const std::filesystem::path& path, const Hash128& fingerprint,
                                    std::string_view description, bool fresh);
   WorkFolder(WorkFolder&& other) noexcept;

@@ -106,6 +106,7 @@ TEST(WorkFolderTest, DamagedJobFileIsNoMatch) {
 // Robustness case 64: what kill -9 leaves.
 TEST(WorkFolderTest, ClearsHalfWrittenFiles) {
   const TempFolder folder;
+  { ASSERT_TRUE(WorkFolder::Open(folder / "w", kJob, "job", false).ok()); }
   fs::create_directories(folder / "w/out.tmp.abcdef");
   testing::WriteText(folder / "w/out.tmp.abcdef/model.safetensors", "half");
   testing::WriteText(folder / "w/m.part.tmp.abcdef", "half");
@@ -125,12 +126,39 @@ TEST(WorkFolderTest, OneWriterAtATime) {
   EXPECT_EQ(second.status().code(), StatusCode::kFailedPrecondition);
 }
 
-TEST(WorkFolderTest, LeavesForeignFilesAlone) {
+// A folder in use, named by mistake: its files may have names like ours.
+TEST(WorkFolderTest, RefusesAFolderWithoutAJob) {
+  for (const bool fresh : {false, true}) {
+    for (const char* name : {"movie.mkv.part", "backup.tmp.1", "mine.txt"}) {
+      const TempFolder folder;
+      testing::WriteText(folder / name, "hello");
+      const auto refused = WorkFolder::Open(folder.path(), kJob, "job", fresh);
+      ASSERT_FALSE(refused.ok()) << name;
+      EXPECT_EQ(refused.status().code(), StatusCode::kFailedPrecondition);
+      EXPECT_NE(refused.status().message().find(name), std::string::npos);
+      EXPECT_TRUE(fs::exists(folder / name));
+      EXPECT_FALSE(fs::exists(folder / "lock"));
+    }
+    const TempFolder folder;  // somebody else's job.json
+    testing::WriteText(folder / "job.json", R"({"job": "bake"})");
+    testing::WriteText(folder / "movie.mkv.part", "hello");
+    EXPECT_FALSE(WorkFolder::Open(folder.path(), kJob, "job", fresh).ok());
+    EXPECT_TRUE(fs::exists(folder / "movie.mkv.part"));
+    EXPECT_FALSE(fs::exists(folder / "lock"));
+  }
+  // What is left of a process killed before its job was written.
   const TempFolder folder;
   fs::create_directory(folder / "w");
-  testing::WriteText(folder / "w/mine.txt", "hello");
+  testing::WriteText(folder / "w/lock", "");
+  testing::WriteText(folder / "w/job.json.tmp.abcdef", "{");
+  EXPECT_TRUE(WorkFolder::Open(folder / "w", kJob, "job", false).ok());
+}
+
+TEST(WorkFolderTest, LeavesForeignFilesAlone) {
+  const TempFolder folder;
   auto work = WorkFolder::Open(folder / "w", kJob, "job", true);
   ASSERT_TRUE(work.ok());
+  testing::WriteText(folder / "w/mine.txt", "hello");
   ASSERT_TRUE(work->Store("m", Tensors(3)).ok());
   ASSERT_TRUE(work->Remove().ok());
   EXPECT_TRUE(fs::exists(folder / "w/mine.txt"));
