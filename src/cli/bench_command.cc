@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "base/cancel.h"
+#include "base/file_io.h"
 #include "base/memory_usage.h"
 #include "base/random.h"
 #include "cli/command.h"
@@ -48,104 +49,205 @@ double PlainReadBytesPerSecond(Executor& executor) {
   return std::accumulate(sums.begin(), sums.end(), uint64_t{0}) == 1 ? 0 : best;
 }
 
+// One row of the result: a prompt, or tokens decoded one by one after it.
+struct Measurement {
+  bool decode = false;
+  uint64_t prompt = 0, tokens = 0;
+  std::vector<double> speeds;  // tokens per second, one per repetition
+
+  std::string Name() const {
+    return decode ? fmt::format("decode {} after {}", tokens, prompt)
+                  : fmt::format("prompt of {}", prompt);
+  }
+};
+
 class BenchCommand final : public Command {
  public:
   void AddTo(CLI::App& app) override {
     CLI::App* sub =
         Register(app, "bench", "Measure prompt and decode speed",
                  "  tq bench SmolLM2-2bit\n"
-                 "  tq bench SmolLM2-2bit --threads 1 --prompt 256 --tokens 64 --json -");
+                 "  tq bench SmolLM2-2bit --threads 1 --prompt 128,2048 --tokens 64 --json -\n"
+                 "  tq bench SmolLM2-2bit --repeat 9 --markdown speed.md");
     AddModelArgument(*sub, model_);
-    sub->add_option("--prompt", prompt_, "Tokens of the prompt")
+    sub->add_option("--prompt", prompts_, "Tokens of the prompt; several: 128,2048")
+        ->delimiter(',')
         ->check(CLI::Range(1, 1 << 20))
         ->capture_default_str();
-    sub->add_option("--tokens", tokens_, "Tokens to decode after it")
+    sub->add_option("--tokens", tokens_, "Tokens to decode after each prompt; several: 32,256")
+        ->delimiter(',')
         ->check(CLI::Range(1, 1 << 20))
         ->capture_default_str();
     sub->add_option("--repeat", repeat_, "Repetitions; the median is reported")
         ->check(CLI::Range(1, 1000))
         ->capture_default_str();
+    sub->add_option("--markdown", markdown_, "Write the table here too (-: standard output)");
     compute_.AddTo(*sub);
     AddJsonOption(*sub, json_);
   }
 
   Status Run() override {
+    TQ_RETURN_IF_ERROR(CheckOutputFiles({json_, markdown_}));
     TQ_ASSIGN_OR_RETURN(auto pool, compute_.MakePool());
     const double load_start = NowSeconds();
     TQ_ASSIGN_OR_RETURN(auto model, Transformer::Load(model_));
-    const double load_s = NowSeconds() - load_start;
-    TQ_RETURN_IF_ERROR(Measure(*model, *pool));
+    load_s_ = NowSeconds() - load_start;
+    for (const uint64_t prompt : prompts_) TQ_RETURN_IF_ERROR(Measure(*model, *pool, prompt));
     // Before the buffer of the plain read enters it.
-    const uint64_t peak_rss = PeakRssBytes();
-    const double plain_read = PlainReadBytesPerSecond(*pool);
-    const Spread prefill = SpreadOf(prefill_), decode = SpreadOf(decode_);
-    const uint64_t bytes_per_token = model->BytesPerToken();
-    const std::string_view isa = IsaName(CurrentIsa());
-
-    std::FILE* out = HumanOutput(json_);
-    fmt::print(out, "{}: {}, {:.3f} bits per weight; {} threads, {}\n", model_.string(),
-               FormatBytes(model->file_bytes()), model->bits_per_weight(), pool->threads(), isa);
-    fmt::print(out, "prompt of {:4}  {:9.1f} tokens/s  ({:.1f} .. {:.1f})\n", prompt_,
-               prefill.median, prefill.lowest, prefill.highest);
-    fmt::print(out, "decode of {:4}  {:9.1f} tokens/s  ({:.1f} .. {:.1f})\n", tokens_,
-               decode.median, decode.lowest, decode.highest);
-    fmt::print(
-        out, "{} of weights per token: {:.1f} GB/s, {:.0f} % of the plain read's {:.1f} GB/s\n",
-        FormatBytes(bytes_per_token), decode.median * static_cast<double>(bytes_per_token) * 1e-9,
-        100 * decode.median * static_cast<double>(bytes_per_token) / plain_read, plain_read * 1e-9);
-    fmt::print(out, "load {:.3f} s, peak memory {}\n", load_s, FormatBytes(peak_rss));
-    return WriteJson(json_, {{"model", model_.string()},
-                             {"prefill_tokens_per_s", prefill.median},
-                             {"prefill_tokens_per_s_lowest", prefill.lowest},
-                             {"prefill_tokens_per_s_highest", prefill.highest},
-                             {"decode_tokens_per_s", decode.median},
-                             {"decode_tokens_per_s_lowest", decode.lowest},
-                             {"decode_tokens_per_s_highest", decode.highest},
-                             {"prompt_tokens", prompt_},
-                             {"decode_tokens", tokens_},
-                             {"load_s", load_s},
-                             {"peak_rss_bytes", peak_rss},
-                             {"threads", pool->threads()},
-                             {"isa", isa},
-                             {"device", "cpu"},
-                             {"bytes_per_token", bytes_per_token},
-                             {"plain_read_bytes_per_s", plain_read}});
+    peak_rss_ = PeakRssBytes();
+    threads_ = pool->threads();
+    plain_read_ = PlainReadBytesPerSecond(*pool);
+    Print(*model);
+    TQ_RETURN_IF_ERROR(WriteMarkdown(*model));
+    return WriteJson(json_, Json(*model));
   }
 
  private:
-  Status Measure(Transformer& model, Executor& pool) {
+  Status Measure(Transformer& model, Executor& pool, uint64_t prompt_tokens) {
     const ForwardContext context{&pool, compute_.path()};
     const uint32_t vocab = model.config().vocab_size;
-    TQ_ASSIGN_OR_RETURN(KvCache cache, KvCache::Create(model.config(), prompt_ + tokens_));
+    const uint64_t longest = *std::max_element(tokens_.begin(), tokens_.end());
+    TQ_ASSIGN_OR_RETURN(KvCache cache, KvCache::Create(model.config(), prompt_tokens + longest));
     std::vector<float> logits(vocab);
     Random random(1, "bench");
-    std::vector<int32_t> prompt(prompt_);
+    std::vector<int32_t> prompt(prompt_tokens);
     for (int32_t& token : prompt) token = static_cast<int32_t>(random.NextBelow(vocab));
+    const size_t first = measurements_.size();
+    measurements_.push_back({false, prompt_tokens, prompt_tokens, {}});
+    for (const uint64_t n : tokens_) measurements_.push_back({true, prompt_tokens, n, {}});
     // One repetition more than asked for: the first warms up and is dropped.
     for (uint64_t run = 0; run <= repeat_; ++run) {
       TQ_RETURN_IF_ERROR(CheckCancelled());
       cache.Truncate(0);
-      const double start = NowSeconds();
+      double start = NowSeconds();
       TQ_RETURN_IF_ERROR(model.Forward(context, cache, prompt, Logits::kLast, logits.data()));
-      const double prompt_done = NowSeconds();
-      for (uint64_t i = 0; i < tokens_; ++i) {
-        const auto best = std::max_element(logits.begin(), logits.end()) - logits.begin();
-        const int32_t token = static_cast<int32_t>(best);
-        TQ_RETURN_IF_ERROR(
-            model.Forward(context, cache, {&token, 1}, Logits::kLast, logits.data()));
+      Add(first, run, prompt_tokens, start);
+      for (size_t i = 0; i < tokens_.size(); ++i) {
+        cache.Truncate(prompt_tokens);
+        start = NowSeconds();
+        TQ_RETURN_IF_ERROR(Decode(model, context, cache, tokens_[i], logits));
+        Add(first + 1 + i, run, tokens_[i], start);
       }
-      if (run == 0) continue;
-      prefill_.push_back(static_cast<double>(prompt_) / (prompt_done - start));
-      decode_.push_back(static_cast<double>(tokens_) / (NowSeconds() - prompt_done));
     }
     return OkStatus();
   }
 
+  static Status Decode(Transformer& model, const ForwardContext& context, KvCache& cache,
+                       uint64_t tokens, std::vector<float>& logits) {
+    for (uint64_t i = 0; i < tokens; ++i) {
+      const auto best = std::max_element(logits.begin(), logits.end()) - logits.begin();
+      const int32_t token = static_cast<int32_t>(best);
+      TQ_RETURN_IF_ERROR(model.Forward(context, cache, {&token, 1}, Logits::kLast, logits.data()));
+    }
+    return OkStatus();
+  }
+
+  void Add(size_t measurement, uint64_t run, uint64_t tokens, double start) {
+    if (run == 0) return;
+    measurements_[measurement].speeds.push_back(static_cast<double>(tokens) /
+                                                (NowSeconds() - start));
+  }
+
+  // What a row of decoding does with the weights; in a prompt many tokens share one reading.
+  struct Traffic {
+    double weights = 0, bytes = 0;  // per second
+    double share = 0;               // of the plain read
+  };
+  Traffic TrafficOf(const Transformer& model, double tokens_per_s) const {
+    const double bytes = tokens_per_s * static_cast<double>(model.BytesPerToken());
+    return {tokens_per_s * static_cast<double>(model.WeightsPerToken()), bytes,
+            bytes / plain_read_};
+  }
+
+  std::string Header(const Transformer& model) const {
+    return fmt::format("{}: {}, {:.3f} bits per weight; {} threads, {}, plain read {:.1f} GB/s\n",
+                       model_.string(), FormatBytes(model.file_bytes()), model.bits_per_weight(),
+                       threads_, IsaName(CurrentIsa()), plain_read_ * 1e-9);
+  }
+
+  void Print(const Transformer& model) const {
+    std::FILE* out = HumanOutput(json_);
+    fmt::print(out, "{}", Header(model));
+    for (const Measurement& m : measurements_) {
+      const Spread speed = SpreadOf(m.speeds);
+      fmt::print(out, "{:24} {:9.1f} tokens/s  ({:.1f} .. {:.1f})", m.Name(), speed.median,
+                 speed.lowest, speed.highest);
+      if (m.decode) {
+        const Traffic traffic = TrafficOf(model, speed.median);
+        fmt::print(out, ", {:.1f} GB/s of weights, {:.0f} % of the plain read",
+                   traffic.bytes * 1e-9, 100 * traffic.share);
+      }
+      fmt::print(out, "\n");
+    }
+    fmt::print(out, "load {:.3f} s, peak memory {}\n", load_s_, FormatBytes(peak_rss_));
+  }
+
+  Status WriteMarkdown(const Transformer& model) const {
+    if (markdown_.empty()) return OkStatus();
+    std::string text = Header(model);
+    text +=
+        "\n| test | tokens/s, median | lowest .. highest | 1e9 weights/s | GB/s | of plain read |\n"
+        "|---|---|---|---|---|---|\n";
+    for (const Measurement& m : measurements_) {
+      const Spread speed = SpreadOf(m.speeds);
+      text += fmt::format("| {} | {:.1f} | {:.1f} .. {:.1f} | ", m.Name(), speed.median,
+                          speed.lowest, speed.highest);
+      const Traffic traffic = TrafficOf(model, speed.median);
+      text += m.decode ? fmt::format("{:.2f} | {:.1f} | {:.0f} % |\n", traffic.weights * 1e-9,
+                                     traffic.bytes * 1e-9, 100 * traffic.share)
+                       : "- | - | - |\n";
+    }
+    if (markdown_ != "-") return WriteFileAtomically(markdown_, text);
+    fmt::print("{}", text);
+    return OkStatus();
+  }
+
+  nlohmann::ordered_json Json(const Transformer& model) const {
+    nlohmann::ordered_json rows = nlohmann::ordered_json::array();
+    for (const Measurement& m : measurements_) {
+      const Spread speed = SpreadOf(m.speeds);
+      nlohmann::ordered_json row = {{"test", m.decode ? "decode" : "prompt"},
+                                    {"prompt_tokens", m.prompt},
+                                    {"tokens", m.tokens},
+                                    {"repetitions", m.speeds.size()},
+                                    {"tokens_per_s", speed.median},
+                                    {"tokens_per_s_lowest", speed.lowest},
+                                    {"tokens_per_s_highest", speed.highest}};
+      if (m.decode) {
+        const Traffic traffic = TrafficOf(model, speed.median);
+        row["weights_per_s"] = traffic.weights;
+        row["bytes_per_s"] = traffic.bytes;
+        row["share_of_plain_read"] = traffic.share;
+      }
+      rows.push_back(std::move(row));
+    }
+    return {{"model", model_.string()},
+            {"bits_per_weight", model.bits_per_weight()},
+            // Of the first prompt, and of the first decoding.
+            {"prefill_tokens_per_s", SpreadOf(measurements_[0].speeds).median},
+            {"decode_tokens_per_s", SpreadOf(measurements_[1].speeds).median},
+            {"measurements", std::move(rows)},
+            {"load_s", load_s_},
+            {"peak_rss_bytes", peak_rss_},
+            {"threads", threads_},
+            {"isa", IsaName(CurrentIsa())},
+            {"device", "cpu"},
+            {"bytes_per_token", model.BytesPerToken()},
+            {"weights_per_token", model.WeightsPerToken()},
+            {"plain_read_bytes_per_s", plain_read_}};
+  }
+
   std::filesystem::path model_;
   ComputeOptions compute_;
-  uint64_t prompt_ = 512, tokens_ = 64, repeat_ = 3;
-  std::vector<double> prefill_, decode_;
-  std::string json_;
+  std::vector<uint64_t> prompts_ = {512}, tokens_ = {64};
+  uint64_t repeat_ = 3;
+  std::string json_, markdown_;
+
+  // For each prompt its own measurement, then those of the tokens after it.
+  std::vector<Measurement> measurements_;
+  double load_s_ = 0, plain_read_ = 0;
+  uint64_t peak_rss_ = 0;
+  size_t threads_ = 0;
 };
 
 }  // namespace

@@ -221,6 +221,12 @@ uint64_t Transformer::BytesPerToken() const {
   return bytes;
 }
 
+uint64_t Transformer::WeightsPerToken() const {
+  const uint64_t hidden = config_.hidden_size, q = config_.q_size(), kv = config_.kv_size();
+  const uint64_t layer = hidden * (2 * q + 2 * kv + 3 * uint64_t{config_.intermediate_size});
+  return config_.num_layers * layer + hidden * config_.vocab_size;
+}
+
 Status Transformer::Run(const ForwardContext& context, KvCache& cache,
                         std::span<const int32_t> tokens, const ChunkConsumer& consume) {
   if (tokens.empty()) return InvalidArgument("forward: no tokens");

@@ -49,6 +49,8 @@ class Transformer {
   // Bytes of weights that one decoded token reads: all matrices and norms, the head, and one
   // row of the embedding.
   uint64_t BytesPerToken() const;
+  // Weights that a decoded token is multiplied with: all matrices of the decoder and the head.
+  uint64_t WeightsPerToken() const;
 
   // Runs n tokens after what the cache holds and advances it. `logits`: float [1, vocab]
   // behind the last token, or [n, vocab] behind each, or unused. Errors, which leave the

@@ -265,14 +265,18 @@ TEST(Transformer, RefusesTensorsOfAnotherShape) {
   EXPECT_THAT(model.status().message(), HasSubstr("[40, 23]"));
 }
 
-TEST(Transformer, CountsTheBytesOfAToken) {
+TEST(Transformer, CountsTheBytesAndWeightsOfAToken) {
   const ModelConfig config = SmallConfig();
   uint64_t expected = 0;
   ForEachTensor(config, [&](const std::string&, const Shape& shape) {
     expected += 4 * *NumElements(shape);  // the tied matrix serves as the head
   });
   expected += 4 * config.hidden_size;
-  EXPECT_EQ(Build(RandomSource(config, 1))->BytesPerToken(), expected);
+  const auto model = Build(RandomSource(config, 1));
+  EXPECT_EQ(model->BytesPerToken(), expected);
+  // The embedding's row and norms are no products.
+  const uint64_t norms = config.hidden_size * (2 * config.num_layers + 1);
+  EXPECT_EQ(model->WeightsPerToken(), expected / 4 - config.hidden_size - norms);
 }
 
 // A layer alone, as calibration runs it: observers see each group's input, and layers with

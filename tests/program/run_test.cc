@@ -53,8 +53,8 @@ TEST_F(ProgramTest, LostPagesAreAnError) {
 }
 
 TEST_F(ProgramTest, BenchReportsItsKeys) {
-  const nlohmann::json object =
-      TqJson({"bench", Path("hf"), "--prompt", "32", "--tokens", "8", "--repeat", "1"});
+  const nlohmann::json object = TqJson({"bench", Path("hf"), "--prompt", "32,64", "--tokens", "8,4",
+                                        "--repeat", "3", "--markdown", Path("speed.md")});
   for (const char* key :
        {"prefill_tokens_per_s", "decode_tokens_per_s", "load_s", "bytes_per_token",
         "peak_rss_bytes", "threads", "plain_read_bytes_per_s"}) {
@@ -63,6 +63,23 @@ TEST_F(ProgramTest, BenchReportsItsKeys) {
   }
   EXPECT_EQ(object["device"], "cpu");
   EXPECT_TRUE(object.contains("isa"));
+  // Each prompt, and after it each number of tokens.
+  const std::vector<std::pair<int, int>> want = {{32, 32}, {32, 8}, {32, 4},
+                                                 {64, 64}, {64, 8}, {64, 4}};
+  ASSERT_EQ(object["measurements"].size(), want.size());
+  for (size_t i = 0; i < want.size(); ++i) {
+    const nlohmann::json& row = object["measurements"][i];
+    EXPECT_EQ(row["test"], i % 3 == 0 ? "prompt" : "decode");
+    EXPECT_EQ(row["prompt_tokens"], want[i].first);
+    EXPECT_EQ(row["tokens"], want[i].second);
+    EXPECT_EQ(row["repetitions"], 3);
+    EXPECT_LE(row["tokens_per_s_lowest"], row["tokens_per_s"]);
+    EXPECT_LE(row["tokens_per_s"], row["tokens_per_s_highest"]);
+    EXPECT_EQ(row.contains("weights_per_s"), i % 3 != 0);
+  }
+  EXPECT_EQ(object["decode_tokens_per_s"], object["measurements"][1]["tokens_per_s"]);
+  const std::string table = ReadWhole(folder_ / "speed.md");
+  EXPECT_NE(table.find("| decode 4 after 64 |"), std::string::npos) << table;
 }
 
 TEST_F(ProgramTest, TextWithTooFewWindowsIsAnError) {
