@@ -103,6 +103,14 @@ Status WriteFileAtomically(const fs::path& path, std::string_view contents) {
   return file.Commit();
 }
 
+Status CheckWritable(const std::filesystem::path& file) {
+  std::error_code error;
+  if (std::filesystem::is_directory(file, error)) return IoError(file.string(), EISDIR);
+  const std::filesystem::path folder = std::filesystem::absolute(file).parent_path();
+  if (access(folder.c_str(), W_OK | X_OK) != 0) return IoError(file.string(), errno);
+  return OkStatus();
+}
+
 Status SyncFolder(const fs::path& folder) {
   const fs::path target = folder.empty() ? fs::path(".") : folder;
   const int fd = open(target.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);

@@ -42,6 +42,10 @@ class AtomicFile {
 // AtomicFile in one call.
 Status WriteFileAtomically(const std::filesystem::path& path, std::string_view contents);
 
+// Whether `file` could be written now: its folder is there and may be written to, and it is no
+// folder itself. Asked before long work, so that the result is not lost.
+Status CheckWritable(const std::filesystem::path& file);
+
 // Makes the renames inside `folder` durable.
 Status SyncFolder(const std::filesystem::path& folder);
 

@@ -51,6 +51,13 @@ Status WriteJson(const std::string& file, const nlohmann::ordered_json& object) 
   return WriteFileAtomically(file, text);
 }
 
+Status CheckOutputFiles(const std::vector<std::filesystem::path>& files) {
+  for (const std::filesystem::path& file : files) {
+    if (!file.empty() && file != "-") TQ_RETURN_IF_ERROR(CheckWritable(file));
+  }
+  return OkStatus();
+}
+
 std::unique_ptr<Progress> MakeProgress(bool quiet) {
   if (quiet) return std::make_unique<NullProgress>();
   return std::make_unique<ConsoleProgress>();

@@ -64,6 +64,8 @@ void AddModelArgument(CLI::App& app, std::filesystem::path& model);
 void AddJsonOption(CLI::App& app, std::string& file);
 // Writes one object; nothing when `file` is empty.
 Status WriteJson(const std::string& file, const nlohmann::ordered_json& object);
+// Whether files that the end of a command writes can be made ("" and "-" can).
+Status CheckOutputFiles(const std::vector<std::filesystem::path>& files);
 // On the console, or with --quiet nowhere.
 std::unique_ptr<Progress> MakeProgress(bool quiet);
 // Where prose for people goes: standard error when JSON has standard output.

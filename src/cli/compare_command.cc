@@ -1,6 +1,7 @@
 // tq compare: one model at several sizes, in one table and one report.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "cli/command.h"
@@ -40,7 +41,9 @@ class CompareCommand final : public Command {
         ->capture_default_str();
     sub->add_option("--windows", options_.max_windows, "At most this many windows (0: all)")
         ->capture_default_str();
-    sub->add_option("--report", report_, "Write a report (HTML)");
+    sub->add_option("--report", reports_,
+                    "Write a report: FILE.html, or FILE.json; may be given twice")
+        ->allow_extra_args(false);
     sub->add_option("--work", options_.work, "Folder for unfinished work")->capture_default_str();
     sub->add_flag("--quiet", quiet_, "No progress");
     AddJsonOption(*sub, json_);
@@ -48,18 +51,26 @@ class CompareCommand final : public Command {
 
   Status Run() override {
     TQ_ASSIGN_OR_RETURN(options_.quantize, flags_.Options());
+    TQ_RETURN_IF_ERROR(CheckOutputFiles(reports_));
+    TQ_RETURN_IF_ERROR(CheckOutputFiles({json_, options_.quantize.sensitivity_file}));
     options_.rates.clear();
     for (const std::string& name : rates_) {
       for (const SensitivityMeasure measure : kRates) {
         if (name == NameOf(measure)) options_.rates.push_back(measure);
       }
     }
+    // Uniform rates alone take no windows held apart, and calibrate as tq quantize --uniform does.
+    if (std::ranges::all_of(options_.rates, [](SensitivityMeasure measure) {
+          return measure == SensitivityMeasure::kNone;
+        })) {
+      options_.quantize.sensitivity = SensitivityMeasure::kNone;
+    }
     TQ_ASSIGN_OR_RETURN(auto pool, ThreadPool::Create(flags_.threads()));
     const std::unique_ptr<Progress> progress = MakeProgress(quiet_);
     TQ_ASSIGN_OR_RETURN(const CompareResult result, Compare(options_, *pool, *progress));
     Show(result);
     const CompressionReport page = MakePage(result);
-    TQ_RETURN_IF_ERROR(WriteReport(report_, page));
+    TQ_RETURN_IF_ERROR(WriteReports(reports_, page));
     return WriteJson(json_, ReportToJson(page));
   }
 
@@ -104,7 +115,7 @@ class CompareCommand final : public Command {
   QuantizeFlags flags_;
   CompareOptions options_;
   std::vector<std::string> rates_ = {"kl"};
-  std::filesystem::path report_;
+  std::vector<std::filesystem::path> reports_;
   std::string json_;
   bool quiet_ = false;
 };

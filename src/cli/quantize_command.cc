@@ -72,10 +72,17 @@ class QuantizeCommand final : public Command {
                   "Write the allocated rates without comparing them with uniform ones")
         ->excludes(uniform);
     sub->add_flag("--dry-run", dry_run_, "Show what would be made, and do nothing");
-    sub->add_option("--report", report_, "Write a report (HTML) of what was done and lost");
+    sub->add_option(
+           "--report", reports_,
+           "Write a report of what was done and lost: FILE.html, or FILE.json; may be given "
+           "twice")
+        ->allow_extra_args(false);
     sub->add_flag("--quiet", quiet_, "No progress");
     AddJsonOption(*sub, json_);
-    sub->callback([bits, memory] {
+    sub->callback([this, bits, memory] {
+      if (memory->count() > 0 && memory_ == 0) {
+        throw CLI::ValidationError("--memory", "must be above 0");
+      }
       if (bits->count() + memory->count() == 0) {
         throw CLI::RequiredError("--bits or --memory");
       }
@@ -84,6 +91,8 @@ class QuantizeCommand final : public Command {
 
   Status Run() override {
     TQ_ASSIGN_OR_RETURN(options_, flags_.Options());
+    TQ_RETURN_IF_ERROR(CheckOutputFiles(reports_));
+    TQ_RETURN_IF_ERROR(CheckOutputFiles({json_, options_.sensitivity_file}));
     options_.output = output_;
     options_.bits = bits_;
     options_.memory_bytes = memory_;
@@ -102,7 +111,7 @@ class QuantizeCommand final : public Command {
     const std::unique_ptr<Progress> progress = MakeProgress(quiet_);
     TQ_ASSIGN_OR_RETURN(const QuantizeReport report, Quantize(options_, *pool, *progress));
     Show(report);
-    TQ_RETURN_IF_ERROR(WriteHtml(report, *pool));
+    TQ_RETURN_IF_ERROR(WriteReportFiles(report, *pool));
     return WriteJson(json_, ToJson(report));
   }
 
@@ -155,12 +164,12 @@ class QuantizeCommand final : public Command {
                                      {"peak_bytes", p.peak_bytes},
                                      {"disk_bytes", p.disk_bytes}};
     object["predicted_kl"] = p.predicted_kl ? nlohmann::ordered_json(*p.predicted_kl) : nullptr;
-    if (p.memory) object["memory"] = ToJson(*p.memory);
+    if (p.memory) object["memory"] = MemoryToJson(*p.memory);
     return WriteJson(json_, object);
   }
 
-  Status WriteHtml(const QuantizeReport& report, Executor& executor) const {
-    if (report_.empty()) return OkStatus();
+  Status WriteReportFiles(const QuantizeReport& report, Executor& executor) const {
+    if (reports_.empty()) return OkStatus();
     CompressionReport page;
     page.title = fmt::format("{} at {:.2f} bits per weight", options_.model.filename().string(),
                              report.bits_per_weight);
@@ -180,12 +189,7 @@ class QuantizeCommand final : public Command {
         MakeReportModel(options_.output.filename().string(), options_.method, report);
     TQ_ASSIGN_OR_RETURN(model.samples, WriteSamples(options_.model, options_.output, executor));
     page.models.push_back(std::move(model));
-    return WriteReport(report_, page);
-  }
-
-  static nlohmann::ordered_json ToJson(const MemoryUse& use) {
-    return {{"budget", use.budget},     {"context", use.context},         {"weights", use.weights},
-            {"kv_cache", use.kv_cache}, {"activations", use.activations}, {"reserve", use.reserve}};
+    return WriteReports(reports_, page);
   }
 
   nlohmann::ordered_json ToJson(const QuantizeReport& report) const {
@@ -205,7 +209,7 @@ class QuantizeCommand final : public Command {
                                      {"candidates", nlohmann::ordered_json::array()},
                                      {"matrices", nlohmann::ordered_json::array()}};
     if (memory_ > 0) object.erase("bits");
-    if (report.memory) object["memory"] = ToJson(*report.memory);
+    if (report.memory) object["memory"] = MemoryToJson(*report.memory);
     for (const ReportCandidate& c : report.candidates) {
       nlohmann::ordered_json entry = {{"name", c.name},
                                       {"file_bytes", c.bytes},
@@ -236,7 +240,8 @@ class QuantizeCommand final : public Command {
   std::vector<std::string> words_;
   QuantizeFlags flags_;
   QuantizeOptions options_;
-  std::filesystem::path output_, report_;
+  std::filesystem::path output_;
+  std::vector<std::filesystem::path> reports_;
   std::string method_ = "trellis", sensitivity_ = "kl", json_;
   double bits_ = 0;
   uint64_t memory_ = 0, context_ = 4096, reserve_ = 0;

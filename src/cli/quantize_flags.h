@@ -16,7 +16,6 @@ class QuantizeFlags {
   // Everything but method, size and output.
   StatusOr<QuantizeOptions> Options() const;
   size_t threads() const { return threads_; }
-  const std::string& calibration() const { return options_.calibration; }
 
  private:
   QuantizeOptions options_;

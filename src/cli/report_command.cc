@@ -4,6 +4,8 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <iterator>
+#include <optional>
 
 #include "base/file_io.h"
 #include "base/memory_usage.h"
@@ -48,15 +50,20 @@ std::string Quote(const std::string& word) {
   return quoted;
 }
 
-StatusOr<std::vector<std::string>> Continue(const std::filesystem::path& path, Executor& executor) {
+// What the model writes after each prompt; nothing where it has too few positions.
+StatusOr<std::vector<std::optional<std::string>>> Continue(const std::filesystem::path& path,
+                                                           Executor& executor) {
   TQ_ASSIGN_OR_RETURN(const auto model, Transformer::Load(path));
   TQ_ASSIGN_OR_RETURN(const auto tokenizer, Tokenizer::FromModel(path));
-  std::vector<std::string> texts;
+  std::vector<std::optional<std::string>> texts;
   for (const char* prompt : kPrompts) {
     const std::vector<int32_t> ids = tokenizer->EncodePrompt(prompt);
     SessionOptions options;
     options.context = ids.size() + kSampleTokens;
-    if (options.context > model->config().max_position) continue;
+    if (options.context > model->config().max_position) {
+      texts.push_back(std::nullopt);
+      continue;
+    }
     ForwardContext context;
     context.executor = &executor;
     TQ_ASSIGN_OR_RETURN(const auto session, Session::Create(*model, *tokenizer, context, options));
@@ -97,15 +104,20 @@ StatusOr<std::vector<TextSample>> WriteSamples(const std::filesystem::path& orig
   }
   TQ_ASSIGN_OR_RETURN(const auto before, Continue(original, executor));
   TQ_ASSIGN_OR_RETURN(const auto after, Continue(compressed, executor));
-  for (size_t i = 0; i < std::min(before.size(), after.size()); ++i) {
-    samples.push_back({kPrompts[i], before[i], after[i]});
+  for (size_t i = 0; i < std::size(kPrompts); ++i) {
+    if (before[i] && after[i]) samples.push_back({kPrompts[i], *before[i], *after[i]});
   }
   return samples;
 }
 
-Status WriteReport(const std::filesystem::path& file, const CompressionReport& report) {
-  if (file.empty()) return OkStatus();
-  return WriteFileAtomically(file, ReportToHtml(report));
+Status WriteReports(const std::vector<std::filesystem::path>& files,
+                    const CompressionReport& report) {
+  for (const std::filesystem::path& file : files) {
+    TQ_RETURN_IF_ERROR(WriteFileAtomically(file, file.extension() == ".json"
+                                                     ? ReportToJson(report).dump(1) + "\n"
+                                                     : ReportToHtml(report)));
+  }
+  return OkStatus();
 }
 
 }  // namespace tq::cli

@@ -23,6 +23,8 @@ StatusOr<std::vector<TextSample>> WriteSamples(const std::filesystem::path& orig
                                                Executor& executor);
 
 // Renders and writes the HTML file; nothing when `file` is empty.
-Status WriteReport(const std::filesystem::path& file, const CompressionReport& report);
+// Each file that is asked for: as JSON where its name ends so, else as HTML.
+Status WriteReports(const std::vector<std::filesystem::path>& files,
+                    const CompressionReport& report);
 
 }  // namespace tq::cli

@@ -234,8 +234,11 @@ TEST_F(AllocatedTest, RatesKeepToTheirRange) {
     }
   }
   options.output = folder_ / "other";
-  options.min_bits = 3.5;
-  EXPECT_EQ(Run(options).status().code(), StatusCode::kInvalidArgument);  // above the largest
+  options.min_bits = 4;
+  EXPECT_THAT(Run(options).status().message(), HasSubstr("above max bits"));
+  options.min_bits = options.max_bits = 2.1;
+  EXPECT_THAT(Run(options).status().message(), HasSubstr("2.1 is the rate of no code"));
+  EXPECT_FALSE(fs::exists(folder_ / "other.work"));
 }
 
 TEST_F(AllocatedTest, TooShortATextIsRefused) {

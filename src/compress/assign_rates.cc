@@ -115,22 +115,31 @@ StatusOr<PredictedPlan> PlanAllocated(const ModelOutline& outline, const Quantiz
     }
     return FinishPlan(outline, std::move(matrices));
   };
-  // Scales, norms and header: what the smallest plan has beside its items. The header's length
-  // changes by a few digits, and merged segments save entries: hence the rounds.
-  TQ_ASSIGN_OR_RETURN(Allocation allocation, Allocate(items, UINT64_MAX >> 1));
-  ModelPlan plan = build(allocation);
-  uint64_t fixed = plan.bytes > allocation.bytes ? plan.bytes - allocation.bytes : 0;
-  for (int round = 0; round < kMaxRounds; ++round) {
-    if (fixed > budget) {
-      return ResourceExhausted("budget: {} bytes is too few; scales and norms take {}", budget,
-                               fixed);
-    }
-    TQ_ASSIGN_OR_RETURN(allocation, Allocate(items, budget - fixed));
-    plan = build(allocation);
-    if (plan.bytes <= budget) break;
-    fixed += plan.bytes - budget;
+  Allocation smallest;
+  smallest.choice.resize(items.size(), 0);
+  ModelPlan plan = build(smallest);
+  if (plan.bytes > budget) {
+    return ResourceExhausted("budget: {} bytes is too few; the smallest possible is {}", budget,
+                             plan.bytes);
   }
-  TQ_CHECK(plan.bytes <= budget);
+  // Scales, norms and header: what the largest plan has beside its items. The header's length
+  // changes by a few digits, and merged segments save entries: hence the rounds.
+  TQ_ASSIGN_OR_RETURN(const Allocation largest, Allocate(items, UINT64_MAX >> 1));
+  const uint64_t largest_bytes = build(largest).bytes;
+  uint64_t fixed = largest_bytes > largest.bytes ? largest_bytes - largest.bytes : 0;
+  for (int round = 0; round < kMaxRounds && fixed <= budget; ++round) {
+    const StatusOr<Allocation> allocation = Allocate(items, budget - fixed);
+    if (!allocation.ok()) {
+      if (allocation.status().code() != StatusCode::kResourceExhausted) return allocation.status();
+      break;  // by a few digits: only the smallest plan fits
+    }
+    ModelPlan filled = build(*allocation);
+    if (filled.bytes <= budget) {
+      plan = std::move(filled);
+      break;
+    }
+    fixed += filled.bytes - budget;
+  }
   const double loss = PredictLoss(table, plan.matrices);
   return PredictedPlan{std::move(plan), loss};
 }

@@ -26,6 +26,8 @@ struct CalibrationTokens {
 
 // What a text must at least give to say anything about a model's activations.
 inline constexpr uint64_t kMinCalibrationTokens = 16;
+// A window has tokens to score in its second half.
+inline constexpr uint64_t kMinCalibrationContext = 4;
 
 // Windows of `context` tokens spread evenly over the text, about `wanted` tokens in all or
 // what there is; a text shorter than `context` is one window. The first token of each window
@@ -54,6 +56,9 @@ CalibrationTokens ShortWindows(const CalibrationTokens& tokens, uint64_t count, 
 
 // Text of at most this many bytes is read from a calibration file.
 inline constexpr uint64_t kMaxCalibrationBytes = uint64_t{1} << 30;
+
+// What drawing them takes: the weights in float32 and the KV caches of a batch.
+uint64_t SampleMemoryNeeded(const ModelSource& source, uint64_t wanted, uint64_t context);
 
 // Tokens drawn from the model itself (temperature 1, from BOS or, without one, from a random
 // token). ResourceExhausted when the model does not fit in memory as float32.

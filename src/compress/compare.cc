@@ -117,9 +117,7 @@ StatusOr<ReportModel> CompareJob::Measure(size_t i, StreamedReference& reference
   report.decoder_bits_per_weight = DecoderBits(plan, report.matrices);
   for (const MatrixReport& m : report.matrices) report.seconds += m.seconds;
   report.parts = PartsOf(plan);
-  std::string part = entry.name;
-  std::replace(part.begin(), part.end(), ' ', '_');
-  TQ_ASSIGN_OR_RETURN(EvaluateResult measured, job_.Score(plan, part, reference));
+  TQ_ASSIGN_OR_RETURN(EvaluateResult measured, job_.Score(plan, reference));
   report.candidates.push_back({std::string(NameOf(entry.measure)), plan.bytes, plan.bits_per_weight,
                                entry.predicted_kl, measured, true});
   progress_.Line(fmt::format("{}: {:.4f} bits per weight, KL {:.5f} +- {:.5f}, perplexity {:.3f}",
@@ -140,6 +138,10 @@ StatusOr<CompareResult> CompareJob::Run() {
     return InvalidArgument("context {}: must be from 4 to 1048576", options_.context);
   }
   TQ_RETURN_IF_ERROR(job_.Open());
+  if (options_.context > job_.source().config().max_position) {
+    return InvalidArgument("context {}: the model has {} positions", options_.context,
+                           job_.source().config().max_position);
+  }
   uint64_t needed = 0, largest = 0;
   for (const double bits : options_.bits) {
     QuantizeOptions size = options_.quantize;

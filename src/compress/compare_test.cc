@@ -78,9 +78,42 @@ TEST_F(CompareTest, FiguresAreThoseOfAQuantisedModel) {
   EXPECT_EQ(made->bytes, compared->models[0].bytes);
 }
 
+// Asks to stop at the first loss that is reported.
+class StopAtLoss final : public Progress {
+ public:
+  void Begin(std::string_view, uint64_t) override {}
+  void Update(uint64_t, std::string_view) override {}
+  void Line(std::string_view text) override {
+    if (text.find("KL") != std::string_view::npos) RequestCancel();
+  }
+  void End() override {}
+};
+
+// A loss that is kept belongs to codes, not to a size: other rates at the same size have another.
+TEST_F(CompareTest, ResumesWithOtherRates) {
+  options_.rates = {SensitivityMeasure::kNone};
+  StopAtLoss progress;
+  ASSERT_FALSE(Compare(options_, *pool_, progress).ok());
+  ClearCancel();
+  ASSERT_TRUE(fs::exists(options_.work));
+  options_.quantize.overrides = {{"down_proj", 1}};
+  const auto resumed = Run();
+  ASSERT_TRUE(resumed.ok()) << resumed.status().message();
+  const auto fresh = Run();
+  ASSERT_TRUE(fresh.ok()) << fresh.status().message();
+  for (size_t i = 0; i < 2; ++i) {
+    EXPECT_EQ(resumed->models[i].measured->kl->mean, fresh->models[i].measured->kl->mean);
+  }
+}
+
 TEST_F(CompareTest, RefusesWhatMeansNothing) {
   options_.context = 4096;
+  EXPECT_THAT(Run().status().message(), HasSubstr("the model has 512 positions"));
+  options_.context = 512;
+  testing::WriteText(folder_ / "short.txt", "a few words");
+  options_.text = folder_ / "short.txt";
   EXPECT_THAT(Run().status().message(), HasSubstr("fewer than two windows"));
+  options_.text = folder_ / "text.txt";
   options_.context = 64;
   options_.bits = {};
   EXPECT_FALSE(Run().ok());
@@ -103,6 +136,13 @@ TEST_F(CompareTest, PreviewForetellsTheFile) {
   NullProgress progress;
   const auto made = Quantize(options, *pool_, progress);
   ASSERT_TRUE(made.ok());
+  // What the file holds serves the Hessian measure too.
+  options.sensitivity = SensitivityMeasure::kHessian;
+  const auto by_hessians = PreviewQuantize(options, *pool_);
+  ASSERT_TRUE(by_hessians.ok());
+  EXPECT_EQ(by_hessians->rates, "allocated");
+  EXPECT_FALSE(by_hessians->predicted_kl.has_value());
+  options.sensitivity = SensitivityMeasure::kKl;
   const auto after = PreviewQuantize(options, *pool_);
   ASSERT_TRUE(after.ok());
   EXPECT_EQ(after->rates, "allocated");

@@ -1,6 +1,7 @@
 #include "compress/job.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <cstring>
@@ -26,9 +27,10 @@ namespace fs = std::filesystem;
 constexpr std::string_view kPipelineVersion = "tq-pipeline-5";
 
 Status CheckCalibrationOptions(const QuantizeOptions& options) {
-  if (options.calibration_context < 4 || options.calibration_context > (1 << 20)) {
-    return InvalidArgument("calibration context: {} is not in [4, 1048576]",
-                           options.calibration_context);
+  if (options.calibration_context < kMinCalibrationContext ||
+      options.calibration_context > (1 << 20)) {
+    return InvalidArgument("calibration context: {} is not in [{}, 1048576]",
+                           options.calibration_context, kMinCalibrationContext);
   }
   if (options.calibration_tokens < kMinCalibrationTokens ||
       options.calibration_tokens > (uint64_t{1} << 32)) {
@@ -39,11 +41,16 @@ Status CheckCalibrationOptions(const QuantizeOptions& options) {
 }
 
 Status CheckRates(const QuantizeOptions& options) {
-  const double lowest = LowestRate(), highest = HighestRate();
-  if (!(options.min_bits >= lowest && options.min_bits <= options.max_bits &&
-        options.max_bits <= highest)) {
-    return InvalidArgument("min bits {}, max bits {}: must rise and lie in [{}, {}]",
-                           options.min_bits, options.max_bits, lowest, highest);
+  std::vector<double> rates;
+  for (const trellis::Code code : trellis::kNativeCodes) rates.push_back(code.rate());
+  for (const double bits : {options.min_bits, options.max_bits}) {
+    if (std::find(rates.begin(), rates.end(), bits) == rates.end()) {
+      return InvalidArgument("min bits {}, max bits {}: {} is the rate of no code; there are {}",
+                             options.min_bits, options.max_bits, bits, fmt::join(rates, ", "));
+    }
+  }
+  if (options.min_bits > options.max_bits) {
+    return InvalidArgument("min bits {} is above max bits {}", options.min_bits, options.max_bits);
   }
   return OkStatus();
 }
@@ -99,6 +106,11 @@ Status CompressionJob::Open() {
         "sensitivity: is measured with Hessians; without them rates are uniform");
   }
   TQ_ASSIGN_OR_RETURN(source_, ModelSource::Open(options_.model));
+  if (NeedsCalibration() && source_->config().max_position < kMinCalibrationContext) {
+    return InvalidArgument("{}: max_position_embeddings is {}; calibration takes at least {}",
+                           options_.model.string(), source_->config().max_position,
+                           kMinCalibrationContext);
+  }
   TQ_ASSIGN_OR_RETURN(outline_, OutlineModel(*source_, options_));
   return OkStatus();
 }
@@ -204,25 +216,50 @@ Status CompressionJob::SampleTokensIfNeeded() {
   return OkStatus();
 }
 
-StatusOr<SensitivityTable> CompressionJob::Sensitivity(SensitivityMeasure measure) {
-  TQ_CHECK(measure != SensitivityMeasure::kNone);
-  const fs::path& file = options_.sensitivity_file;
-  std::error_code error;
-  if (!file.empty() && fs::exists(file, error)) {
-    TQ_ASSIGN_OR_RETURN(SensitivityTable table, ReadSensitivity(file, model_, outline_));
-    if (table.measure == measure) return table;
-    // Only KL needs another pass.
-    if (measure == SensitivityMeasure::kHessian) return table.ByHessians();
+StatusOr<SensitivityMeasure> CompressionJob::MeasureThatFits(const CalibrationTokens& probe) {
+  constexpr std::string_view kPart = "measure";
+  std::optional<SensitivityMeasure> begun;
+  if (auto part = work_->Load(kPart); part && part->size() == 1) {
+    const Tensor& stored = part->front().tensor;
+    if (stored.dtype() == DType::kU8 && stored.num_elements() == 1) {
+      begun = stored.as<uint8_t>()[0] != 0 ? SensitivityMeasure::kKl : SensitivityMeasure::kHessian;
+    }
   }
-  TQ_RETURN_IF_ERROR(SampleTokensIfNeeded());
-  const CalibrationTokens probe = ShortWindows(texts_.text, kProbeTokens, kProbeContext);
-  const uint64_t needed = KlProbe::MemoryNeeded(*source_, probe), available = AvailableMemory();
-  if (measure == SensitivityMeasure::kKl && available > 0 && needed > available) {
+  if (begun == SensitivityMeasure::kHessian) return *begun;
+  const uint64_t needed = KlProbe::MemoryNeeded(*source_, probe.ids.size());
+  const uint64_t available = AvailableMemory();
+  const bool fits = available == 0 || needed <= available;
+  if (begun && !fits) {
+    return ResourceExhausted(
+        "sensitivity by KL, with which this job was begun, takes {} MiB of memory, {} MiB are "
+        "available; free some, or start over with --fresh",
+        needed >> 20, available >> 20);
+  }
+  if (!fits) {
     Warn(
         "sensitivity by KL takes {} MiB of memory (the model as float32), {} MiB are available: "
         "rates are chosen by Hessians",
         needed >> 20, available >> 20);
-    measure = SensitivityMeasure::kHessian;
+  }
+  const uint8_t kl[] = {fits};
+  TQ_ASSIGN_OR_RETURN(Tensor tensor, Tensor::FromValues<uint8_t>(DType::kU8, {1}, kl));
+  TQ_RETURN_IF_ERROR(work_->Store(kPart, {{"kl", std::move(tensor)}}));
+  return fits ? SensitivityMeasure::kKl : SensitivityMeasure::kHessian;
+}
+
+StatusOr<SensitivityTable> CompressionJob::Sensitivity(SensitivityMeasure measure) {
+  TQ_CHECK(measure != SensitivityMeasure::kNone);
+  const fs::path& file = options_.sensitivity_file;
+  TQ_ASSIGN_OR_RETURN(std::optional<SensitivityTable> known,
+                      ReadSensitivityIfThere(file, model_, outline_));
+  if (known && known->measure == measure) return *std::move(known);
+  // Only KL needs another pass.
+  if (known && measure == SensitivityMeasure::kHessian) return known->ByHessians();
+  TQ_RETURN_IF_ERROR(SampleTokensIfNeeded());
+  const CalibrationTokens probe = ShortWindows(texts_.text, kProbeTokens, kProbeContext);
+  if (measure == SensitivityMeasure::kKl) {
+    TQ_ASSIGN_OR_RETURN(measure, MeasureThatFits(probe));
+    if (known && known->measure == measure) return *std::move(known);
   }
   QuantizeOptions options = options_;
   options.sensitivity = measure;
@@ -280,8 +317,9 @@ Status CompressionJob::WriteModel(const ModelPlan& plan, const fs::path& output)
   return WritePackedModel(output, options_.model, std::move(contents));
 }
 
-StatusOr<EvaluateResult> CompressionJob::Score(const ModelPlan& plan, const std::string& name,
+StatusOr<EvaluateResult> CompressionJob::Score(const ModelPlan& plan,
                                                StreamedReference& reference) {
+  const std::string name = HashOfCodes(plan.matrices).Hex();
   const std::string part = "score." + name;
   if (auto stored = work_->Load(part); stored && stored->size() == 1) {
     if (auto result = ScoreFromTensor(stored->front().tensor)) return *result;

@@ -51,9 +51,8 @@ class CompressionJob {
   // Writes a model whose parts are made.
   Status WriteModel(const ModelPlan& plan, const std::filesystem::path& output);
   // The true loss of a plan whose parts are made, on the text of `reference`; kept in the work
-  // folder under `name`.
-  StatusOr<EvaluateResult> Score(const ModelPlan& plan, const std::string& name,
-                                 StreamedReference& reference);
+  // folder for plans of the same codes.
+  StatusOr<EvaluateResult> Score(const ModelPlan& plan, StreamedReference& reference);
   StatusOr<std::unique_ptr<StreamedReference>> HeldApartReference();
   StatusOr<std::unique_ptr<StreamedReference>> Reference(CalibrationTokens text);
   StatusOr<std::vector<MatrixReport>> Reports(const ModelPlan& plan) const;
@@ -62,6 +61,9 @@ class CompressionJob {
   bool NeedsCalibration() const;
   bool MeasuresSensitivity() const;
   Status ReadCalibrationText();
+  // KL, unless the float model does not fit into memory: then Hessians, with a notice. A resumed
+  // job keeps to what it began with.
+  StatusOr<SensitivityMeasure> MeasureThatFits(const CalibrationTokens& probe);
   // Sampling from the model waits until somebody needs the tokens.
   Status SampleTokensIfNeeded();
   StatusOr<Hash128> Fingerprint(std::string_view kind, std::string_view details);

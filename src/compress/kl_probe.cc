@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "base/cancel.h"
+#include "compress/sensitivity.h"
 #include "evaluate/logit_score.h"
 #include "model/transformer_ops.h"
 
@@ -16,18 +17,27 @@ constexpr uint64_t kLogitBlockBytes = uint64_t{32} << 20;
 
 }  // namespace
 
-uint64_t KlProbe::MemoryNeeded(const ModelSource& source, const CalibrationTokens& windows) {
+uint64_t KlProbe::MemoryNeeded(const ModelSource& source, uint64_t tokens) {
   const ModelConfig& c = source.config();
+  const uint64_t hidden = c.hidden_size, inner = c.intermediate_size, q = c.q_size();
+  const uint64_t vocabulary = c.vocab_size * hidden;
+  const uint64_t layer = hidden * (2 * q + 2 * c.kv_size() + 3 * inner);
   // The states of the original, of a probe, and of those that run along.
   constexpr uint64_t kStreams = 8;
-  return 4 * source.num_parameters() + 4 * uint64_t{c.vocab_size} * windows.ids.size() / 2 +
-         4 * kStreams * c.hidden_size * windows.ids.size() + kLogitBlockBytes;
+  // A layer noisy in all matrices and a group of it, at each level, and its Hessians; or a
+  // vocabulary at each level, as it was, and with a noisy slice.
+  const uint64_t of_a_layer =
+      2 * kProbeLevels * layer + 2 * hidden * hidden + q * q + inner * inner;
+  const uint64_t of_a_vocabulary = (kProbeLevels + 2) * vocabulary + hidden * hidden;
+  const uint64_t floats = source.num_parameters() + std::max(of_a_layer, of_a_vocabulary) +
+                          c.vocab_size * tokens / 2 + kStreams * hidden * tokens;
+  return sizeof(float) * floats + kLogitBlockBytes;
 }
 
 StatusOr<KlProbe> KlProbe::Create(const ModelSource& source, CalibrationTokens windows,
                                   Executor& executor) {
   const ModelConfig& c = source.config();
-  TQ_CHECK(windows.context >= 4 && windows.windows() > 0);
+  TQ_CHECK(windows.context >= kMinCalibrationContext && windows.windows() > 0);
   TQ_ASSIGN_OR_RETURN(KvCache cache, KvCache::Create(c, /*layers=*/1, windows.context));
   KlProbe probe(source, std::move(windows), std::move(cache), executor);
   TQ_ASSIGN_OR_RETURN(Tensor embedding, source.LoadFloat("model.embed_tokens.weight"));

@@ -24,8 +24,9 @@ class KlProbe {
   // evaluation does. `source` must outlive the probe.
   static StatusOr<KlProbe> Create(const ModelSource& source, CalibrationTokens windows,
                                   Executor& executor);
-  // Memory that Create takes: weights in float32, logits of the original, states.
-  static uint64_t MemoryNeeded(const ModelSource& source, const CalibrationTokens& windows);
+  // Memory that measuring takes with `tokens` tokens: the weights in float32, logits of the
+  // original, states, and the weights that are changed (sensitivity.cc).
+  static uint64_t MemoryNeeded(const ModelSource& source, uint64_t tokens);
 
   // A residual stream of all windows, float [windows * context, hidden].
   using States = std::vector<float>;

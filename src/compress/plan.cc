@@ -251,6 +251,23 @@ double CodeRate(const PlannedMatrix& matrix) {
   return CodeBits(matrix) / static_cast<double>(matrix.rows * matrix.cols);
 }
 
+Hash128 HashOfCodes(std::span<const PlannedMatrix> matrices) {
+  Hasher hasher;
+  const auto number = [&](uint64_t value) { hasher.Update(&value, sizeof(value)); };
+  for (const PlannedMatrix& m : matrices) {
+    hasher.UpdateString(m.name);
+    number(m.rtn_bits);
+    number(m.segments.size());
+    for (const Segment& s : m.segments) {
+      number(s.row_end);
+      number(static_cast<uint64_t>(s.code.values));
+      number(static_cast<uint64_t>(s.code.bits));
+      number(static_cast<uint64_t>(s.code.state_bits));
+    }
+  }
+  return hasher.Digest();
+}
+
 HigherRows HigherRowsOf(const PlannedMatrix& matrix) {
   return matrix.vocabulary ? HigherRows::kFirst : HigherRows::kLast;
 }

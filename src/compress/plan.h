@@ -14,6 +14,7 @@
 #include <string>
 #include <vector>
 
+#include "base/hash.h"
 #include "base/status.h"
 #include "checkpoint/model_source.h"
 #include "codec/packed_matrix.h"
@@ -92,6 +93,8 @@ std::vector<MatrixGroup> GroupsOf(const std::vector<PlannedMatrix>& matrices, bo
 uint64_t BytesOfSegments(const std::vector<Segment>& segments, uint64_t cols);
 // Bits per weight of a matrix's codes.
 double CodeRate(const PlannedMatrix& matrix);
+// Equal for plans of one model whose matrices have the same codes.
+Hash128 HashOfCodes(std::span<const PlannedMatrix> matrices);
 
 HigherRows HigherRowsOf(const PlannedMatrix& matrix);
 CodeVariant VariantOf(const QuantizeOptions& options);

@@ -6,11 +6,13 @@
 #include <utility>
 #include <vector>
 
+#include "base/memory_usage.h"
 #include "base/random.h"
 #include "codec/dense_matmul.h"
 #include "codec/trellis_encoder.h"
 #include "compress/assign_rates.h"
 #include "compress/job.h"
+#include "compress/kl_probe.h"
 #include "compress/memory_budget.h"
 #include "compress/quantize.h"
 
@@ -99,8 +101,9 @@ double MeasuringOperations(const ModelOutline& outline, SensitivityMeasure measu
                      (probes * tokens * ops.forward + 2 * probes * tokens / 2 * head);
 }
 
-// A group and its Hessian, and half a layer with the Hessians of all its groups, in float32.
-uint64_t PeakBytes(const ModelOutline& outline, bool tied) {
+// Of quantising: a group and its Hessian, and half a layer with the Hessians of all its groups, in
+// float32.
+uint64_t QuantizingBytes(const ModelOutline& outline, bool tied) {
   uint64_t largest_group = 0, layer_hessians = 0, half = 0;
   for (const MatrixGroup& group : GroupsOf(outline.matrices, tied)) {
     const uint64_t n = outline.matrices[group.begin].cols;
@@ -133,26 +136,48 @@ StatusOr<ChosenPlan> ChoosePlan(const CompressionJob& job, const QuantizeOptions
     return chosen;
   }
   TQ_ASSIGN_OR_RETURN(preview.budget_bytes, TargetBytes(outline, options));
-  std::error_code error;
   chosen.measures = options.sensitivity != SensitivityMeasure::kNone;
-  chosen.known = chosen.measures && !options.sensitivity_file.empty() &&
-                 std::filesystem::exists(options.sensitivity_file, error);
+  std::optional<SensitivityTable> table;
+  std::error_code error;
+  if (chosen.measures && std::filesystem::exists(options.sensitivity_file, error)) {
+    TQ_ASSIGN_OR_RETURN(const Hash128 model, ModelFingerprint(job.source()));
+    TQ_ASSIGN_OR_RETURN(table, ReadSensitivity(options.sensitivity_file, model, outline));
+    // As CompressionJob::Sensitivity does.
+    if (options.sensitivity == SensitivityMeasure::kHessian) table = table->ByHessians();
+    if (table->measure != options.sensitivity) table.reset();
+  }
+  chosen.known = table.has_value();
   chosen.candidates =
       PlansToCompare(outline, options, options.sensitivity, preview.budget_bytes).size();
-  if (!chosen.known) {
+  if (!table) {
     TQ_ASSIGN_OR_RETURN(chosen.plan, PlanUniform(outline, options));
     preview.rates = "uniform";
     return chosen;
   }
-  TQ_ASSIGN_OR_RETURN(const Hash128 model, ModelFingerprint(job.source()));
-  TQ_ASSIGN_OR_RETURN(const SensitivityTable table,
-                      ReadSensitivity(options.sensitivity_file, model, outline));
   TQ_ASSIGN_OR_RETURN(PredictedPlan allocated,
-                      PlanAllocated(outline, options, table, preview.budget_bytes));
-  preview.predicted_kl = table.TotalKl(allocated.loss);
+                      PlanAllocated(outline, options, *table, preview.budget_bytes));
+  preview.predicted_kl = table->TotalKl(allocated.loss);
   preview.rates = "allocated";
   chosen.plan = std::move(allocated.plan);
   return chosen;
+}
+
+// With what comes before quantising: drawing the text from the model, and measuring by KL where
+// it fits (else it is by Hessians, as quantising is).
+uint64_t PeakBytes(const CompressionJob& job, const QuantizeOptions& options,
+                   const ChosenPlan& chosen, bool tied) {
+  uint64_t peak = QuantizingBytes(job.outline(), tied);
+  if (options.method != Method::kTrellis || options.no_hessian) return peak;
+  if (options.calibration == "self") {
+    peak = std::max(peak, SampleMemoryNeeded(job.source(), options.calibration_tokens,
+                                             options.calibration_context));
+  }
+  if (options.sensitivity == SensitivityMeasure::kKl && !chosen.known) {
+    const uint64_t needed = KlProbe::MemoryNeeded(job.source(), kProbeTokens);
+    const uint64_t available = AvailableMemory();
+    if (available == 0 || needed <= available) peak = std::max(peak, needed);
+  }
+  return peak;
 }
 
 // All candidates are quantised in one pass; measuring passes over fewer tokens.
@@ -163,10 +188,16 @@ StatusOr<double> EstimateSeconds(const ModelOutline& outline, const QuantizeOpti
   const double tokens =
       options.method == Method::kRtn ? 0 : static_cast<double>(options.calibration_tokens);
   double operations = tokens * (ops.forward + ops.hessians);
+  if (options.calibration == "self") operations += tokens * ops.forward;
   if (options.method == Method::kTrellis && !options.no_hessian) {
     operations += ops.factors + candidates * ops.feedback;
     if (chosen.measures && !chosen.known) {
       operations += MeasuringOperations(outline, options.sensitivity, tied, ops);
+    }
+    // The original and each candidate on the windows held apart.
+    if (chosen.candidates > 1) {
+      operations += (1 + candidates) * static_cast<double>(kMaxHeldApart) *
+                    static_cast<double>(options.calibration_context) * ops.forward;
     }
   }
   double seconds = operations / MatmulSpeed(executor);
@@ -203,7 +234,7 @@ StatusOr<QuantizePreview> PreviewQuantize(const QuantizeOptions& asked, Executor
   preview.bits_per_weight = plan.bits_per_weight;
   if (preview.memory) preview.memory->weights = plan.bytes;
   TQ_ASSIGN_OR_RETURN(preview.seconds, EstimateSeconds(outline, options, chosen, tied, executor));
-  preview.peak_bytes = PeakBytes(outline, tied);
+  preview.peak_bytes = PeakBytes(job, options, chosen, tied);
   preview.disk_bytes = WorkBytes(chosen.candidates, plan.bytes);
   return preview;
 }

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <utility>
 
 #include "base/memory_usage.h"
@@ -22,6 +23,8 @@ namespace fs = std::filesystem;
 // Sizes of the frontier that a report shows, in bits per weight.
 constexpr double kFrontierBits[] = {0.6, 0.75, 1, 1.25, 1.5, 1.75, 2, 2.25,
                                     2.5, 2.75, 3, 3.25, 3.5, 4,    5, 6};
+// Nearer to the chosen size than this a point would show nothing new.
+constexpr double kFrontierGap = 0.05;
 
 // A plan that may be written.
 struct Candidate {
@@ -30,16 +33,6 @@ struct Candidate {
   std::optional<double> predicted_kl;
   std::optional<EvaluateResult> measured;
 };
-
-bool SameCodes(const ModelPlan& a, const ModelPlan& b) {
-  return std::equal(a.matrices.begin(), a.matrices.end(), b.matrices.begin(), b.matrices.end(),
-                    [](const PlannedMatrix& x, const PlannedMatrix& y) {
-                      return std::equal(x.segments.begin(), x.segments.end(), y.segments.begin(),
-                                        y.segments.end(), [](const Segment& s, const Segment& t) {
-                                          return s.row_end == t.row_end && s.code == t.code;
-                                        });
-                    });
-}
 
 std::string DescribeRates(const QuantizeOptions& options) {
   std::string text = options.method == Method::kRtn ? "rtn" : "trellis";
@@ -78,7 +71,7 @@ class QuantizeJob {
   Status MakeCandidates();
   Status Verify();
   StatusOr<QuantizeReport> Finish(const Candidate& chosen);
-  std::vector<FrontierPoint> Frontier(uint64_t chosen_bytes) const;
+  std::vector<FrontierPoint> Frontier(const Candidate& chosen) const;
 
   QuantizeOptions options_;  // budget_bytes follows from memory_bytes
   uint64_t bytes_ = 0;       // that the file may have
@@ -118,9 +111,9 @@ Status QuantizeJob::MakeCandidates() {
   }
   for (const PlanKind kind : PlansToCompare(job_.outline(), options_, measure, bytes_)) {
     TQ_ASSIGN_OR_RETURN(ModelPlan plan, MakePlan(kind));
-    const bool known = std::any_of(candidates_.begin(), candidates_.end(),
-                                   [&](const Candidate& c) { return SameCodes(c.plan, plan); });
-    if (known) continue;
+    const Hash128 codes = HashOfCodes(plan.matrices);
+    const auto same = [&](const Candidate& c) { return HashOfCodes(c.plan.matrices) == codes; };
+    if (std::any_of(candidates_.begin(), candidates_.end(), same)) continue;
     std::optional<double> predicted;
     if (table_) predicted = table_->TotalKl(PredictLoss(*table_, plan.matrices));
     candidates_.push_back({std::string(NameOf(kind)), std::move(plan), predicted, {}});
@@ -133,7 +126,7 @@ Status QuantizeJob::Verify() {
   if (!table_ || !options_.verify) return OkStatus();
   TQ_ASSIGN_OR_RETURN(const auto reference, job_.HeldApartReference());
   for (Candidate& c : candidates_) {
-    TQ_ASSIGN_OR_RETURN(c.measured, job_.Score(c.plan, c.name, *reference));
+    TQ_ASSIGN_OR_RETURN(c.measured, job_.Score(c.plan, *reference));
     progress_.Line(
         fmt::format("{}: {:.4f} bits per weight, KL {:.5f} +- {:.5f}{}", c.name,
                     c.plan.bits_per_weight, c.measured->kl->mean, c.measured->kl->stderr_,
@@ -146,22 +139,25 @@ Status QuantizeJob::Verify() {
   return OkStatus();
 }
 
-std::vector<FrontierPoint> QuantizeJob::Frontier(uint64_t chosen_bytes) const {
-  std::vector<FrontierPoint> frontier;
-  if (!table_ || table_->measure != SensitivityMeasure::kKl) return frontier;
-  std::vector<uint64_t> budgets{chosen_bytes};
-  const double parameters = static_cast<double>(job_.outline().parameters);
+// The chosen plan, and what the table predicts of other sizes.
+std::vector<FrontierPoint> QuantizeJob::Frontier(const Candidate& chosen) const {
+  if (!table_ || table_->measure != SensitivityMeasure::kKl) return {};
+  const ModelPlan& plan = chosen.plan;
+  std::vector<FrontierPoint> frontier{
+      {plan.bits_per_weight, plan.bytes, *chosen.predicted_kl, true}};
   for (const double bits : kFrontierBits) {
-    budgets.push_back(static_cast<uint64_t>(bits * parameters / 8));
-  }
-  std::sort(budgets.begin(), budgets.end());
-  for (const uint64_t budget : budgets) {
+    if (std::abs(bits - plan.bits_per_weight) < kFrontierGap) continue;
+    const auto budget =
+        static_cast<uint64_t>(bits * static_cast<double>(job_.outline().parameters) / 8);
     const auto planned = PlanAllocated(job_.outline(), options_, *table_, budget);
     if (!planned.ok()) continue;  // smaller than the smallest
-    if (!frontier.empty() && planned->plan.bytes <= frontier.back().bytes) continue;
     frontier.push_back({planned->plan.bits_per_weight, planned->plan.bytes,
-                        *table_->TotalKl(planned->loss), budget == chosen_bytes});
+                        *table_->TotalKl(planned->loss), false});
   }
+  std::ranges::stable_sort(frontier, {}, &FrontierPoint::bytes);
+  // Sizes above the largest rates give the same plan.
+  const auto again = std::ranges::unique(frontier, {}, &FrontierPoint::bytes);
+  frontier.erase(again.begin(), again.end());
   return frontier;
 }
 
@@ -182,7 +178,7 @@ StatusOr<QuantizeReport> QuantizeJob::Finish(const Candidate& chosen) {
     report.candidates.push_back({c.name, c.plan.bytes, c.plan.bits_per_weight, c.predicted_kl,
                                  c.measured, c.name == chosen.name});
   }
-  report.frontier = Frontier(chosen.plan.bytes);
+  report.frontier = Frontier(chosen);
   report.parts = PartsOf(chosen.plan);
   if (memory_) {
     memory_->weights = report.bytes;

@@ -79,8 +79,8 @@ struct QuantizeReport {
   std::vector<MatrixReport> matrices;
 };
 
-// What Quantize would make, from the model's config and, if the sensitivity file is there, its
-// sensitivities; no weight is read.
+// What Quantize would make, from the model's config; if the sensitivity file is there, from its
+// sensitivities too, and the weights are read once, to tell that they are this model's.
 struct QuantizePreview {
   std::string rates;  // "allocated", or "uniform" where sensitivities are not known yet
   double decoder_rate = 0, embedding_rate = 0;  // of the codes

@@ -353,6 +353,17 @@ TEST_F(QuantizeTest, OddSizes) {
   }
 }
 
+TEST_F(QuantizeTest, ModelsOfFewPositionsAreRefused) {
+  testing::TinyModel model = testing::MakeTinyModel();
+  model.config.max_position = 3;
+  Make(model);
+  for (const auto measure : {SensitivityMeasure::kNone, SensitivityMeasure::kKl}) {
+    QuantizeOptions options = Options(3);
+    options.sensitivity = measure;
+    EXPECT_THAT(Run(options).status().message(), HasSubstr("max_position_embeddings is 3"));
+  }
+}
+
 // Robustness case 50, case 67.
 TEST_F(QuantizeTest, HostileOptions) {
   Make();

@@ -197,9 +197,24 @@ int32_t Draw(float* logits, uint64_t vocab, double uniform) {
   return static_cast<int32_t>(vocab - 1);
 }
 
-Status CheckMemory(const ModelSource& source, uint64_t cache_bytes) {
+// How the sequences are run.
+struct Batches {
+  uint64_t context, sequences;
+  uint64_t batch;        // sequences at a time
+  uint64_t cache_bytes;  // of all caches of a batch
+};
+Batches MakeBatches(const ModelConfig& c, uint64_t wanted, uint64_t context) {
+  Batches b{};
+  b.context = std::min<uint64_t>({context, wanted, c.max_position});
+  b.sequences = std::max<uint64_t>(1, wanted / b.context);
+  const uint64_t cache_bytes = uint64_t{4} * c.num_layers * c.kv_size() * b.context;
+  b.batch = std::min({b.sequences, kMaxBatch, std::max<uint64_t>(1, kCacheBytes / cache_bytes)});
+  b.cache_bytes = b.batch * cache_bytes;
+  return b;
+}
+
+Status CheckMemory(uint64_t needed) {
   const uint64_t available = AvailableMemory();
-  const uint64_t needed = 4 * source.num_parameters() + cache_bytes;
   if (available > 0 && needed > available) {
     return ResourceExhausted(
         "calibration self: sampling from the model takes {} MiB of memory (its weights as float32 "
@@ -211,18 +226,20 @@ Status CheckMemory(const ModelSource& source, uint64_t cache_bytes) {
 
 }  // namespace
 
+uint64_t SampleMemoryNeeded(const ModelSource& source, uint64_t wanted, uint64_t context) {
+  return 4 * source.num_parameters() + MakeBatches(source.config(), wanted, context).cache_bytes;
+}
+
 StatusOr<CalibrationTokens> SampleCalibrationTokens(const ModelSource& source, int32_t bos,
                                                     uint64_t wanted, uint64_t context,
                                                     uint64_t seed, Executor& executor,
                                                     Progress& progress) {
   const ModelConfig& c = source.config();
+  TQ_RETURN_IF_ERROR(CheckMemory(SampleMemoryNeeded(source, wanted, context)));
+  const Batches batches = MakeBatches(c, wanted, context);
+  const uint64_t sequences = batches.sequences, batch = batches.batch;
   CalibrationTokens tokens;
-  tokens.context = std::min<uint64_t>({context, wanted, c.max_position});
-  const uint64_t sequences = std::max<uint64_t>(1, wanted / tokens.context);
-  const uint64_t cache_bytes = uint64_t{4} * c.num_layers * c.kv_size() * tokens.context;
-  const uint64_t batch =
-      std::min({sequences, kMaxBatch, std::max<uint64_t>(1, kCacheBytes / cache_bytes)});
-  TQ_RETURN_IF_ERROR(CheckMemory(source, batch * cache_bytes));
+  tokens.context = batches.context;
   TQ_ASSIGN_OR_RETURN(BatchSampler sampler, BatchSampler::Load(source, batch, tokens.context));
   tokens.ids.resize(sequences * tokens.context);
   std::vector<float> logits(batch * c.vocab_size);

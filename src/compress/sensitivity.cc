@@ -260,6 +260,8 @@ Status Meter::MeasureVocabulary(const MatrixGroup& group, std::optional<Tensor> 
       }
     }
     TQ_RETURN_IF_ERROR(Store(part, kl));
+  } else {
+    done_ += kl.size();
   }
   for (size_t s = 0; s + 1 < slices.size(); ++s) {
     Levels of_slice{};

@@ -98,6 +98,10 @@ StatusOr<SensitivityTable> MeasureSensitivity(const ModelSource& source,
 // As a JSON file. Reading checks every field; a table of another model (`model`), or one that
 // lacks a matrix of `outline`, is an error.
 Status WriteSensitivity(const std::filesystem::path& file, const SensitivityTable& table);
+// Nothing if `file` is empty or not there.
+StatusOr<std::optional<SensitivityTable>> ReadSensitivityIfThere(const std::filesystem::path& file,
+                                                                 const Hash128& model,
+                                                                 const ModelOutline& outline);
 StatusOr<SensitivityTable> ReadSensitivity(const std::filesystem::path& file, const Hash128& model,
                                            const ModelOutline& outline);
 

@@ -73,25 +73,23 @@ StatusOr<SensitivityItem> ParseItem(const Json& object) {
   return item;
 }
 
-// The items of each matrix must be its rows from the first to the last, in order.
+// The items of each matrix must be its rows from the first to the last, in order: a decoder's
+// matrix is one item, a vocabulary its slices. (More would give codes of more segments than a
+// matrix may have.)
 Status CheckItems(const std::vector<SensitivityItem>& items, const ModelOutline& outline) {
   size_t next = 0;
   for (size_t m = 0; m < outline.matrices.size(); ++m) {
     const PlannedMatrix& matrix = outline.matrices[m];
-    uint64_t row = 0;
-    for (; next < items.size() && items[next].matrix == matrix.name; ++next) {
-      if (items[next].row_begin != row || items[next].row_end <= row) {
-        return InvalidArgument("{}: rows {} to {} where row {} is next", matrix.name,
-                               items[next].row_begin, items[next].row_end, row);
+    const std::vector<uint64_t> rows =
+        matrix.vocabulary ? VocabularySlices(matrix.rows) : std::vector<uint64_t>{0, matrix.rows};
+    for (size_t i = 0; i + 1 < rows.size(); ++i, ++next) {
+      if (next == items.size() || items[next].matrix != matrix.name) {
+        return InvalidArgument("{}: {} of its {} rows", matrix.name, rows[i], matrix.rows);
       }
-      row = items[next].row_end;
-      if (row < matrix.rows && row % kSegmentRowMultiple != 0) {
-        return InvalidArgument("{}: row {} is no multiple of {}", matrix.name, row,
-                               kSegmentRowMultiple);
+      if (items[next].row_begin != rows[i] || items[next].row_end != rows[i + 1]) {
+        return InvalidArgument("{}: rows {} to {} where {} to {} are next", matrix.name,
+                               items[next].row_begin, items[next].row_end, rows[i], rows[i + 1]);
       }
-    }
-    if (row != matrix.rows) {
-      return InvalidArgument("{}: {} of its {} rows", matrix.name, row, matrix.rows);
     }
   }
   if (next != items.size()) {
@@ -239,6 +237,17 @@ Status WriteSensitivity(const std::filesystem::path& file, const SensitivityTabl
     object["joint"].push_back({{"sum", point.sum}, {"together", point.together}});
   }
   return WriteFileAtomically(file, object.dump(1) + "\n");
+}
+
+StatusOr<std::optional<SensitivityTable>> ReadSensitivityIfThere(const std::filesystem::path& file,
+                                                                 const Hash128& model,
+                                                                 const ModelOutline& outline) {
+  std::error_code error;
+  if (file.empty() || !std::filesystem::exists(file, error)) {
+    return std::optional<SensitivityTable>();
+  }
+  TQ_ASSIGN_OR_RETURN(SensitivityTable table, ReadSensitivity(file, model, outline));
+  return std::optional<SensitivityTable>(std::move(table));
 }
 
 StatusOr<SensitivityTable> ReadSensitivity(const std::filesystem::path& file, const Hash128& model,

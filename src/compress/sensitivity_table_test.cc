@@ -103,6 +103,15 @@ TEST_F(SensitivityTableTest, RefusesBadFiles) {
   EXPECT_THAT(Read(changed("\"row_end\": 128", "\"row_end\": 64")).message(), HasSubstr("q_proj"));
   EXPECT_THAT(Read(changed("layers.1.mlp.up_proj", "layers.9.mlp.up_proj")).message(),
               HasSubstr("up_proj"));
+  // More slices than a matrix may have codes.
+  SensitivityTable sliced = table_;
+  const SensitivityItem whole = sliced.items[0];
+  sliced.items[0].row_end = 64;
+  sliced.items.insert(sliced.items.begin() + 1, whole);
+  sliced.items[1].row_begin = 64;
+  ASSERT_TRUE(WriteSensitivity(folder_ / "s.json", sliced).ok());
+  EXPECT_THAT(ReadSensitivity(folder_ / "s.json", table_.model, outline_).status().message(),
+              HasSubstr("rows 0 to 64 where 0 to 128 are next"));
   EXPECT_THAT(Read(changed("\"format\": 1", "\"format\": 7")).message(), HasSubstr("format 7"));
 }
 
@@ -164,6 +173,35 @@ TEST_F(SensitivityTableTest, AllocatesWithinTheBudget) {
   }
   EXPECT_EQ(PlanAllocated(outline_, options_, table_, 1000).status().code(),
             StatusCode::kResourceExhausted);
+}
+
+// Whatever uniform rates can be given, allocated ones can.
+TEST_F(SensitivityTableTest, TheSmallestSizeIsPossible) {
+  for (const auto& [lowest, highest] : {std::pair{0.5, 8.0}, {2.5, 4.0}, {3.0, 3.0}}) {
+    options_.min_bits = lowest;
+    options_.max_bits = highest;
+    const uint64_t smallest = SmallestBytes(outline_, options_);
+    for (const uint64_t more : {0, 1, 100, 2000}) {
+      const auto plan = PlanAllocated(outline_, options_, table_, smallest + more);
+      ASSERT_TRUE(plan.ok()) << plan.status().message();
+      EXPECT_GE(plan->plan.bytes, smallest);
+      EXPECT_LE(plan->plan.bytes, smallest + more);
+    }
+    const auto refused = PlanAllocated(outline_, options_, table_, smallest - 1);
+    EXPECT_EQ(refused.status().code(), StatusCode::kResourceExhausted);
+    EXPECT_THAT(refused.status().message(), HasSubstr(std::to_string(smallest)));
+  }
+}
+
+TEST_F(SensitivityTableTest, PlansOfTheSameCodesHaveOneHash) {
+  options_.bits = 3;
+  const auto uniform = PlanUniform(outline_, options_);
+  const auto again = PlanUniform(outline_, options_);
+  options_.bits = 3.1;
+  const auto other = PlanUniform(outline_, options_);
+  ASSERT_TRUE(uniform.ok() && again.ok() && other.ok());
+  EXPECT_EQ(HashOfCodes(uniform->matrices), HashOfCodes(again->matrices));
+  EXPECT_NE(HashOfCodes(uniform->matrices), HashOfCodes(other->matrices));
 }
 
 TEST_F(SensitivityTableTest, UniformPlansGiveTheVocabularyWhatItsLossIsWorth) {

@@ -98,21 +98,24 @@ Json ToJson(const ReportModel& model) {
           {"samples", ToArray(model.samples)}};
 }
 
-Json ToJson(const std::optional<MemoryUse>& memory) {
-  if (!memory) return Json();
-  return {{"budget", memory->budget},           {"context", memory->context},
-          {"weights", memory->weights},         {"kv_cache", memory->kv_cache},
-          {"activations", memory->activations}, {"reserve", memory->reserve}};
-}
-
 }  // namespace
 
+nlohmann::ordered_json MemoryToJson(const MemoryUse& use) {
+  return {{"budget", use.budget},     {"context", use.context},         {"weights", use.weights},
+          {"kv_cache", use.kv_cache}, {"activations", use.activations}, {"reserve", use.reserve}};
+}
+
 nlohmann::ordered_json ReportToJson(const CompressionReport& report) {
-  return {{"title", Text(report.title)},     {"model", Text(report.model)},
-          {"command", Text(report.command)}, {"version", Text(report.version)},
-          {"parameters", report.parameters}, {"original_bytes", report.original_bytes},
-          {"text", Text(report.text)},       {"original", ToJson(report.original)},
-          {"memory", ToJson(report.memory)}, {"models", ToArray(report.models)}};
+  return {{"title", Text(report.title)},
+          {"model", Text(report.model)},
+          {"command", Text(report.command)},
+          {"version", Text(report.version)},
+          {"parameters", report.parameters},
+          {"original_bytes", report.original_bytes},
+          {"text", Text(report.text)},
+          {"original", ToJson(report.original)},
+          {"memory", report.memory ? MemoryToJson(*report.memory) : Json()},
+          {"models", ToArray(report.models)}};
 }
 
 }  // namespace tq

@@ -89,6 +89,7 @@ struct CompressionReport {
 };
 
 nlohmann::ordered_json ReportToJson(const CompressionReport& report);
+nlohmann::ordered_json MemoryToJson(const MemoryUse& use);
 
 // A whole page: styles and pictures (inline SVG) are in it, it loads nothing and runs no script.
 // Text from models and paths is escaped, and bytes that are not UTF-8 are replaced.

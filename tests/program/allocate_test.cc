@@ -7,7 +7,8 @@ namespace tq::testing {
 namespace {
 
 TEST_F(ProgramTest, WritesTheBetterOfTwoPlansAndAReport) {
-  const nlohmann::json made = TqJson(Quantize("out", "3", {"--report", Path("report.html")}));
+  const nlohmann::json made = TqJson(
+      Quantize("out", "3", {"--report", Path("report.html"), "--report", Path("report.json")}));
   ASSERT_EQ(made["candidates"].size(), 2u);
   EXPECT_TRUE(made["candidates"][0]["written"]);
   EXPECT_LE(made["candidates"][0]["kl_mean"], made["candidates"][1]["kl_mean"]);
@@ -18,6 +19,20 @@ TEST_F(ProgramTest, WritesTheBetterOfTwoPlansAndAReport) {
   for (const char* part : {"Where the bits went", "Candidates", "allocated", "--report"}) {
     EXPECT_NE(page.find(part), std::string::npos) << part;
   }
+  const nlohmann::json report = nlohmann::json::parse(ReadWhole(folder_ / "report.json"));
+  const nlohmann::json& model = report["models"][0];
+  EXPECT_EQ(model["bytes"], made["file_bytes"]);
+  // The chosen size once among its neighbours.
+  size_t chosen = 0;
+  for (const nlohmann::json& point : model["frontier"]) {
+    chosen += point["chosen"].get<bool>();
+    EXPECT_TRUE(!point["chosen"].get<bool>() || point["bytes"] == made["file_bytes"]);
+  }
+  EXPECT_EQ(chosen, 1u);
+  // Asked before the work, not found after it.
+  ExpectFailure(Tq(Quantize("other", "3", {"--quiet", "--report", Path("absent/report.html")})),
+                {"absent/report.html"});
+  EXPECT_FALSE(std::filesystem::exists(folder_ / "other.work"));
   const nlohmann::json uniform = TqJson(Quantize("uniform", "3", {"--uniform"}));
   EXPECT_FALSE(uniform["candidates"][0].contains("kl_mean"));
 }
@@ -49,6 +64,8 @@ TEST_F(ProgramTest, FitsAMemory) {
   arguments[5] = "2MiB";
   arguments[3] = Path("small");
   ExpectFailure(Tq(arguments), {"memory", "smallest possible"});
+  arguments[5] = "0";
+  EXPECT_EQ(Tq(arguments).exit_code, 2);
   arguments[5] = "2 parsecs";
   EXPECT_EQ(Tq(arguments).exit_code, 2);
   arguments.insert(arguments.end(), {"--bits", "2"});
@@ -79,8 +96,8 @@ TEST_F(ProgramTest, ComparesSizes) {
   EXPECT_NEAR(compared["measured"]["kl_mean"], measured["kl_mean"], 1e-9);
   EXPECT_NEAR(compared["measured"]["perplexity"], measured["perplexity"], 1e-6);
   EXPECT_FALSE(std::filesystem::exists(folder_ / "work"));
-  ExpectFailure(Tq({"compare", Path("hf"), "--bits", "0.2", "--text", Path("held.txt"),
-                    "--calibration", Path("text.txt"), "--work", Path("work"), "--quiet"}),
+  ExpectFailure(Tq({"compare", Path("hf"), "--bits", "0.2", "--text", Path("held.txt"), "--context",
+                    "128", "--calibration", Path("text.txt"), "--work", Path("work"), "--quiet"}),
                 {"smallest possible"});
 }
 
