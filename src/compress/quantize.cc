@@ -156,8 +156,10 @@ std::vector<FrontierPoint> QuantizeJob::Frontier(const Candidate& chosen) const 
   }
   std::ranges::stable_sort(frontier, {}, &FrontierPoint::bytes);
   // Sizes above the largest rates give the same plan.
-  const auto again = std::ranges::unique(frontier, {}, &FrontierPoint::bytes);
-  frontier.erase(again.begin(), again.end());
+  const auto again = std::unique(
+      frontier.begin(), frontier.end(),
+      [](const FrontierPoint& a, const FrontierPoint& b) { return a.bytes == b.bytes; });
+  frontier.erase(again, frontier.end());
   return frontier;
 }
 
