@@ -33,10 +33,18 @@ set(TQ_AVX2_FLAGS -march=x86-64-v3)
 set(TQ_AVX2_VNNI_FLAGS -march=x86-64-v3 -mavxvnni)
 set(TQ_AVX512_FLAGS -march=x86-64-v4 -mavx512vnni -mavx512vbmi -mavx512vbmi2)
 
-# What calls the code under test takes longer to compile with sanitizers than to run.
+# What calls the code under test takes longer to compile than to run: little optimisation, and
+# the headers that all tests share are compiled once.
 function(tq_test_options target)
   if(TQ_SANITIZE)
     target_compile_options(${target} PRIVATE -O0)
+  else()
+    target_compile_options(${target} PRIVATE -O1)
+  endif()
+  if(TARGET tq_base_test AND NOT target STREQUAL tq_base_test)
+    target_precompile_headers(${target} REUSE_FROM tq_base_test)
+  else()
+    target_precompile_headers(${target} PRIVATE <gmock/gmock.h> <gtest/gtest.h> <fmt/format.h>)
   endif()
 endfunction()
 

@@ -135,8 +135,15 @@ Status CompressionJob::ReadCalibrationText() {
   return OkStatus();
 }
 
+StatusOr<Hash128> CompressionJob::Model() {
+  if (!model_) {
+    TQ_ASSIGN_OR_RETURN(model_, ModelFingerprint(*source_));
+  }
+  return *model_;
+}
+
 StatusOr<Hash128> CompressionJob::Fingerprint(std::string_view kind, std::string_view details) {
-  TQ_ASSIGN_OR_RETURN(model_, ModelFingerprint(*source_));
+  TQ_ASSIGN_OR_RETURN(const Hash128 model, Model());
   Hasher hasher;
   const auto number = [&](double value) { hasher.Update(&value, sizeof(value)); };
   hasher.UpdateString(kPipelineVersion);
@@ -157,7 +164,7 @@ StatusOr<Hash128> CompressionJob::Fingerprint(std::string_view kind, std::string
       hasher.Update(tokens->ids.data(), tokens->ids.size() * sizeof(int32_t));
     }
   }
-  hasher.Update(&model_, sizeof(model_));
+  hasher.Update(&model, sizeof(model));
   return hasher.Digest();
 }
 
@@ -226,20 +233,20 @@ StatusOr<SensitivityMeasure> CompressionJob::MeasureThatFits(const CalibrationTo
     }
   }
   if (begun == SensitivityMeasure::kHessian) return *begun;
-  const uint64_t needed = KlProbe::MemoryNeeded(*source_, probe.ids.size());
-  const uint64_t available = AvailableMemory();
-  const bool fits = available == 0 || needed <= available;
+  const bool fits = KlProbe::Fits(*source_, probe.ids.size());
+  const uint64_t needed_mib = KlProbe::MemoryNeeded(*source_, probe.ids.size()) >> 20;
+  const uint64_t available_mib = AvailableMemory() >> 20;
   if (begun && !fits) {
     return ResourceExhausted(
         "sensitivity by KL, with which this job was begun, takes {} MiB of memory, {} MiB are "
         "available; free some, or start over with --fresh",
-        needed >> 20, available >> 20);
+        needed_mib, available_mib);
   }
   if (!fits) {
     Warn(
         "sensitivity by KL takes {} MiB of memory (the model as float32), {} MiB are available: "
         "rates are chosen by Hessians",
-        needed >> 20, available >> 20);
+        needed_mib, available_mib);
   }
   const uint8_t kl[] = {fits};
   TQ_ASSIGN_OR_RETURN(Tensor tensor, Tensor::FromValues<uint8_t>(DType::kU8, {1}, kl));
@@ -247,19 +254,26 @@ StatusOr<SensitivityMeasure> CompressionJob::MeasureThatFits(const CalibrationTo
   return fits ? SensitivityMeasure::kKl : SensitivityMeasure::kHessian;
 }
 
+StatusOr<std::optional<SensitivityTable>> CompressionJob::KnownSensitivity(
+    SensitivityMeasure measure) {
+  const fs::path& file = options_.sensitivity_file;
+  std::error_code error;
+  if (file.empty() || !fs::exists(file, error)) return std::optional<SensitivityTable>();
+  TQ_ASSIGN_OR_RETURN(const Hash128 model, Model());
+  TQ_ASSIGN_OR_RETURN(const SensitivityTable table, ReadSensitivity(file, model, outline_));
+  return table.By(measure);
+}
+
 StatusOr<SensitivityTable> CompressionJob::Sensitivity(SensitivityMeasure measure) {
   TQ_CHECK(measure != SensitivityMeasure::kNone);
-  const fs::path& file = options_.sensitivity_file;
-  TQ_ASSIGN_OR_RETURN(std::optional<SensitivityTable> known,
-                      ReadSensitivityIfThere(file, model_, outline_));
-  if (known && known->measure == measure) return *std::move(known);
-  // Only KL needs another pass.
-  if (known && measure == SensitivityMeasure::kHessian) return known->ByHessians();
+  TQ_ASSIGN_OR_RETURN(std::optional<SensitivityTable> known, KnownSensitivity(measure));
+  if (known) return *std::move(known);
   TQ_RETURN_IF_ERROR(SampleTokensIfNeeded());
   const CalibrationTokens probe = ShortWindows(texts_.text, kProbeTokens, kProbeContext);
   if (measure == SensitivityMeasure::kKl) {
     TQ_ASSIGN_OR_RETURN(measure, MeasureThatFits(probe));
-    if (known && known->measure == measure) return *std::move(known);
+    TQ_ASSIGN_OR_RETURN(known, KnownSensitivity(measure));
+    if (known) return *std::move(known);
   }
   QuantizeOptions options = options_;
   options.sensitivity = measure;
@@ -267,7 +281,8 @@ StatusOr<SensitivityTable> CompressionJob::Sensitivity(SensitivityMeasure measur
       SensitivityTable table,
       MeasureSensitivity(*source_, outline_, options, SomeWindows(texts_.text, kSensitivityTokens),
                          probe, *work_, executor_, progress_));
-  table.model = model_;
+  TQ_ASSIGN_OR_RETURN(table.model, Model());
+  const fs::path& file = options_.sensitivity_file;
   if (!file.empty()) TQ_RETURN_IF_ERROR(WriteSensitivity(file, table));
   return table;
 }

@@ -44,8 +44,11 @@ class CompressionJob {
   const Tokenizer* tokenizer() const { return tokenizer_.get(); }
   WorkFolder& work() { return *work_; }
 
-  // By KL from the sensitivity file, if there is one, or measured (and written there).
+  // From the sensitivity file, or measured (and written there). By Hessians where KL is asked for
+  // and its memory is not available.
   StatusOr<SensitivityTable> Sensitivity(SensitivityMeasure measure);
+  // What the sensitivity file says by a measure; nothing without one.
+  StatusOr<std::optional<SensitivityTable>> KnownSensitivity(SensitivityMeasure measure);
   // Makes the matrices of the plans.
   Status MakeParts(std::span<const ModelPlan> plans);
   // Writes a model whose parts are made.
@@ -67,6 +70,7 @@ class CompressionJob {
   // Sampling from the model waits until somebody needs the tokens.
   Status SampleTokensIfNeeded();
   StatusOr<Hash128> Fingerprint(std::string_view kind, std::string_view details);
+  StatusOr<Hash128> Model();  // ModelFingerprint, once
   StatusOr<std::map<std::string, std::string>> TokenizerFiles() const;
 
   const QuantizeOptions& options_;
@@ -76,7 +80,7 @@ class CompressionJob {
   std::unique_ptr<Tokenizer> tokenizer_;
   ModelOutline outline_;
   CalibrationSet texts_;
-  Hash128 model_;  // ModelFingerprint
+  std::optional<Hash128> model_;
   std::optional<WorkFolder> work_;
   std::optional<PartMaker> parts_;
 };

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "base/cancel.h"
+#include "base/memory_usage.h"
 #include "compress/sensitivity.h"
 #include "evaluate/logit_score.h"
 #include "model/transformer_ops.h"
@@ -32,6 +33,11 @@ uint64_t KlProbe::MemoryNeeded(const ModelSource& source, uint64_t tokens) {
   const uint64_t floats = source.num_parameters() + std::max(of_a_layer, of_a_vocabulary) +
                           c.vocab_size * tokens / 2 + kStreams * hidden * tokens;
   return sizeof(float) * floats + kLogitBlockBytes;
+}
+
+bool KlProbe::Fits(const ModelSource& source, uint64_t tokens) {
+  const uint64_t available = AvailableMemory();
+  return available == 0 || MemoryNeeded(source, tokens) <= available;
 }
 
 StatusOr<KlProbe> KlProbe::Create(const ModelSource& source, CalibrationTokens windows,

@@ -27,6 +27,8 @@ class KlProbe {
   // Memory that measuring takes with `tokens` tokens: the weights in float32, logits of the
   // original, states, and the weights that are changed (sensitivity.cc).
   static uint64_t MemoryNeeded(const ModelSource& source, uint64_t tokens);
+  // Whether that is available now, as far as the system says.
+  static bool Fits(const ModelSource& source, uint64_t tokens);
 
   // A residual stream of all windows, float [windows * context, hidden].
   using States = std::vector<float>;

@@ -6,7 +6,6 @@
 #include <utility>
 #include <vector>
 
-#include "base/memory_usage.h"
 #include "base/random.h"
 #include "codec/dense_matmul.h"
 #include "codec/trellis_encoder.h"
@@ -120,12 +119,14 @@ uint64_t QuantizingBytes(const ModelOutline& outline, bool tied) {
 // How the rates will be chosen, as far as that can be known without measuring.
 struct ChosenPlan {
   ModelPlan plan;
-  bool measures = false;  // sensitivities decide, and
-  bool known = false;     // are known already
+  // What decides; its sensitivities are known already, or will be measured.
+  SensitivityMeasure measure = SensitivityMeasure::kNone;
+  bool known = false;
   size_t candidates = 1;  // that are quantised
+  bool Measures() const { return measure != SensitivityMeasure::kNone && !known; }
 };
 
-StatusOr<ChosenPlan> ChoosePlan(const CompressionJob& job, const QuantizeOptions& options,
+StatusOr<ChosenPlan> ChoosePlan(CompressionJob& job, const QuantizeOptions& options,
                                 QuantizePreview& preview) {
   const ModelOutline& outline = job.outline();
   ChosenPlan chosen;
@@ -136,19 +137,18 @@ StatusOr<ChosenPlan> ChoosePlan(const CompressionJob& job, const QuantizeOptions
     return chosen;
   }
   TQ_ASSIGN_OR_RETURN(preview.budget_bytes, TargetBytes(outline, options));
-  chosen.measures = options.sensitivity != SensitivityMeasure::kNone;
+  chosen.measure = options.sensitivity;
   std::optional<SensitivityTable> table;
-  std::error_code error;
-  if (chosen.measures && std::filesystem::exists(options.sensitivity_file, error)) {
-    TQ_ASSIGN_OR_RETURN(const Hash128 model, ModelFingerprint(job.source()));
-    TQ_ASSIGN_OR_RETURN(table, ReadSensitivity(options.sensitivity_file, model, outline));
-    // As CompressionJob::Sensitivity does.
-    if (options.sensitivity == SensitivityMeasure::kHessian) table = table->ByHessians();
-    if (table->measure != options.sensitivity) table.reset();
+  if (chosen.measure != SensitivityMeasure::kNone) {
+    TQ_ASSIGN_OR_RETURN(table, job.KnownSensitivity(chosen.measure));
+  }
+  if (chosen.measure == SensitivityMeasure::kKl && !table &&
+      !KlProbe::Fits(job.source(), kProbeTokens)) {
+    chosen.measure = SensitivityMeasure::kHessian;
+    TQ_ASSIGN_OR_RETURN(table, job.KnownSensitivity(chosen.measure));
   }
   chosen.known = table.has_value();
-  chosen.candidates =
-      PlansToCompare(outline, options, options.sensitivity, preview.budget_bytes).size();
+  chosen.candidates = PlansToCompare(outline, options, chosen.measure, preview.budget_bytes).size();
   if (!table) {
     TQ_ASSIGN_OR_RETURN(chosen.plan, PlanUniform(outline, options));
     preview.rates = "uniform";
@@ -162,8 +162,8 @@ StatusOr<ChosenPlan> ChoosePlan(const CompressionJob& job, const QuantizeOptions
   return chosen;
 }
 
-// With what comes before quantising: drawing the text from the model, and measuring by KL where
-// it fits (else it is by Hessians, as quantising is).
+// With what comes before quantising: drawing the text from the model, and measuring by KL (by
+// Hessians it takes what quantising does).
 uint64_t PeakBytes(const CompressionJob& job, const QuantizeOptions& options,
                    const ChosenPlan& chosen, bool tied) {
   uint64_t peak = QuantizingBytes(job.outline(), tied);
@@ -172,10 +172,8 @@ uint64_t PeakBytes(const CompressionJob& job, const QuantizeOptions& options,
     peak = std::max(peak, SampleMemoryNeeded(job.source(), options.calibration_tokens,
                                              options.calibration_context));
   }
-  if (options.sensitivity == SensitivityMeasure::kKl && !chosen.known) {
-    const uint64_t needed = KlProbe::MemoryNeeded(job.source(), kProbeTokens);
-    const uint64_t available = AvailableMemory();
-    if (available == 0 || needed <= available) peak = std::max(peak, needed);
+  if (chosen.measure == SensitivityMeasure::kKl && chosen.Measures()) {
+    peak = std::max(peak, KlProbe::MemoryNeeded(job.source(), kProbeTokens));
   }
   return peak;
 }
@@ -191,8 +189,8 @@ StatusOr<double> EstimateSeconds(const ModelOutline& outline, const QuantizeOpti
   if (options.calibration == "self") operations += tokens * ops.forward;
   if (options.method == Method::kTrellis && !options.no_hessian) {
     operations += ops.factors + candidates * ops.feedback;
-    if (chosen.measures && !chosen.known) {
-      operations += MeasuringOperations(outline, options.sensitivity, tied, ops);
+    if (chosen.Measures()) {
+      operations += MeasuringOperations(outline, chosen.measure, tied, ops);
     }
     // The original and each candidate on the windows held apart.
     if (chosen.candidates > 1) {

@@ -64,6 +64,8 @@ struct SensitivityTable {
   std::optional<double> TotalKl(double sum) const;
   // The same model by the Hessian measure, which needs no other pass.
   SensitivityTable ByHessians() const;
+  // What this table says by the measure that is asked for: KL only if KL was measured.
+  std::optional<SensitivityTable> By(SensitivityMeasure asked) const;
   // Factors of the items' losses when rates are allocated.
   //
   // What an item's noise does alone, in an otherwise perfect model, is not quite what it does among
@@ -98,10 +100,6 @@ StatusOr<SensitivityTable> MeasureSensitivity(const ModelSource& source,
 // As a JSON file. Reading checks every field; a table of another model (`model`), or one that
 // lacks a matrix of `outline`, is an error.
 Status WriteSensitivity(const std::filesystem::path& file, const SensitivityTable& table);
-// Nothing if `file` is empty or not there.
-StatusOr<std::optional<SensitivityTable>> ReadSensitivityIfThere(const std::filesystem::path& file,
-                                                                 const Hash128& model,
-                                                                 const ModelOutline& outline);
 StatusOr<SensitivityTable> ReadSensitivity(const std::filesystem::path& file, const Hash128& model,
                                            const ModelOutline& outline);
 

@@ -187,6 +187,12 @@ std::vector<double> SensitivityTable::AllocationWeights(double bits) const {
   return weights;
 }
 
+std::optional<SensitivityTable> SensitivityTable::By(SensitivityMeasure asked) const {
+  if (asked == measure) return *this;
+  if (asked == SensitivityMeasure::kHessian) return ByHessians();
+  return std::nullopt;
+}
+
 std::optional<double> SensitivityTable::TotalKl(double sum) const {
   if (measure != SensitivityMeasure::kKl) return std::nullopt;
   // The ratio of measured to added losses, linear in log(sum) between the measured points.
@@ -237,17 +243,6 @@ Status WriteSensitivity(const std::filesystem::path& file, const SensitivityTabl
     object["joint"].push_back({{"sum", point.sum}, {"together", point.together}});
   }
   return WriteFileAtomically(file, object.dump(1) + "\n");
-}
-
-StatusOr<std::optional<SensitivityTable>> ReadSensitivityIfThere(const std::filesystem::path& file,
-                                                                 const Hash128& model,
-                                                                 const ModelOutline& outline) {
-  std::error_code error;
-  if (file.empty() || !std::filesystem::exists(file, error)) {
-    return std::optional<SensitivityTable>();
-  }
-  TQ_ASSIGN_OR_RETURN(SensitivityTable table, ReadSensitivity(file, model, outline));
-  return std::optional<SensitivityTable>(std::move(table));
 }
 
 StatusOr<SensitivityTable> ReadSensitivity(const std::filesystem::path& file, const Hash128& model,

@@ -125,6 +125,14 @@ TEST_F(SensitivityTableTest, TotalKlFollowsTheJointMeasurements) {
   EXPECT_FALSE(table_.TotalKl(1).has_value());
 }
 
+TEST_F(SensitivityTableTest, HessiansAreInEveryTableAndKlOnlyWhereItWasMeasured) {
+  EXPECT_EQ(table_.By(SensitivityMeasure::kKl)->measure, SensitivityMeasure::kKl);
+  const auto by_hessians = table_.By(SensitivityMeasure::kHessian);
+  EXPECT_EQ(by_hessians->measure, SensitivityMeasure::kHessian);
+  EXPECT_TRUE(by_hessians->By(SensitivityMeasure::kHessian).has_value());
+  EXPECT_FALSE(by_hessians->By(SensitivityMeasure::kKl).has_value());
+}
+
 TEST_F(SensitivityTableTest, WeightsKeepTheDecodersTotal) {
   for (size_t i = 0; i < table_.items.size(); ++i) {
     if (table_.items[i].hessian_loss > 0) table_.items[i].hessian_loss *= 1.0 + 0.1 * i;
