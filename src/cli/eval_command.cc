@@ -28,6 +28,8 @@ class EvalCommand final : public Command {
     sub->add_option("--windows", options_.max_windows, "At most this many windows (0: all)")
         ->capture_default_str();
     sub->add_option("--reference", reference_, "Unquantised model to take KL divergence from");
+    sub->add_flag("--single-tokens", options_.single_tokens,
+                  "Run token by token, as generation does (slow)");
     sub->add_flag("--quiet", quiet_, "No progress");
     compute_.AddTo(*sub);
     AddJsonOption(*sub, json_);

@@ -75,9 +75,10 @@ class TransformerReference final : public LogitReference {
 class WindowScorer {
  public:
   static StatusOr<WindowScorer> Create(Transformer& model, LogitReference* reference,
-                                       uint64_t window, const ForwardContext& context) {
+                                       uint64_t window, bool single_tokens,
+                                       const ForwardContext& context) {
     TQ_ASSIGN_OR_RETURN(KvCache cache, KvCache::Create(model.config(), window));
-    return WindowScorer(model, reference, context, std::move(cache));
+    return WindowScorer(model, reference, single_tokens, context, std::move(cache));
   }
 
   // Scores the predictions of tokens size/2 + 1 .. size - 1.
@@ -87,8 +88,9 @@ class WindowScorer {
     const uint64_t step =
         std::clamp<uint64_t>(kReferenceLogitBytes / (vocab * sizeof(float)), 1, end - first);
     cache_.Truncate(0);
-    TQ_RETURN_IF_ERROR(
-        model_.Forward(context_, cache_, window.first(first), Logits::kNone, nullptr));
+    TQ_RETURN_IF_ERROR(ForEachRun(window.first(first), [&](uint64_t, auto tokens) {
+      return model_.Forward(context_, cache_, tokens, Logits::kNone, nullptr);
+    }));
     if (reference_ != nullptr) {
       TQ_RETURN_IF_ERROR(reference_->Begin(index, window).WithContext("reference"));
       reference_logits_.resize(step * vocab);
@@ -100,11 +102,13 @@ class WindowScorer {
                                .WithContext("reference"));
       }
       const int32_t* targets = window.data() + at + 1;
-      TQ_RETURN_IF_ERROR(model_.ForwardBlocks(
-          context_, cache_, piece, 0, [&](uint64_t begin, uint64_t count, const float* logits) {
-            Score(logits, begin, count, targets + begin);
-            return OkStatus();
-          }));
+      TQ_RETURN_IF_ERROR(ForEachRun(piece, [&](uint64_t run, auto tokens) {
+        const auto score = [&](uint64_t begin, uint64_t count, const float* logits) {
+          Score(logits, run + begin, count, targets + run + begin);
+          return OkStatus();
+        };
+        return model_.ForwardBlocks(context_, cache_, tokens, 0, score);
+      }));
     }
     return OkStatus();
   }
@@ -115,9 +119,23 @@ class WindowScorer {
   uint64_t top1() const { return top1_; }
 
  private:
-  WindowScorer(Transformer& model, LogitReference* reference, const ForwardContext& context,
-               KvCache cache)
-      : model_(model), reference_(reference), context_(context), cache_(std::move(cache)) {}
+  WindowScorer(Transformer& model, LogitReference* reference, bool single_tokens,
+               const ForwardContext& context, KvCache cache)
+      : model_(model),
+        reference_(reference),
+        single_tokens_(single_tokens),
+        context_(context),
+        cache_(std::move(cache)) {}
+
+  // run(first, tokens) for all tokens at once, or for each.
+  template <typename Run>
+  Status ForEachRun(std::span<const int32_t> tokens, const Run& run) const {
+    const uint64_t step = single_tokens_ ? 1 : tokens.size();
+    for (uint64_t i = 0; i < tokens.size(); i += step) {
+      TQ_RETURN_IF_ERROR(run(i, tokens.subspan(i, step)));
+    }
+    return OkStatus();
+  }
 
   // `begin`: of the block within reference_logits_.
   void Score(const float* logits, uint64_t begin, uint64_t count, const int32_t* targets) {
@@ -141,6 +159,7 @@ class WindowScorer {
 
   Transformer& model_;
   LogitReference* reference_;
+  bool single_tokens_;
   ForwardContext context_;
   KvCache cache_;
   std::vector<float> reference_logits_;  // [step, vocab]
@@ -188,8 +207,8 @@ StatusOr<EvaluateResult> Run(Transformer& model, LogitReference* reference,
                              const ForwardContext& context, Progress& progress) {
   uint64_t windows = tokens.size() / options.context;
   if (options.max_windows != 0) windows = std::min(windows, options.max_windows);
-  TQ_ASSIGN_OR_RETURN(WindowScorer scorer,
-                      WindowScorer::Create(model, reference, options.context, context));
+  TQ_ASSIGN_OR_RETURN(WindowScorer scorer, WindowScorer::Create(model, reference, options.context,
+                                                                options.single_tokens, context));
 
   const ProgressStage stage(progress, "evaluate", windows);
   std::vector<int32_t> window;

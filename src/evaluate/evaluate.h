@@ -14,8 +14,9 @@ namespace tq {
 
 struct EvaluateOptions {
   uint64_t context = 512;
-  uint64_t max_windows = 0;  // 0: all
-  int32_t bos = -1;          // replaces token 0 of every window; -1: kept
+  uint64_t max_windows = 0;    // 0: all
+  int32_t bos = -1;            // replaces token 0 of every window; -1: kept
+  bool single_tokens = false;  // the model runs token by token, as it does when it writes
 };
 
 struct EvaluateResult {
@@ -47,7 +48,7 @@ class LogitReference {
 // scored. Fewer than two windows is an error. With `reference`, KL(reference || model)
 // over the same positions. Log-softmax and sums in double, in an order that depends on
 // nothing but the windows. The reference computes on the reference path: a packed model
-// against itself shows what the fast path's 14-bit activations cost. Stops with kCancelled between
+// against itself shows what the fast path's integer activations cost. Stops with kCancelled between
 // windows.
 StatusOr<EvaluateResult> Evaluate(Transformer& model, Transformer* reference,
                                   std::span<const int32_t> tokens, const EvaluateOptions& options,

@@ -151,6 +151,20 @@ TEST(Evaluate, ThreadsAndReferenceDoNotChangePerplexity) {
   EXPECT_EQ(kl->kl->mean, two->kl->mean);
 }
 
+// In float nothing but the order of sums changes.
+TEST(Evaluate, SingleTokensGiveTheSameUpToRounding) {
+  const MemorySource source = RandomSource(SmallConfig(), 3);
+  auto model = Model(source), reference = Model(source);
+  const auto tokens = RandomTokens(64, 5);
+  const auto result =
+      RunEvaluate(*model, reference.get(), tokens, {.context = 16, .single_tokens = true});
+  ASSERT_TRUE(result.ok()) << result.status().message();
+  const auto together = RunEvaluate(*model, reference.get(), tokens, {.context = 16});
+  EXPECT_EQ(result->tokens, together->tokens);
+  EXPECT_NEAR(result->perplexity, together->perplexity, 1e-4 * together->perplexity);
+  EXPECT_NEAR(result->kl->mean, 0, 1e-6);
+}
+
 TEST(Evaluate, MaxWindows) {
   auto model = Model(RandomSource(SmallConfig(), 10));
   auto tokens = RandomTokens(200, 12);
