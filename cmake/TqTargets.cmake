@@ -14,7 +14,11 @@ endif()
 # files of their own, chosen at run time (src/kernels/isa.h).
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
   set(TQ_X86 ON)
+  set(TQ_ISAS AVX2 AVX2_VNNI AVX512_VNNI AVX512)
   target_compile_options(tq_options INTERFACE $<BUILD_INTERFACE:-march=x86-64-v2>)
+elseif(CMAKE_SYSTEM_PROCESSOR MATCHES "aarch64|arm64")
+  set(TQ_ARM64 ON)
+  set(TQ_ISAS NEON_DOT)
 endif()
 # Contraction to FMA would make results depend on the compiler's choices; the
 # kernels that want FMA call it by name.
@@ -31,7 +35,9 @@ endif()
 
 set(TQ_AVX2_FLAGS -march=x86-64-v3)
 set(TQ_AVX2_VNNI_FLAGS -march=x86-64-v3 -mavxvnni)
+set(TQ_AVX512_VNNI_FLAGS -march=x86-64-v4 -mavx512vnni)
 set(TQ_AVX512_FLAGS -march=x86-64-v4 -mavx512vnni -mavx512vbmi -mavx512vbmi2)
+set(TQ_NEON_DOT_FLAGS -march=armv8.2-a+dotprod)
 
 # What calls the code under test takes longer to compile than to run: little optimisation, and
 # the headers that all tests share are compiled once.
@@ -49,11 +55,12 @@ function(tq_test_options target)
 endfunction()
 
 # tq_library(NAME codec SOURCES a.cc DEPS tq_kernels [AVX2 a_avx2.cc]
-#            [AVX2_VNNI a.cc] [AVX512 a_avx512.cc] [TESTS a_test.cc])
+#            [AVX2_VNNI a.cc] [AVX512_VNNI a.cc] [AVX512 a_avx512.cc] [NEON_DOT a.cc]
+#            [TESTS a_test.cc])
 # makes tq_<name> and, with tests on, tq_<name>_test. Files under AVX2, ... are
-# compiled with those flags on x86-64 and left out elsewhere.
+# compiled with those flags on their processors and left out elsewhere.
 function(tq_library)
-  cmake_parse_arguments(ARG "" "NAME" "SOURCES;DEPS;AVX2;AVX2_VNNI;AVX512;TESTS" ${ARGN})
+  cmake_parse_arguments(ARG "" "NAME" "SOURCES;DEPS;AVX2;AVX2_VNNI;AVX512_VNNI;AVX512;NEON_DOT;TESTS" ${ARGN})
   if(ARG_UNPARSED_ARGUMENTS)
     message(FATAL_ERROR "tq_library(${ARG_NAME}): unknown arguments ${ARG_UNPARSED_ARGUMENTS}")
   endif()
@@ -62,14 +69,12 @@ function(tq_library)
   add_library(turboquant::${ARG_NAME} ALIAS ${target})
   set_target_properties(${target} PROPERTIES EXPORT_NAME ${ARG_NAME})
   target_link_libraries(${target} PUBLIC tq_options ${ARG_DEPS})
-  if(TQ_X86)
-    foreach(isa AVX2 AVX2_VNNI AVX512)
-      if(ARG_${isa})
-        target_sources(${target} PRIVATE ${ARG_${isa}})
-        set_source_files_properties(${ARG_${isa}} PROPERTIES COMPILE_OPTIONS "${TQ_${isa}_FLAGS}")
-      endif()
-    endforeach()
-  endif()
+  foreach(isa ${TQ_ISAS})
+    if(ARG_${isa})
+      target_sources(${target} PRIVATE ${ARG_${isa}})
+      set_source_files_properties(${ARG_${isa}} PROPERTIES COMPILE_OPTIONS "${TQ_${isa}_FLAGS}")
+    endif()
+  endforeach()
   install(TARGETS ${target} EXPORT turboquantTargets ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})
   if(TQ_BUILD_TESTS AND ARG_TESTS)
     add_executable(${target}_test ${ARG_TESTS})

@@ -195,7 +195,7 @@ int Main(int argc, char** argv) {
                  std::max<uint64_t>(options.cols, 14336));
   for (float& value : bench.x) value = static_cast<float>(random.NextNormal());
 
-  for (Isa isa : {Isa::kAvx512, Isa::kAvx2Vnni, Isa::kAvx2, Isa::kReference}) {
+  for (Isa isa : kAllIsas) {
     if (!IsaSupported(isa) || (!options.level.empty() && IsaName(isa) != options.level)) continue;
     for (uint64_t cols : {576, 1536, 4096, 14336}) bench.RunPrepare(isa, cols, 1);
     for (uint64_t n : batches) {

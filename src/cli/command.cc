@@ -18,9 +18,8 @@ CLI::App* Command::Register(CLI::App& app, const std::string& name, const std::s
 void ComputeOptions::AddTo(CLI::App& app) {
   app.add_option("--threads", threads, "Threads (0: all processors this process may use)")
       ->capture_default_str();
-  app.add_option(
-         "--compute", compute,
-         "fast: 14-bit activations, integer sums; reference: float activations, plain code, slow")
+  app.add_option("--compute", compute,
+                 "fast: integer activations; reference: float activations, plain code, slow")
       ->check(CLI::IsMember({"fast", "reference"}))
       ->capture_default_str();
 }

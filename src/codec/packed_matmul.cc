@@ -55,25 +55,36 @@ struct SegmentWork {
   }
 };
 
-// Turns sums of `count` rows from `row` on into y, with out_scale where no rotation follows.
+// Applies out_scale to `count` rows of y from `row` on where no rotation follows.
+void ScaleRows(const Product& product, float* y, uint64_t row, uint64_t count) {
+  if (product.matrix.out_block != 1) return;
+  product.activations.scale_by_half(y, product.matrix.out_scale.as<uint16_t>() + row, count, y);
+}
+
+// Turns sums of `count` rows from `row` on into y.
 void FinishRows(const Product& product, const SegmentWork& work, uint64_t x_row, uint64_t row,
                 const int64_t* sums, uint64_t count) {
   const double scale =
       static_cast<double>(work.operand->scale[x_row]) * static_cast<double>(work.segment->scale);
   float* y = product.y + x_row * product.matrix.rows + row;
   product.activations.finish(sums, count, work.operand->bias[x_row], scale, y);
-  if (product.matrix.out_block == 1) {
-    product.activations.scale_by_half(y, product.matrix.out_scale.as<uint16_t>() + row, count, y);
-  }
+  ScaleRows(product, y, row, count);
 }
 
 // A row of tiles against one row of x.
 void GemvTileRow(const Product& product, const SegmentWork& work, uint64_t tile_row) {
-  alignas(64) int64_t sums[kMaxTileRows];
+  float sums[kMaxTileRows];
   const uint64_t row = work.segment->row_begin + tile_row * work.shape.rows;
   const uint64_t count = std::min<uint64_t>(work.shape.rows, work.segment->row_end - row);
-  work.kernels->gemv(work.TileRow(tile_row), work.tiles_across, work.operand->bytes.data(), sums);
-  FinishRows(product, work, 0, row, sums, count);
+  const RotatedInput::Operand& operand = *work.operand;
+  work.kernels->gemv(work.TileRow(tile_row), work.tiles_across, operand.bytes.data(),
+                     operand.groups.data(), sums);
+  const auto scale = static_cast<double>(work.segment->scale);
+  for (uint64_t i = 0; i < count; ++i) {
+    product.y[row + i] =
+        static_cast<float>((static_cast<double>(sums[i]) + operand.bias[0]) * scale);
+  }
+  ScaleRows(product, product.y + row, row, count);
 }
 
 // 16 rows of a row of tiles.

@@ -2,11 +2,11 @@
 //
 //   y = so * Hout^T (scale * D x'),   x' = Hin (si * x),   D decoded integers
 //
-// Fast path: x' becomes 14-bit integers with one scale per row of x
-// (kernels/trellis_matmul), D x' is an exact sum of integers, so y does not depend on the
-// instruction set's way of summing, on the number of threads or on how many rows of x are
-// multiplied together. (The rotations are float arithmetic in a fixed order.) A row of x with a NaN
-// or an infinity gives NaN in its row of y.
+// Fast path: x' becomes integers (kernels/trellis_matmul). One row of x: 8 bits, with a scale for
+// every 32 columns; many rows: 14 bits, with one scale per row of x, so that y does not depend on
+// how many there are. Either way y depends neither on the instruction set nor on the number of
+// threads: sums are exact, or of floats in a fixed order, as the rotations are. A row of x with a
+// NaN or an infinity gives NaN in its row of y.
 #pragma once
 
 #include <cstdint>
@@ -20,9 +20,9 @@
 
 namespace tq {
 
-// How products are computed. kFast: activations as 14-bit integers (one scale per row of
-// x), integer sums, the same for any number of threads. kReference: float activations
-// against decoded floats, plain code; slow, the twin of the fast path.
+// How products are computed. kFast: integer activations, the same for any number of threads.
+// kReference: float activations against decoded floats, plain code; slow, the twin of the fast
+// path.
 enum class MatmulPath { kFast, kReference };
 
 // x' = Hin (si * x) for n rows, plus its integer forms for the codes that its readers use.
@@ -37,7 +37,8 @@ class RotatedInput {
     // Panels of `panel_rows` rows of x (fewer in the last): [panel][group][row][group bytes].
     std::vector<uint8_t> bytes;
     std::vector<double> bias;  // [n], completes an integer sum
-    std::vector<float> scale;  // [n], what an integer of the sum is worth
+    std::vector<float> scale;  // [n], what an integer of the sum is worth; for one row:
+    std::vector<trellis::ScaleGroup> groups;  // [ceil(cols / kScaleColumns)]
   };
 
   // x: float [n, cols], row-major. `codes`: the codes of all segments that will read it.

@@ -1,5 +1,6 @@
-// The fast path against integer sums made from the definition of the layout, bit for
-// bit, on every level; its independence of threads and batch; and the float twin.
+// The fast path against sums made from the definition of the layout, on every level: for many
+// rows of x bit for bit, for one row within the rounding of floats and bit for bit between levels;
+// its independence of threads and batch; and the float twin.
 #include "codec/packed_matmul.h"
 
 #include <gtest/gtest.h>
@@ -24,7 +25,7 @@ constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
 
 std::vector<Isa> Levels() {
   std::vector<Isa> levels;
-  for (Isa isa : {Isa::kReference, Isa::kAvx2, Isa::kAvx2Vnni, Isa::kAvx512}) {
+  for (Isa isa : kAllIsas) {
     if (IsaSupported(isa)) levels.push_back(isa);
   }
   return levels;
@@ -130,12 +131,14 @@ std::vector<int> DecodeIntegers(const PackedMatrix& matrix) {
   return w;
 }
 
-// Integer activations of a rotated row, combined for V, and what one is worth.
+// Integer activations of a rotated row, combined for V, and what one is worth: one scale for all
+// columns, or one for every 32.
 struct Quantised {
+  size_t columns;  // of a scale
   std::vector<int> q;
-  float scale;
+  std::vector<float> scale;
 
-  Quantised(std::vector<float> x, int values) {
+  Quantised(std::vector<float> x, int values, bool one_row) {
     x.resize((x.size() + 3) / 4 * 4, 0.0f);
     std::vector<float> a = x;
     for (size_t i = 0; i < x.size(); i += values) {
@@ -148,17 +151,37 @@ struct Quantised {
         a[i] = s0 + s1, a[i + 1] = d0 + d1, a[i + 2] = s0 - s1, a[i + 3] = d0 - d1;
       }
     }
-    float largest = 0;
-    for (float value : a) largest = std::max(largest, std::fabs(value));
-    const float inverse = 8159.0f / largest;
-    for (float value : a) q.push_back(static_cast<int>(std::nearbyintf(value * inverse)));
-    scale = largest / 8159.0f;
+    const float most = one_row ? 127.0f : 8159.0f;
+    columns = one_row ? 32 : a.size();
+    for (size_t i = 0; i < a.size(); i += columns) {
+      const size_t end = std::min(a.size(), i + columns);
+      float largest = 0;
+      for (size_t j = i; j < end; ++j) largest = std::max(largest, std::fabs(a[j]));
+      const float inverse = most / largest;
+      for (size_t j = i; j < end; ++j) {
+        q.push_back(static_cast<int>(std::nearbyintf(a[j] * inverse)));
+      }
+      scale.push_back(largest / most);
+    }
   }
 
-  // V * sum of w x over a row, in integers: x = H a / V.
-  int64_t Dot(const int* w, uint64_t cols, int values) const {
+  // The product with a row of weights, in units of `weight_scale`; exact for one scale.
+  double Product(const int* w, int values, float weight_scale) const {
+    double product = 0;
+    for (size_t i = 0; i < q.size(); i += columns) {
+      const int64_t dot = Dot(w, i, std::min(q.size(), i + columns), values);
+      // Exact: V is a power of two, and the product of two floats fits a double.
+      const double worth =
+          static_cast<double>(scale[i / columns]) * static_cast<double>(weight_scale);
+      product += static_cast<double>(dot) / values * worth;
+    }
+    return product;
+  }
+
+  // V * sum of w x over some columns, in integers: x = H a / V.
+  int64_t Dot(const int* w, size_t begin, size_t end, int values) const {
     int64_t sum = 0;
-    for (uint64_t i = 0; i < cols; i += values) {
+    for (size_t i = begin; i < end; i += values) {
       int v[4] = {};
       for (int j = 0; j < values; ++j) v[j] = w[i + j];
       const int* a = q.data() + i;
@@ -175,7 +198,7 @@ struct Quantised {
   }
 };
 
-// What the fast path must give.
+// What the fast path must give; for one row of x within the rounding of its floats.
 std::vector<float> Expected(const PackedMatrix& matrix, const std::vector<float>& x, uint64_t n) {
   InlineExecutor executor;
   RotatedInput rotated;
@@ -188,13 +211,10 @@ std::vector<float> Expected(const PackedMatrix& matrix, const std::vector<float>
     float* out = y.data() + i * matrix.rows;
     for (const Segment& segment : matrix.segments) {
       const int values = segment.code.values;
-      const Quantised a({row_of_x, row_of_x + matrix.cols}, values);
+      const Quantised a({row_of_x, row_of_x + matrix.cols}, values, n == 1);
       for (uint64_t row = segment.row_begin; row < segment.row_end; ++row) {
-        const int64_t dot = a.Dot(w.data() + row * PaddedCols(matrix), PaddedCols(matrix), values);
-        // Exact: V is a power of two, and the product of two floats fits a double.
-        const double sum = static_cast<double>(dot) / values;
-        const double worth = static_cast<double>(a.scale) * static_cast<double>(segment.scale);
-        out[row] = static_cast<float>(sum * worth);
+        out[row] = static_cast<float>(
+            a.Product(w.data() + row * PaddedCols(matrix), values, segment.scale));
       }
     }
     BlockHadamard(out, matrix.rows, matrix.out_block, HadamardSide::kTransposed);
@@ -205,10 +225,28 @@ std::vector<float> Expected(const PackedMatrix& matrix, const std::vector<float>
   return y;
 }
 
+// Many rows of x must give what is expected to the bit; one row within the rounding of its float
+// sums, and to the bit what the plain twins give.
+void ExpectProduct(const PackedMatrix& matrix, const std::vector<float>& x, uint64_t n, Isa isa) {
+  InlineExecutor executor;
+  const std::vector<float> y = Multiply(matrix, x, n, MatmulPath::kFast, isa, executor);
+  const std::vector<float> expected = Expected(matrix, x, n);
+  if (n > 1) {
+    ASSERT_TRUE(SameBits(y, expected));
+    return;
+  }
+  ASSERT_TRUE(SameBits(y, Multiply(matrix, x, n, MatmulPath::kFast, Isa::kReference, executor)));
+  double power = 0;
+  for (float value : expected) power += static_cast<double>(value) * value;
+  const double rms = std::sqrt(power / static_cast<double>(matrix.rows));
+  for (uint64_t row = 0; row < matrix.rows; ++row) {
+    ASSERT_NEAR(y[row], expected[row], 2e-5 * rms + 1e-6) << "row " << row;
+  }
+}
+
 class PackedMatmulTest : public testing::TestWithParam<Isa> {};
 
 TEST_P(PackedMatmulTest, SumsExactlyForEveryCodeAndSize) {
-  InlineExecutor executor;
   constexpr uint64_t kRows[] = {1, 15, 17, 33, 64, 65, 100, 130};
   constexpr uint64_t kCols[] = {1, 16, 19, 31, 33, 102, 515, 528};
   constexpr uint64_t kBatches[] = {1, 2, 7, 13};
@@ -222,14 +260,12 @@ TEST_P(PackedMatmulTest, SumsExactlyForEveryCodeAndSize) {
       const PackedMatrix matrix =
           RandomMatrix(rows, cols, code, code, rows, turn % 3 == 0 ? 1 : 128, 128);
       const std::vector<float> x = RandomInput(n, cols);
-      ASSERT_TRUE(SameBits(Multiply(matrix, x, n, MatmulPath::kFast, GetParam(), executor),
-                           Expected(matrix, x, n)));
+      ASSERT_NO_FATAL_FAILURE(ExpectProduct(matrix, x, n, GetParam()));
     }
   }
 }
 
 TEST_P(PackedMatmulTest, TwoSegmentsKeepTheirOwnCodes) {
-  InlineExecutor executor;
   constexpr size_t kCodes = trellis::kNumMatmulCodes / 2;  // L = 16
   for (size_t i = 0; i < kCodes; ++i) {
     const Code first = trellis::kMatmulCodes[i];
@@ -240,13 +276,12 @@ TEST_P(PackedMatmulTest, TwoSegmentsKeepTheirOwnCodes) {
       const PackedMatrix matrix = RandomMatrix(130, 72, first, second, 64, 1, 128);
       ASSERT_EQ(matrix.segments.size(), 2u);
       const std::vector<float> x = RandomInput(n, 72);
-      ASSERT_TRUE(SameBits(Multiply(matrix, x, n, MatmulPath::kFast, GetParam(), executor),
-                           Expected(matrix, x, n)));
+      ASSERT_NO_FATAL_FAILURE(ExpectProduct(matrix, x, n, GetParam()));
     }
   }
 }
 
-TEST_P(PackedMatmulTest, RowsDoNotDependOnBatchOrThreads) {
+TEST_P(PackedMatmulTest, RowsDoNotDependOnThreadsNorManyOnTheirNumber) {
   auto pool = ThreadPool::Create(3);
   ASSERT_TRUE(pool.ok());
   InlineExecutor inline_executor;
@@ -254,21 +289,17 @@ TEST_P(PackedMatmulTest, RowsDoNotDependOnBatchOrThreads) {
   const std::vector<float> x = RandomInput(most, cols);
   for (Code code : {Code{2, 4}, Code{1, 3}, Code{4, 3}, Code{1, 8}}) {
     const PackedMatrix matrix = RandomMatrix(rows, cols, code, {1, 4}, 128, 128, 128);
-    std::vector<float> single;
-    for (uint64_t i = 0; i < most; ++i) {
-      const std::vector<float> one(x.begin() + i * cols, x.begin() + (i + 1) * cols);
-      const std::vector<float> y =
-          Multiply(matrix, one, 1, MatmulPath::kFast, GetParam(), inline_executor);
-      ASSERT_TRUE(SameBits(y, Multiply(matrix, one, 1, MatmulPath::kFast, GetParam(), **pool)));
-      single.insert(single.end(), y.begin(), y.end());
-    }
+    const auto multiply = [&](uint64_t n, Executor& executor) {
+      return Multiply(matrix, {x.begin(), x.begin() + n * cols}, n, MatmulPath::kFast, GetParam(),
+                      executor);
+    };
+    ASSERT_TRUE(SameBits(multiply(1, inline_executor), multiply(1, **pool)));
+    const std::vector<float> all = multiply(most, inline_executor);
     for (uint64_t n : {2, 3, 7, 8, 9, 12, 13, 16, 33}) {
-      const std::vector<float> some(x.begin(), x.begin() + n * cols);
-      const std::vector<float> expected(single.begin(), single.begin() + n * rows);
+      const std::vector<float> expected(all.begin(), all.begin() + n * rows);
       for (Executor* executor :
            {static_cast<Executor*>(&inline_executor), static_cast<Executor*>(pool->get())}) {
-        ASSERT_TRUE(
-            SameBits(Multiply(matrix, some, n, MatmulPath::kFast, GetParam(), *executor), expected))
+        ASSERT_TRUE(SameBits(multiply(n, *executor), expected))
             << "n " << n << " threads " << executor->threads();
       }
     }
@@ -276,7 +307,6 @@ TEST_P(PackedMatmulTest, RowsDoNotDependOnBatchOrThreads) {
 }
 
 TEST_P(PackedMatmulTest, RowsBeyondOneSumOfInt32AreExact) {
-  InlineExecutor executor;
   // State 0 decodes to -510 with V = 1; against equal activations 8159 a sum over 40000
   // columns is -1.66e11.
   const uint64_t cols = 40000, rows = 17;
@@ -289,49 +319,55 @@ TEST_P(PackedMatmulTest, RowsBeyondOneSumOfInt32AreExact) {
         InputTransform{*Tensor::FromValues<uint16_t>(DType::kF16, {cols}, ones), 1});
     for (uint64_t n : {1, 2}) {
       const std::vector<float> x(n * cols, 1.0f);
-      ASSERT_TRUE(SameBits(Multiply(matrix, x, n, MatmulPath::kFast, GetParam(), executor),
-                           Expected(matrix, x, n)))
-          << "V " << code.values << " n " << n;
+      SCOPED_TRACE(fmt::format("V {} n {}", code.values, n));
+      ASSERT_NO_FATAL_FAILURE(ExpectProduct(matrix, x, n, GetParam()));
     }
   }
 }
 
 // An activation's rounding error is uniform in +-scale/2 and independent of the weights, so
-// the error of a row has variance sum(w^2) / V * scale^2 / 12 (a combination for V weighs
+// the error of a row has variance sum(w^2 scale^2) / V / 12 (a combination for V weighs
 // its rounding with the orthogonal transform of w over V). That is about 1.2e-4 of a product's
-// size; the float roundings of both paths, 6e-8 each, vanish in it.
+// size for many rows of x and 5e-3 for one; the float roundings of both paths, 6e-8 each, vanish
+// in it.
 TEST_P(PackedMatmulTest, AgreesWithTheReferencePathWithinTheRounding) {
   InlineExecutor executor;
-  const uint64_t rows = 96, cols = 574, n = 3;
+  const uint64_t rows = 96, cols = 574;
   for (Code code : trellis::kMatmulCodes) {
-    const PackedMatrix matrix = RandomMatrix(rows, cols, code, code, rows, 1, 128);
-    const std::vector<float> x = RandomInput(n, cols);
-    const std::vector<float> fast = Multiply(matrix, x, n, MatmulPath::kFast, GetParam(), executor);
-    const std::vector<float> reference =
-        Multiply(matrix, x, n, MatmulPath::kReference, GetParam(), executor);
-    RotatedInput rotated;
-    rotated.PrepareAt(GetParam(), *matrix.input, x.data(), n, cols, {}, MatmulPath::kReference,
-                      executor);
-    std::vector<float> w(cols);
-    double total_error = 0, total_variance = 0;
-    for (uint64_t row = 0; row < rows; ++row) {
-      DecodeRotatedRows(matrix, row, row + 1, w.data());
-      double power = 0;
-      for (float value : w) power += static_cast<double>(value) * value;
-      const double out_scale = HalfToFloat(matrix.out_scale.as<uint16_t>()[row]);
-      for (uint64_t i = 0; i < n; ++i) {
-        const float* row_of_x = rotated.rotated() + i * cols;
-        const Quantised a({row_of_x, row_of_x + cols}, code.values);
-        const double sigma = std::fabs(out_scale) * a.scale * std::sqrt(power / code.values / 12);
-        const double error = fast[i * rows + row] - reference[i * rows + row];
-        ASSERT_LE(std::fabs(error), 6 * sigma) << "V " << code.values << " k " << code.bits;
-        total_error += error * error;
-        total_variance += sigma * sigma;
+    for (uint64_t n : {1, 3}) {
+      const PackedMatrix matrix = RandomMatrix(rows, cols, code, code, rows, 1, 128);
+      const std::vector<float> x = RandomInput(n, cols);
+      const std::vector<float> fast =
+          Multiply(matrix, x, n, MatmulPath::kFast, GetParam(), executor);
+      const std::vector<float> reference =
+          Multiply(matrix, x, n, MatmulPath::kReference, GetParam(), executor);
+      RotatedInput rotated;
+      rotated.PrepareAt(GetParam(), *matrix.input, x.data(), n, cols, {}, MatmulPath::kReference,
+                        executor);
+      std::vector<float> w(cols);
+      double total_error = 0, total_variance = 0;
+      for (uint64_t row = 0; row < rows; ++row) {
+        DecodeRotatedRows(matrix, row, row + 1, w.data());
+        const double out_scale = HalfToFloat(matrix.out_scale.as<uint16_t>()[row]);
+        for (uint64_t i = 0; i < n; ++i) {
+          const float* row_of_x = rotated.rotated() + i * cols;
+          const Quantised a({row_of_x, row_of_x + cols}, code.values, n == 1);
+          double power = 0;
+          for (uint64_t c = 0; c < cols; ++c) {
+            const double worth = static_cast<double>(w[c]) * a.scale[c / a.columns];
+            power += worth * worth;
+          }
+          const double sigma = std::fabs(out_scale) * std::sqrt(power / code.values / 12);
+          const double error = fast[i * rows + row] - reference[i * rows + row];
+          ASSERT_LE(std::fabs(error), 6 * sigma) << "V " << code.values << " k " << code.bits;
+          total_error += error * error;
+          total_variance += sigma * sigma;
+        }
       }
+      // Not only bounded: the noise has the size that rounding explains.
+      EXPECT_GT(total_error, 0.5 * total_variance);
+      EXPECT_LT(total_error, 1.6 * total_variance);
     }
-    // Not only bounded: the noise has the size that rounding explains.
-    EXPECT_GT(total_error, 0.5 * total_variance);
-    EXPECT_LT(total_error, 1.6 * total_variance);
   }
 }
 
@@ -353,6 +389,12 @@ TEST_P(PackedMatmulTest, NonFiniteAndEmptyRowsOfXStayAlone) {
     EXPECT_TRUE(std::isnan(y[2 * rows + row]));
     EXPECT_EQ(y[3 * rows + row], 0.0f);
     EXPECT_EQ(y[4 * rows + row], good[4 * rows + row]);
+  }
+  for (uint64_t i : {1, 2, 3}) {
+    const std::vector<float> one(bad.begin() + i * cols, bad.begin() + (i + 1) * cols);
+    for (float value : Multiply(matrix, one, 1, MatmulPath::kFast, GetParam(), executor)) {
+      EXPECT_TRUE(i == 3 ? value == 0 : std::isnan(value)) << "row of x " << i;
+    }
   }
 }
 

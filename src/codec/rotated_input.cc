@@ -1,4 +1,4 @@
-// The input side of packed products: rotation, quantisation to 14 bits, layout for kernels.
+// The input side of packed products: rotation, quantisation to integers, layout for kernels.
 #include <algorithm>
 #include <cstring>
 #include <limits>
@@ -15,15 +15,19 @@ using trellis::kMaxActivation;
 
 // Rows are padded to the widest tile while they are quantised.
 constexpr uint64_t kPadding = 32;
+constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
 // Threads pay off above about this many activations.
 constexpr uint64_t kGrainActivations = 16384;
-// Far below this magnitude kMaxActivation / magnitude would overflow; such rows count as zero.
-constexpr float kSmallest = 0x1p-110f;
 
 float FloatOf(uint32_t bits) {
   float value;
   std::memcpy(&value, &bits, sizeof(value));
   return value;
+}
+
+// What makes integers of a row of many.
+float InverseScale(float largest) {
+  return largest < trellis::kSmallestActivation ? 0.0f : kMaxActivation / largest;
 }
 
 trellis::ActivationForm FormOf(Isa isa, trellis::Code code, uint64_t n) {
@@ -66,6 +70,7 @@ void RotatedInput::AddOperand(trellis::Code code) {
   operand.bytes.resize(std::max<uint64_t>(operand.bytes.size(), n_ * operand.row_bytes));
   operand.bias.resize(n_);
   operand.scale.resize(n_);
+  operand.groups.resize(n_ == 1 ? CeilDiv<uint64_t>(cols_, trellis::kScaleColumns) : 0);
 }
 
 void RotatedInput::PrepareAt(Isa isa, const InputTransform& input, const float* x, uint64_t n,
@@ -119,19 +124,20 @@ void RotatedInput::FillOperand(Operand& operand, uint64_t row, const float* rota
   const trellis::ActivationKernels& kernels = trellis::FindActivationKernels(isa_);
   const uint64_t padded = RoundUp(cols_, kPadding);
   auto* q = reinterpret_cast<int16_t*>(combined + padded);
-  const uint32_t largest_bits = kernels.combine(operand.values, rotated, padded, combined);
-  const float largest = FloatOf(largest_bits);
-  const bool finite = largest_bits < 0x7f800000u;
-  const bool zero = finite && largest < kSmallest;
-
-  if (finite && !zero) {
-    operand.scale[row] = largest / kMaxActivation;
-    const int64_t sum = kernels.quantize(combined, padded, kMaxActivation / largest, q);
-    operand.bias[row] = -trellis::SumCentre(operand.values) * static_cast<double>(sum);
-  } else {
-    operand.scale[row] = zero ? 0.0f : std::numeric_limits<float>::quiet_NaN();
+  const uint32_t largest = kernels.combine(operand.values, rotated, padded, combined);
+  if (largest >= 0x7f800000u) {  // a NaN or an infinity
     std::fill(q, q + padded, int16_t{0});
     operand.bias[row] = 0;
+    operand.scale[row] = kNan;
+    std::ranges::fill(operand.groups, trellis::ScaleGroup{{0, 0}, kNan});
+  } else if (n_ == 1) {
+    operand.bias[0] =
+        kernels.quantize_bytes(operand.values, combined, padded, operand.groups.data(), q);
+  } else {
+    const float inverse = InverseScale(FloatOf(largest));
+    operand.scale[row] = inverse == 0 ? 0.0f : FloatOf(largest) / kMaxActivation;
+    const int64_t sum = kernels.quantize(combined, padded, inverse, q);
+    operand.bias[row] = -trellis::SumCentre(operand.values) * static_cast<double>(sum);
   }
 
   const uint64_t panel = row / panel_rows_;

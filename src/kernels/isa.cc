@@ -3,10 +3,13 @@
 #include <cstdlib>
 #include <string>
 
+#if TQ_ARM64
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
+#endif
+
 namespace tq {
 namespace {
-
-constexpr Isa kAll[] = {Isa::kReference, Isa::kAvx2, Isa::kAvx2Vnni, Isa::kAvx512};
 
 #if TQ_X86
 // A bit of EAX or ECX of a CPUID leaf, for what __builtin_cpu_supports does not know in
@@ -26,7 +29,7 @@ bool CpuHasF16c() { return (Cpuid(1, 0).ecx >> 29) & 1; }
 
 Isa Best() {
   Isa best = Isa::kReference;
-  for (Isa isa : kAll) {
+  for (Isa isa : kAllIsas) {
     if (IsaSupported(isa)) best = isa;
   }
   return best;
@@ -34,7 +37,7 @@ Isa Best() {
 
 std::string SupportedNames() {
   std::string names;
-  for (Isa isa : kAll) {
+  for (Isa isa : kAllIsas) {
     if (IsaSupported(isa)) names += (names.empty() ? "" : ", ") + std::string(IsaName(isa));
   }
   return names;
@@ -44,7 +47,7 @@ std::string SupportedNames() {
 StatusOr<Isa> Requested() {
   const char* forced = std::getenv("TQ_FORCE_ISA");
   if (forced == nullptr || *forced == '\0') return Best();
-  for (Isa isa : kAll) {
+  for (Isa isa : kAllIsas) {
     if (IsaName(isa) == forced && IsaSupported(isa)) return isa;
   }
   return InvalidArgument("TQ_FORCE_ISA={}: supported here are {}", forced, SupportedNames());
@@ -60,8 +63,12 @@ std::string_view IsaName(Isa isa) {
       return "avx2";
     case Isa::kAvx2Vnni:
       return "avx2vnni";
+    case Isa::kAvx512Vnni:
+      return "avx512vnni";
     case Isa::kAvx512:
       return "avx512";
+    case Isa::kNeonDot:
+      return "neondot";
   }
   return "unknown";
 }
@@ -72,19 +79,25 @@ bool IsaSupported(Isa isa) {
   // __builtin_cpu_supports also asks whether the operating system saves the registers.
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
                     __builtin_cpu_supports("bmi2") && CpuHasF16c();
+  const bool avx512vnni =
+      avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+      __builtin_cpu_supports("avx512vnni");
   switch (isa) {
     case Isa::kAvx2:
       return avx2;
     case Isa::kAvx2Vnni:
       return avx2 && CpuHasAvxVnni();
+    case Isa::kAvx512Vnni:
+      return avx512vnni;
     case Isa::kAvx512:
-      return avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-             __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
-             __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512vbmi") &&
+      return avx512vnni && __builtin_cpu_supports("avx512vbmi") &&
              __builtin_cpu_supports("avx512vbmi2");
     default:
       return false;
   }
+#elif TQ_ARM64
+  return isa == Isa::kNeonDot && (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0;
 #else
   return false;
 #endif

@@ -10,13 +10,23 @@
 namespace tq {
 
 enum class Isa {
-  kReference,  // portable C++: always there, the twin that every other level is tested against
-  kAvx2,       // x86-64-v3
-  kAvx2Vnni,   // x86-64-v3 and AVX-VNNI
-  kAvx512,     // x86-64-v4 with VNNI, VBMI and VBMI2 (Ice Lake, Zen 4 and later)
+  kReference,   // portable C++: always there, the twin that every other level is tested against
+  kAvx2,        // x86-64-v3
+  kAvx2Vnni,    // x86-64-v3 and AVX-VNNI
+  kAvx512Vnni,  // x86-64-v4 with VNNI (Cascade Lake)
+  kAvx512,      // that, VBMI and VBMI2 (Ice Lake, Zen 4 and later)
+  kNeonDot,     // AArch64 with DotProd (ARMv8.2 and later)
 };
+// All, by rising preference.
+inline constexpr Isa kAllIsas[] = {Isa::kReference,  Isa::kAvx2,   Isa::kAvx2Vnni,
+                                   Isa::kAvx512Vnni, Isa::kAvx512, Isa::kNeonDot};
+// What stands for a level where only the product with trellis-coded weights has kernels for it.
+constexpr Isa CommonIsa(Isa isa) {
+  if (isa == Isa::kAvx512Vnni) return Isa::kAvx2;
+  return isa == Isa::kNeonDot ? Isa::kReference : isa;
+}
 
-std::string_view IsaName(Isa isa);  // "reference", "avx2", "avx2vnni", "avx512"
+std::string_view IsaName(Isa isa);  // "reference", "avx2", "avx2vnni", ...
 // Whether this machine and this build can run `isa`.
 bool IsaSupported(Isa isa);
 // The level in force: TQ_FORCE_ISA if set and supported, else the best supported.

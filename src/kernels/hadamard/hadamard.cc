@@ -43,7 +43,7 @@ void HadamardTransform(const HadamardArgs& args) {
 }  // namespace reference
 
 void HadamardTransform(const HadamardArgs& args, Isa isa) {
-  switch (isa) {
+  switch (CommonIsa(isa)) {
 #if TQ_X86
     case Isa::kAvx512:
       return avx512::HadamardTransform(args);

@@ -9,6 +9,25 @@
 
 namespace tq::trellis {
 
+// Activations whose largest is below count as zero: far below, kMaxActivation / largest would
+// overflow.
+inline constexpr float kSmallestActivation = 0x1p-110f;
+
+// What makes integers of a group of activations with a largest magnitude.
+constexpr float InverseByteScale(float largest) {
+  return largest < kSmallestActivation ? 0.0f : kMaxByteActivation / largest;
+}
+// The group whose integers have these sums over lanes 0 and 1, and 2 and 3, modulo 4. Returns its
+// share of the bias.
+inline double SetScale(int values, float largest, int sum0, int sum1, ScaleGroup& group) {
+  const int centre = ByteCentre(values);
+  group.start[0] = -centre * sum0;
+  group.start[1] = -centre * sum1;
+  group.scale = largest < kSmallestActivation ? 0.0f : largest / kMaxByteActivation;
+  return (centre - SumCentre(values)) * static_cast<double>(sum0 + sum1) *
+         static_cast<double>(group.scale);
+}
+
 struct ActivationKernels {
   // out[i] = x[i] * half[i], half in IEEE binary16. In place allowed.
   void (*scale_by_half)(const float* x, const uint16_t* half, size_t n, float* out);
@@ -19,6 +38,9 @@ struct ActivationKernels {
   // q[i] = a[i] * inverse, rounded to nearest even; the rounded products must be within
   // kMaxActivation. Returns their sum.
   int64_t (*quantize)(const float* a, size_t n, float inverse, int16_t* q);
+  // One row of x: for every kScaleColumns of a (n a multiple, all finite) the scale d of their
+  // largest and q[i] = a[i] / d, rounded to nearest even. Returns the bias.
+  double (*quantize_bytes)(int values, const float* a, size_t n, ScaleGroup* scales, int16_t* q);
   // Lays q (n a multiple of the tile's columns) out in groups, `stride` bytes apart.
   void (*lay_out)(int values, ActivationForm form, const int16_t* q, size_t n, uint8_t* out,
                   size_t stride);

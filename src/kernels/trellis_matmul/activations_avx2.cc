@@ -94,18 +94,54 @@ int64_t Quantize(const float* a, size_t n, float inverse, int16_t* q) {
          reference::kActivations.quantize(a + i, n - i, inverse, q + i);
 }
 
+TQ_INLINE float Largest(__m256 a, __m256 b, __m256 c, __m256 d) {
+  const __m256 magnitude = _mm256_castsi256_ps(_mm256_set1_epi32(INT32_MAX));
+  const auto abs = [&](__m256 v) { return _mm256_and_ps(v, magnitude); };
+  const __m256 eight = _mm256_max_ps(_mm256_max_ps(abs(a), abs(b)), _mm256_max_ps(abs(c), abs(d)));
+  __m128 top = _mm_max_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+  top = _mm_max_ps(top, _mm_movehl_ps(top, top));
+  return _mm_cvtss_f32(_mm_max_ss(top, _mm_movehdup_ps(top)));
+}
+
+// The sum of 32 integers of at most a byte in lanes of weight 1, of weights 0 and 1.
+TQ_INLINE int MaskedSum(const int16_t* q, __m256i weights) {
+  const auto pairs = [&](const int16_t* at) {
+    return _mm256_madd_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(at)), weights);
+  };
+  const __m256i eight = _mm256_add_epi32(pairs(q), pairs(q + 16));
+  __m128i four = _mm_add_epi32(_mm256_castsi256_si128(eight), _mm256_extracti128_si256(eight, 1));
+  four = _mm_add_epi32(four, _mm_shuffle_epi32(four, 0x4e));
+  return _mm_cvtsi128_si32(_mm_add_epi32(four, _mm_shuffle_epi32(four, 0xb1)));
+}
+
+// Lanes 0 and 1 of each 4 of V columns.
+TQ_INLINE __m256i FirstLanes(int values) {
+  const __m256i ones = _mm256_set1_epi16(1);
+  if (values == 1) return _mm256_srli_epi64(_mm256_slli_epi64(ones, 32), 32);
+  if (values == 2) return _mm256_unpacklo_epi64(ones, _mm256_setzero_si256());
+  return _mm256_inserti128_si256(ones, _mm_setzero_si128(), 1);
+}
+
+double QuantizeBytes(int values, const float* a, size_t n, ScaleGroup* scales, int16_t* q) {
+  static_assert(kScaleColumns == 32);
+  const __m256i first = FirstLanes(values), ones = _mm256_set1_epi16(1);
+  double bias = 0;
+  for (size_t i = 0; i < n; i += kScaleColumns, ++scales) {
+    const float largest = Largest(_mm256_loadu_ps(a + i), _mm256_loadu_ps(a + i + 8),
+                                  _mm256_loadu_ps(a + i + 16), _mm256_loadu_ps(a + i + 24));
+    Quantize(a + i, kScaleColumns, InverseByteScale(largest), q + i);
+    const int sum0 = MaskedSum(q + i, first);
+    bias += SetScale(values, largest, sum0, MaskedSum(q + i, ones) - sum0, *scales);
+  }
+  return bias;
+}
+
 // Four groups of words: the halves of two vectors.
 TQ_INLINE void PutWords(__m128i first, __m128i second, uint8_t* out, size_t stride) {
   Store64(out, first);
   Store64(out + stride, _mm_srli_si128(first, 8));
   Store64(out + 2 * stride, second);
   Store64(out + 3 * stride, _mm_srli_si128(second, 8));
-}
-
-// Two groups of bytes: the halves of the digits.
-TQ_INLINE void PutBytes(__m128i high, __m128i low, uint8_t* out, size_t stride) {
-  Store128(out, _mm_unpacklo_epi64(high, low));
-  Store128(out + stride, _mm_unpackhi_epi64(high, low));
 }
 
 template <int kValues>
@@ -129,30 +165,19 @@ void LayOutWords(const int16_t* q, size_t n, uint8_t* out, size_t stride) {
   }
 }
 
+// 16 columns: 4 groups of V = 1, 2 of V = 2 or one of V = 4.
 template <int kValues>
 void LayOutBytes(const int16_t* q, size_t n, uint8_t* out, size_t stride) {
-  const __m128i twice_low = _mm_setr_epi8(0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7);
-  const __m128i twice_high =
-      _mm_setr_epi8(8, 8, 9, 9, 10, 10, 11, 11, 12, 12, 13, 13, 14, 14, 15, 15);
-  // V = 4: a0 a1 of each four, then a2 a3.
-  const __m128i halves = _mm_setr_epi8(0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15);
+  const __m128i order = kValues == 1 ? _mm_setr_epi8(0, 0, 0, 0, 2, 2, 2, 2, 1, 1, 1, 1, 3, 3, 3, 3)
+                        : kValues == 2
+                            ? _mm_setr_epi8(0, 1, 0, 1, 4, 5, 4, 5, 2, 3, 2, 3, 6, 7, 6, 7)
+                            : _mm_setr_epi8(0, 1, 2, 3, 8, 9, 10, 11, 4, 5, 6, 7, 12, 13, 14, 15);
   for (size_t i = 0; i + 16 <= n; i += 16) {
-    const __m256i value = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(q + i));
-    const __m256i top = _mm256_srai_epi16(_mm256_add_epi16(value, _mm256_set1_epi16(32)), 6);
-    const __m256i rest = _mm256_sub_epi16(value, _mm256_slli_epi16(top, 6));
-    __m128i high = _mm_packs_epi16(_mm256_castsi256_si128(top), _mm256_extracti128_si256(top, 1));
-    __m128i low = _mm_packs_epi16(_mm256_castsi256_si128(rest), _mm256_extracti128_si256(rest, 1));
-    if constexpr (kValues == 1) {
-      PutBytes(_mm_shuffle_epi8(high, twice_low), _mm_shuffle_epi8(low, twice_low), out, stride);
-      out += 2 * stride;
-      high = _mm_shuffle_epi8(high, twice_high);
-      low = _mm_shuffle_epi8(low, twice_high);
-    } else if constexpr (kValues == 4) {
-      high = _mm_shuffle_epi8(high, halves);
-      low = _mm_shuffle_epi8(low, halves);
+    const __m128i bytes = _mm_packs_epi16(Load128(q + i), Load128(q + i + 8));
+    for (int8_t group = 0; group < 4 / kValues; ++group, out += stride) {
+      const __m128i first = _mm_set1_epi8(static_cast<int8_t>(4 * kValues * group));
+      Store128(out, _mm_shuffle_epi8(bytes, _mm_add_epi8(order, first)));
     }
-    PutBytes(high, low, out, stride);
-    out += 2 * stride;
   }
 }
 
@@ -189,6 +214,7 @@ void Finish(const int64_t* sums, size_t n, double bias, double scale, float* y) 
 
 }  // namespace
 
-constinit const ActivationKernels kActivations = {ScaleByHalf, Combine, Quantize, LayOut, Finish};
+constinit const ActivationKernels kActivations = {ScaleByHalf,   Combine, Quantize,
+                                                  QuantizeBytes, LayOut,  Finish};
 
 }  // namespace tq::trellis::avx2

@@ -1,4 +1,5 @@
 // Plain twins of the activation kernels, and their dispatch.
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 
@@ -68,15 +69,32 @@ int64_t Quantize(const float* a, size_t n, float inverse, int16_t* q) {
   return sum;
 }
 
-// The index of the activation that word (or byte of either digit) b of group g holds.
-size_t SourceOf(int values, ActivationForm form, size_t g, size_t b) {
-  if (form == ActivationForm::kWords) {
-    const auto v = static_cast<size_t>(values);
-    return g / v * 4 * v + b * v + g % v;
+double QuantizeBytes(int values, const float* a, size_t n, ScaleGroup* scales, int16_t* q) {
+  double bias = 0;
+  for (size_t i = 0; i < n; i += kScaleColumns, ++scales) {
+    uint32_t largest_bits = 0;
+    for (size_t j = i; j < i + kScaleColumns; ++j) {
+      largest_bits = std::max(largest_bits, Magnitude(a[j]));
+    }
+    float largest;
+    std::memcpy(&largest, &largest_bits, sizeof(largest));
+    const float inverse = InverseByteScale(largest);
+    Quantize(a + i, kScaleColumns, inverse, q + i);
+    int sums[2] = {};
+    for (size_t j = 0; j < kScaleColumns; ++j) {
+      sums[j / (2 * static_cast<size_t>(values)) % 2] += q[i + j];
+    }
+    bias += SetScale(values, largest, sums[0], sums[1], *scales);
   }
-  if (values == 1) return 4 * g + b / 2;
-  if (values == 2) return 8 * g + b;
-  return g / 2 * 16 + b / 2 * 4 + g % 2 * 2 + b % 2;
+  return bias;
+}
+
+// The index of the activation that word (or byte) b of group g holds.
+size_t SourceOf(int values, ActivationForm form, size_t g, size_t b) {
+  const auto v = static_cast<size_t>(values);
+  if (form == ActivationForm::kWords) return g / v * 4 * v + b * v + g % v;
+  const size_t lane = b / 4 % 2 * 2 + b / 8;
+  return (4 * g + lane) * v + b % v;
 }
 
 void LayOut(int values, ActivationForm form, const int16_t* q, size_t n, uint8_t* out,
@@ -89,12 +107,7 @@ void LayOut(int values, ActivationForm form, const int16_t* q, size_t n, uint8_t
       }
       continue;
     }
-    for (size_t b = 0; b < 8; ++b) {
-      const int value = q[SourceOf(values, form, g, b)];
-      const int high = (value + 32) >> 6;
-      out[b] = static_cast<uint8_t>(high);
-      out[8 + b] = static_cast<uint8_t>(value - 64 * high);
-    }
+    for (size_t b = 0; b < 16; ++b) out[b] = static_cast<uint8_t>(q[SourceOf(values, form, g, b)]);
   }
 }
 
@@ -106,7 +119,8 @@ void Finish(const int64_t* sums, size_t n, double bias, double scale, float* y) 
 
 }  // namespace
 
-constinit const ActivationKernels kActivations = {ScaleByHalf, Combine, Quantize, LayOut, Finish};
+constinit const ActivationKernels kActivations = {ScaleByHalf,   Combine, Quantize,
+                                                  QuantizeBytes, LayOut,  Finish};
 
 }  // namespace reference
 

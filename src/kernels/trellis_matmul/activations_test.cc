@@ -69,35 +69,47 @@ TEST(ActivationsPlainTest, CombinationsAreHadamardSums) {
   EXPECT_THAT(out, testing::ElementsAre(15, -5, -9, 3));
 }
 
-TEST(ActivationsPlainTest, EveryActivationIsItsTwoDigits) {
-  for (int a = -kMaxActivation; a <= kMaxActivation; ++a) {
-    const std::vector<int16_t> q(16, static_cast<int16_t>(a));
-    std::vector<uint8_t> out(32);
-    Plain().lay_out(2, ActivationForm::kBytes, q.data(), 16, out.data(), 16);
-    const int high = static_cast<int8_t>(out[0]), low = static_cast<int8_t>(out[8]);
-    ASSERT_EQ(64 * high + low, a);
-    ASSERT_LE(std::abs(high), 127);
-    ASSERT_LE(std::abs(low), 32);
+TEST(ActivationsPlainTest, Every32ColumnsHaveTheScaleOfTheirLargest) {
+  std::vector<float> a = Normal(96, 5);
+  a[40] = -8;
+  std::fill(a.begin() + 64, a.end(), 1e-40f);
+  for (int values : {1, 2, 4}) {
+    std::vector<ScaleGroup> groups(3);
+    std::vector<int16_t> q(96);
+    const double bias = Plain().quantize_bytes(values, a.data(), 96, groups.data(), q.data());
+    EXPECT_EQ(groups[1].scale, 8.0f / 127);
+    EXPECT_EQ(q[40], -127);
+    EXPECT_EQ(groups[2].scale, 0.0f);
+    double expected = 0;
+    std::vector<int> starts(6);
+    for (int i = 0; i < 96; ++i) {
+      const float scale = groups[i / 32].scale;
+      ASSERT_LE(std::abs(q[i]), 127);
+      ASSERT_NEAR(q[i] * scale, a[i], 0.5001 * scale + 1e-39);
+      expected += static_cast<double>(scale) * q[i] * (ByteCentre(values) - SumCentre(values));
+      starts[i / 32 * 2 + i / values % 4 / 2] -= ByteCentre(values) * q[i];
+    }
+    EXPECT_NEAR(bias, expected, 1e-9);
+    for (int g = 0; g < 3; ++g) {
+      EXPECT_THAT(groups[g].start, testing::ElementsAre(starts[2 * g], starts[2 * g + 1])) << g;
+    }
   }
 }
 
 TEST(ActivationsPlainTest, LayoutsHoldEveryActivationWhereTheHeaderSays) {
   std::vector<int16_t> q(32);
-  for (int i = 0; i < 32; ++i) q[i] = static_cast<int16_t>(i % 2 == 0 ? 211 * i + 1 : -211 * i - 1);
+  for (int i = 0; i < 32; ++i) q[i] = static_cast<int16_t>(i % 2 == 0 ? 4 * i + 1 : -4 * i - 1);
   std::vector<uint8_t> out(128, 0xee);
   // The activation of byte b of group g.
-  const auto at = [&](int g, int b) {
-    return 64 * static_cast<int8_t>(out[16 * g + b]) + static_cast<int8_t>(out[16 * g + 8 + b]);
-  };
-  Plain().lay_out(1, ActivationForm::kBytes, q.data(), 16, out.data(), 16);
-  for (int i = 0; i < 32; ++i) EXPECT_EQ(at(i / 8, i % 8), q[i / 2]);
-  Plain().lay_out(2, ActivationForm::kBytes, q.data(), 16, out.data(), 16);
-  for (int i = 0; i < 16; ++i) EXPECT_EQ(at(i / 8, i % 8), q[i]);
-  Plain().lay_out(4, ActivationForm::kBytes, q.data(), 32, out.data(), 16);
-  for (int c = 0; c < 4; ++c) {
-    EXPECT_EQ(at(0, 2 * c + 1), q[4 * c + 1]);
-    EXPECT_EQ(at(1, 2 * c), q[4 * c + 2]);
-    EXPECT_EQ(at(2, 2 * c), q[16 + 4 * c]);
+  const auto at = [&](int g, int b) { return static_cast<int8_t>(out[16 * g + b]); };
+  for (int values : {1, 2, 4}) {
+    Plain().lay_out(values, ActivationForm::kBytes, q.data(), 32, out.data(), 16);
+    constexpr int kLaneOf[] = {0, 2, 1, 3};
+    for (int b = 0; b < 16; ++b) {
+      for (int g = 0; g < 8 / values; ++g) {
+        EXPECT_EQ(at(g, b), q[4 * values * g + values * kLaneOf[b / 4] + b % values]);
+      }
+    }
   }
   std::vector<int16_t> words(32);
   for (int values : {1, 2, 4}) {
@@ -155,15 +167,35 @@ TEST_F(ActivationsTest, QuantizeMatchesThePlainTwin) {
   }
 }
 
+TEST_F(ActivationsTest, QuantizeBytesMatchesThePlainTwin) {
+  for (int values : {1, 2, 4}) {
+    for (size_t n : {0, 32, 64, 96, 1024}) {
+      std::vector<float> a = Normal(n, n);
+      if (n > 32) std::fill_n(a.begin(), 32, 0.0f), a[40] = 1e30f;
+      std::vector<ScaleGroup> plain(n / 32), level(n / 32);
+      std::vector<int16_t> expected(n, 99), actual(n, 99);
+      const double bias =
+          Plain().quantize_bytes(values, a.data(), n, plain.data(), expected.data());
+      EXPECT_EQ(Level().quantize_bytes(values, a.data(), n, level.data(), actual.data()), bias);
+      EXPECT_EQ(expected, actual) << "n " << n;
+      for (size_t g = 0; g < plain.size(); ++g) {
+        EXPECT_EQ(level[g].scale, plain[g].scale);
+        EXPECT_THAT(level[g].start, testing::ElementsAreArray(plain[g].start));
+      }
+    }
+  }
+}
+
 TEST_F(ActivationsTest, LayOutMatchesThePlainTwin) {
   Random random(kSeed, "q");
   std::vector<int16_t> q(96);
-  for (auto& v : q) {
-    v = static_cast<int16_t>(static_cast<int>(random.NextBelow(2 * kMaxActivation + 1)) -
-                             kMaxActivation);
-  }
   for (int values : {1, 2, 4}) {
     for (ActivationForm form : kForms) {
+      const int most = form == ActivationForm::kBytes ? kMaxByteActivation : kMaxActivation;
+      for (auto& v : q) {
+        const auto range = static_cast<uint64_t>(2 * most + 1);
+        v = static_cast<int16_t>(static_cast<int>(random.NextBelow(range)) - most);
+      }
       for (size_t rows : {1, 3}) {
         const size_t stride = rows * GroupBytes(form);
         const size_t bytes = q.size() / GroupColumns(values, form) * stride;

@@ -13,9 +13,7 @@ struct SimdYmm {
   TQ_INLINE static Vec Set16(int v) { return _mm256_set1_epi16(static_cast<int16_t>(v)); }
   TQ_INLINE static Vec And(Vec a, Vec b) { return _mm256_and_si256(a, b); }
   TQ_INLINE static Vec Add16(Vec a, Vec b) { return _mm256_add_epi16(a, b); }
-  TQ_INLINE static Vec Add32(Vec a, Vec b) { return _mm256_add_epi32(a, b); }
   TQ_INLINE static Vec Add64(Vec a, Vec b) { return _mm256_add_epi64(a, b); }
-  TQ_INLINE static Vec Times64(Vec a) { return _mm256_slli_epi64(a, 6); }
   TQ_INLINE static Vec MulLow(Vec a, Vec b) { return _mm256_mullo_epi16(a, b); }
   TQ_INLINE static Vec MulHigh(Vec a, Vec b) { return _mm256_mulhi_epu16(a, b); }
   TQ_INLINE static Vec HighBytes(Vec a) { return _mm256_srli_epi16(a, 8); }
@@ -40,6 +38,25 @@ struct SimdYmm {
   TQ_INLINE static Vec AddPairs(Vec bytes) {
     return _mm256_maddubs_epi16(bytes, _mm256_set1_epi8(1));
   }
+  // Of each 32 bits, the low or the high half.
+  TQ_INLINE static Vec LowWords(Vec v) { return _mm256_and_si256(v, _mm256_set1_epi32(0xffff)); }
+  TQ_INLINE static Vec HighWords(Vec v) { return _mm256_srli_epi32(v, 16); }
+  TQ_INLINE static Vec Hash32(Vec state) {
+    return _mm256_mullo_epi32(state, _mm256_set1_epi32(static_cast<int>(kMultiplier)));
+  }
+  // The halves of the hash of every lane: with M_low the low half of M,
+  //   low  = s * M mod 2^16,   high = s * (M >> 16) + (s * M_low >> 16)
+  TQ_INLINE static void HashHalves(Vec state, Vec& low, Vec& high) {
+    const Vec low_factor = Set16(static_cast<int>(kMultiplier & 0xffff));
+    const Vec high_factor = Set16(static_cast<int>(kMultiplier >> 16));
+    low = MulLow(state, low_factor);
+    high = Add16(MulLow(state, high_factor), MulHigh(state, low_factor));
+  }
+  // total + scale * float(sum), of floats in a vector of integers.
+  TQ_INLINE static Vec AddScaled(Vec total, Vec sum, float scale) {
+    return _mm256_castps_si256(_mm256_fmadd_ps(_mm256_cvtepi32_ps(sum), _mm256_set1_ps(scale),
+                                               _mm256_castsi256_ps(total)));
+  }
   // int32 neighbours, added in int64.
   TQ_INLINE static Vec Widen(Vec v) {
     const Vec sign = _mm256_srai_epi32(v, 31);
@@ -50,5 +67,9 @@ struct SimdYmm {
     int64_t value;
     __builtin_memcpy(&value, group, sizeof(value));
     return _mm256_set1_epi64x(value);
+  }
+  // What sums of products with unsigned bytes begin with.
+  TQ_INLINE static Vec Start(const ScaleGroup& scale) {
+    return Broadcast(reinterpret_cast<const uint8_t*>(scale.start));
   }
 };

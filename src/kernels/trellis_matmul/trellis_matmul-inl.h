@@ -1,11 +1,10 @@
 // The trellis kernels over a file's own vector type; included once by each per-ISA file,
 // inside its anonymous namespace, after its Simd. What Simd offers is stated there.
 //
-// Lanes are 16 bits: a plane of a tile is kParts vectors, window j of all lanes one vector
-// per part, and the low and the high half of the hash are 16-bit products of their own,
-//   low  = s * M mod 2^16,   high = s * (M >> 16) + (s * M_low >> 16)
-// (M_low the low half of M), so two states share a 32-bit lane of the dot product and four
-// lanes, the columns of one row, share one 64-bit group of activations.
+// Lanes are 16 bits: a plane of a tile is kParts vectors, window j of all lanes one vector per
+// part. Against words, the low and the high half of a lane's hash are 16 bits each; against bytes
+// the hash is one 32-bit product, of every other lane. Four lanes, the columns of one row, share a
+// 64-bit group of activations.
 
 constexpr int kParts = Simd::kParts;  // vectors per 32 lanes
 using Vec = Simd::Vec;
@@ -36,10 +35,9 @@ struct Hash {
   Vec low, high;
 };
 TQ_INLINE Hash HashOf(Vec state) {
-  const Vec low_factor = Simd::Set16(static_cast<int16_t>(kMultiplier & 0xffff));
-  const Vec high_factor = Simd::Set16(static_cast<int16_t>(kMultiplier >> 16));
-  return {Simd::MulLow(state, low_factor),
-          Simd::Add16(Simd::MulLow(state, high_factor), Simd::MulHigh(state, low_factor))};
+  Hash hash;
+  Simd::HashHalves(state, hash.low, hash.high);
+  return hash;
 }
 
 // What the activations of groups 0..V-1 in words meet: sums of the hash bytes.
@@ -69,96 +67,98 @@ template <Code C>
 constexpr int GroupOfWindow(int j, ActivationForm form) {
   return TileColumn(C, 0, j) / GroupColumns(C.values, form);
 }
+// Windows of a lane in a fragment.
+template <Code C>
+constexpr int kFragmentWindows = 4 * (C.values == 1 ? 2 : 1);
 
-// ---- One row of x. A tile of 16 rows gives each of its sums two chains, by half of the
-// columns, so that the latency of the dot products does not bind.
+// ---- One row of x: fragments of 16 rows, in two vectors of int32 per scale, two of floats.
 
 template <Code C, typename S = Simd>  // not every Simd has DotBytes
 struct Gemv {
   static constexpr ActivationForm kForm = S::kGemvForm;
-  static constexpr bool kInBytes = kForm == ActivationForm::kBytes;
   static constexpr TileShape kShape = ShapeOf(C);
-  static constexpr int kRegs = kShape.rows / 8;
-  static constexpr int kChains = kRegs * kParts < 4 ? 2 : 1;
-  static constexpr int kDigits = kInBytes ? 2 : 1;  // high, low
-  static constexpr int kGroupBytes = GroupBytes(kForm);
-  static constexpr int kTileBytes = kShape.columns / GroupColumns(C.values, kForm) * kGroupBytes;
-  // Tiles that sums in int32 may cover.
-  static constexpr size_t kMaxTiles =
-      (kInBytes ? kMaxByteColumns : kMaxWordColumns) / kShape.columns;
-  using Sums = Vec[kRegs][kChains][kDigits];
+  static constexpr int kFragments = kShape.rows / kFragmentRows;
+  static constexpr int kTileBytes =
+      kShape.columns / GroupColumns(C.values, kForm) * GroupBytes(kForm);
+  static constexpr int kScaleTiles = kScaleColumns / kShape.columns;
+  using Totals = Vec[kParts][kFragments][2];
 
+  // Bytes: the states of lanes 0, 2, .. and of lanes 1, 3, .. in 32 bits each.
   template <int J>
-  TQ_INLINE static void Step(const Planes<C>& planes, const uint8_t* activations, Sums& sums) {
-    const Hash hash = HashOf(planes.template Window<J>());
-    constexpr int kGroup = GroupOfWindow<C>(J, kForm);
-    auto& sum = sums[RowsOfWindow<C>(J)][kChains == 1 ? 0 : J / 2 % 2];
-    const uint8_t* group = activations + kGroup * kGroupBytes;
-    if constexpr (kInBytes) {
-      const uint8_t* next = C.values == 4 ? group + kGroupBytes : group;
-      for (int digit = 0; digit < kDigits; ++digit) {
-        sum[digit] = S::DotBytes(sum[digit], hash.low, Simd::Broadcast(group + 8 * digit));
-        sum[digit] = S::DotBytes(sum[digit], hash.high, Simd::Broadcast(next + 8 * digit));
-      }
+  TQ_INLINE static void Step(const Planes<C>& planes, const uint8_t* activations, Vec (&sums)[2]) {
+    const Vec window = planes.template Window<J>();
+    const uint8_t* group = activations + GroupOfWindow<C>(J, kForm) * GroupBytes(kForm);
+    Vec& sum = sums[RowsOfWindow<C>(J) % 2];
+    if constexpr (kForm == ActivationForm::kBytes) {
+      sum = S::DotBytes(sum, S::Hash32(S::LowWords(window)), S::Broadcast(group));
+      sum = S::DotBytes(sum, S::Hash32(S::HighWords(window)), S::Broadcast(group + 8));
     } else {
       Vec words[C.values];
-      WordsOf<C>(hash, words);
+      WordsOf<C>(HashOf(window), words);
       for (int i = 0; i < C.values; ++i) {
-        sum[0] = Simd::DotWords(sum[0], words[i], Simd::Broadcast(group + kGroupBytes * i));
+        sum = S::DotWords(sum, words[i], S::Broadcast(group + GroupBytes(kForm) * i));
       }
     }
   }
-  template <int... J>
-  TQ_INLINE static void Tile(const Planes<C>& planes, const uint8_t* activations, Sums& sums,
+  template <int kFragment, int... J>
+  TQ_INLINE static void Tile(const Planes<C>& planes, const uint8_t* activations, Vec (&sums)[2],
                              std::integer_sequence<int, J...>) {
-    (Step<J>(planes, activations, sums), ...);
+    (Step<kFragment * kFragmentWindows<C> + J>(planes, activations, sums), ...);
+  }
+  template <int kFragment, int kTiles>
+  TQ_INLINE static void Fragment(const Planes<C> (&planes)[kTiles], const uint8_t* activations,
+                                 const ScaleGroup& scale, Vec (&totals)[2]) {
+    const Vec start = S::Start(scale);
+    Vec sums[2] = {start, start};
+#pragma GCC unroll 2
+    for (int t = 0; t < kTiles; ++t) {
+      Tile<kFragment>(planes[t], activations + t * kTileBytes, sums,
+                      std::make_integer_sequence<int, kFragmentWindows<C>>());
+    }
+    for (int half : {0, 1}) totals[half] = S::AddScaled(totals[half], sums[half], scale.scale);
+  }
+  template <int kTiles, int... kFragment>
+  TQ_INLINE static void Fragments(const Planes<C> (&planes)[kTiles], const uint8_t* activations,
+                                  const ScaleGroup& scale, Vec (&totals)[kFragments][2],
+                                  std::integer_sequence<int, kFragment...>) {
+    (Fragment<kFragment>(planes, activations, scale, totals[kFragment]), ...);
   }
 
-  // Adds the sums over at most kMaxTiles tiles to `totals`.
-  TQ_INLINE static void AddTiles(const uint8_t* tiles, size_t num_tiles, const uint8_t* activations,
-                                 int64_t* totals) {
-    Sums sums[kParts];
-    for (auto& part : sums) {
-      for (auto& chains : part) {
-        for (auto& digits : chains) {
-          for (Vec& sum : digits) sum = Simd::Zero();
-        }
-      }
-    }
-    for (size_t t = 0; t < num_tiles; ++t) {
-      // The hardware's own prefetcher stops at page ends; 2 KiB ahead hides them.
-      for (int q = 0; q < kShape.words; ++q) __builtin_prefetch(tiles + 2048 + 64 * q);
-      for (int part = 0; part < kParts; ++part) {
-        Planes<C> planes;
-        planes.Load(tiles, part);
-        Tile(planes, activations, sums[part], std::make_integer_sequence<int, kShape.windows>());
-      }
-      tiles += kShape.bytes();
-      activations += kTileBytes;
-    }
+  // The columns of one scale.
+  template <int kTiles>
+  TQ_INLINE static void Add(const uint8_t* tiles, const uint8_t* activations,
+                            const ScaleGroup& scale, Totals& totals) {
+    // The hardware's own prefetcher stops at page ends; 2 KiB ahead hides them.
+    for (int q = 0; q < kTiles * kShape.words; ++q) __builtin_prefetch(tiles + 2048 + 64 * q);
     for (int part = 0; part < kParts; ++part) {
-      for (int reg = 0; reg < kRegs; ++reg) {
-        int64_t* at = totals + 8 * reg + 8 / kParts * part;
-        Vec total = Simd::Load(at);
-        for (int digit = 0; digit < kDigits; ++digit) {
-          Vec sum = sums[part][reg][0][digit];
-          if constexpr (kChains == 2) sum = Simd::Add32(sum, sums[part][reg][1][digit]);
-          Vec wide = Simd::Widen(sum);
-          if (kInBytes && digit == 0) wide = Simd::Times64(wide);
-          total = Simd::Add64(total, wide);
-        }
-        Simd::Store(at, total);
-      }
+      Planes<C> planes[kTiles];
+      for (int t = 0; t < kTiles; ++t) planes[t].Load(tiles + t * kShape.bytes(), part);
+      Fragments<kTiles>(planes, activations, scale, totals[part],
+                        std::make_integer_sequence<int, kFragments>());
     }
   }
 
   static void Run(const uint8_t* tiles, size_t num_tiles, const uint8_t* activations,
-                  int64_t* sums) {
-    for (int row = 0; row < kShape.rows; ++row) sums[row] = 0;
-    for (size_t first = 0; first < num_tiles; first += kMaxTiles) {
-      const size_t left = num_tiles - first;
-      AddTiles(tiles + first * kShape.bytes(), left < kMaxTiles ? left : kMaxTiles,
-               activations + first * kTileBytes, sums);
+                  const ScaleGroup* scales, float* sums) {
+    Totals totals;
+    for (auto& part : totals) {
+      for (auto& fragment : part) fragment[0] = fragment[1] = S::Zero();
+    }
+    for (; num_tiles >= kScaleTiles; num_tiles -= kScaleTiles, ++scales) {
+      Add<kScaleTiles>(tiles, activations, *scales, totals);
+      tiles += kScaleTiles * kShape.bytes();
+      activations += kScaleTiles * kTileBytes;
+    }
+    if constexpr (kScaleTiles == 2) {
+      if (num_tiles > 0) Add<1>(tiles, activations, *scales, totals);
+    }
+    for (int part = 0; part < kParts; ++part) {
+      for (int half = 0; half < 2 * kFragments; ++half) {
+        float pairs[16 / kParts];
+        S::Store(pairs, totals[part][half / 2][half % 2]);
+        float* out = sums + 8 * half + 8 / kParts * part;
+        for (int row = 0; row < 8 / kParts; ++row) out[row] = pairs[2 * row] + pairs[2 * row + 1];
+      }
     }
   }
 };
@@ -172,7 +172,6 @@ template <Code C>
 struct Panels {
   static constexpr TileShape kShape = ShapeOf(C);
   static constexpr int kTileBytes = kShape.columns * kDecodedBytesPerColumn;
-  static constexpr int kWindows = 4 * (C.values == 1 ? 2 : 1);  // of a lane in 16 rows
 
   template <int J>
   TQ_INLINE static void Step(const Planes<C>& planes, uint8_t* decoded) {
@@ -185,7 +184,7 @@ struct Panels {
   template <int kFragment, int... J>
   TQ_INLINE static void Tile(const Planes<C>& planes, uint8_t* decoded,
                              std::integer_sequence<int, J...>) {
-    (Step<kFragment * kWindows + J>(planes, decoded), ...);
+    (Step<kFragment * kFragmentWindows<C> + J>(planes, decoded), ...);
   }
   template <int kFragment>
   static void DecodeFragment(const uint8_t* tiles, size_t num_tiles, uint8_t* decoded) {
@@ -194,7 +193,7 @@ struct Panels {
         Planes<C> planes;
         planes.Load(tiles, part);
         Tile<kFragment>(planes, decoded + 64 / kParts * part,
-                        std::make_integer_sequence<int, kWindows>());
+                        std::make_integer_sequence<int, kFragmentWindows<C>>());
       }
       tiles += kShape.bytes();
       decoded += kTileBytes;

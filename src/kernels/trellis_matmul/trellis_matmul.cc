@@ -7,15 +7,19 @@ namespace {
 const MatmulTable& TableOf([[maybe_unused]] Isa isa) {
 #if TQ_X86
   switch (isa) {
-    case Isa::kReference:
-      break;
     case Isa::kAvx2:
       return avx2::kMatmulTable;
     case Isa::kAvx2Vnni:
       return avx2vnni::kMatmulTable;
+    case Isa::kAvx512Vnni:
+      return avx512vnni::kMatmulTable;
     case Isa::kAvx512:
       return avx512::kMatmulTable;
+    default:
+      break;
   }
+#elif TQ_ARM64
+  if (isa == Isa::kNeonDot) return neondot::kMatmulTable;
 #endif
   return reference::kMatmulTable;
 }

@@ -1,5 +1,4 @@
-// Sums of trellis-coded weights against 14-bit activations, in integers: the same on every
-// instruction set, to the bit.
+// Sums of trellis-coded weights against integer activations.
 //
 // The decoded weights of a step are sums of four hash bytes u0..u3 with signs, so their
 // dot product with x is one of u with combined activations (trellis_code.h):
@@ -9,9 +8,19 @@
 //                                 a0 = x0 + x1, a1 = x0 - x1
 //   V = 4: v0 x0 + .. + v3 x3   = sum_i (u_i - 127.5) a_i,            a = H4 x
 //
-// The a are quantised to integers in [-8159, 8159] with one scale per row of x
-// (activations.h); eight bits would add a noise of nearly 1 % per product. A kernel sums
-// products with the bytes as they are, in int64; their centres become one `bias` per row:
+// One row of x: the a are integers in [-127, 127] with a scale d for every 32 columns (rounding to
+// 8 bits adds a noise of about half a percent to a product). A row of weights has two sums for
+// them, exact in int32: S0 of lanes 0 and 1 modulo 4, S1 of lanes 2 and 3. They are of the bytes
+// as they are, and begin with minus their centre times the sum of the a. Floats add them up,
+//
+//   A0 <- fma(float(S0), d, A0),   A1 <- fma(float(S1), d, A1),
+//   y = float((double(A0 + A1) + bias) * weight_scale)
+//
+// where bias is what the integer centre leaves (ByteCentre). That is the same on every instruction
+// set, to the bit.
+//
+// Many rows of x: integers in [-8159, 8159] with one scale per row of x, summed exactly in int64,
+// so that y does not depend on how many rows there are:
 //
 //   bias = -SumCentre(V) * (sum of the a),   y = float((sum + bias) * act_scale * weight_scale)
 //
@@ -31,32 +40,39 @@
 
 namespace tq::trellis {
 
-// The largest quantised activation. It splits into two digits of a byte,
-//   a = 64 * high + low,   high = floor((a + 32) / 64) in [-127, 127],  low in [-32, 31]
+// The largest integers of one row of x and of many, and the columns that share a scale.
+inline constexpr int kMaxByteActivation = 127;
 inline constexpr int kMaxActivation = 8159;
+inline constexpr int kScaleColumns = 32;
 // Columns that a sum of words in int32 may cover. A row's sum is spread over two int32, by
 // half of the columns: at most 1020 * 8159 * 512 / 2 = 2130478080 < 2^31 (V = 1; half of
 // that for V = 2, a quarter for V = 4).
 inline constexpr int kMaxWordColumns = 512;
-// The same for the digits against bytes: 1020 * 127 * 32768 / 2 = 2122383360 < 2^31.
-inline constexpr int kMaxByteColumns = 32768;
 
-// How the activations of a row lie in memory. The unit is a group: what one row of 4 lanes
-// (64 bits) of the tile needs for a window. In column order, padded with zeros to whole
-// tiles:
-//   kWords  4 int16: the a_i of the 4 lanes; groups i = 0..V-1 for each 4 V columns
-//   kBytes  8 int8, the high digits, then the 8 low digits, of: V = 1: a0 a0 a1 a1 a2 a2
-//           a3 a3 (4 columns); V = 2: 8 columns in order; V = 4: for 16 columns a0 a1 of
-//           each of the 4 lanes, and in the next group a2 a3: low and high half of the hash
+// How the activations of a row lie in memory, in column order, padded with zeros to whole
+// tiles. The unit is a group:
+//   kWords  4 int16, for one row of 4 lanes (64 bits) of the tile in a window: the a_i of the 4
+//           lanes; groups i = 0..V-1 for each 4 V columns
+//   kBytes  16 int8, for the 4 hash bytes of a row of 4 lanes in a window (4 V columns): of
+//           lanes 0, 2, 1, 3 in this order; V = 1: a0 a0 a0 a0; V = 2: a0 a1 a0 a1; V = 4: a0..a3
 enum class ActivationForm : uint8_t { kBytes, kWords };
 
 constexpr int GroupBytes(ActivationForm form) { return form == ActivationForm::kBytes ? 16 : 8; }
 // Columns per group, on average over the groups of a V.
 constexpr int GroupColumns(int values, ActivationForm form) {
-  return values == 1 || form == ActivationForm::kWords ? 4 : 8;
+  return form == ActivationForm::kWords ? 4 : 4 * values;
 }
-// The mean of what an activation is multiplied with.
+// The mean of what an activation is multiplied with, and the integer that stands for it: what
+// 128 for every byte makes, so that signed bytes need none.
 constexpr double SumCentre(int values) { return 510.0 / values; }
+constexpr int ByteCentre(int values) { return 512 / values; }
+
+// Of kScaleColumns activations of one row of x: what one is worth, and minus ByteCentre times
+// their sums over lanes 0 and 1, and over lanes 2 and 3, modulo 4.
+struct ScaleGroup {
+  int32_t start[2];
+  float scale;
+};
 
 // Rows decoded and multiplied together: an mma fragment.
 inline constexpr int kFragmentRows = 16;
@@ -66,9 +82,9 @@ inline constexpr int kMaxPanelRows = 12;
 // Bytes of decoded operands (words) per column of a fragment.
 inline constexpr int kDecodedBytesPerColumn = 2 * kFragmentRows;
 
-// sums [rows of a tile]: overwritten.
+// scales: one per kScaleColumns; sums [rows of a tile], A0 + A1: overwritten.
 using GemvFn = void (*)(const uint8_t* tiles, size_t num_tiles, const uint8_t* activations,
-                        int64_t* sums);
+                        const ScaleGroup* scales, float* sums);
 // `fragment`: rows 16 * fragment .. + 15 of the tiles. The layout of `decoded` is the level's own.
 using DecodeFn = void (*)(const uint8_t* tiles, size_t num_tiles, int fragment, uint8_t* decoded);
 // panel [groups][rows of x][4] int16 (kWords), of at most kMaxWordColumns columns;
@@ -110,7 +126,13 @@ extern const MatmulTable kMatmulTable;
 namespace avx2vnni {
 extern const MatmulTable kMatmulTable;
 }
+namespace avx512vnni {
+extern const MatmulTable kMatmulTable;
+}
 namespace avx512 {
+extern const MatmulTable kMatmulTable;
+}
+namespace neondot {
 extern const MatmulTable kMatmulTable;
 }
 

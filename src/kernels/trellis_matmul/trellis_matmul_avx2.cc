@@ -1,6 +1,5 @@
-// Trellis kernels with AVX2: vpmaddwd on words, for one row of x too. (Bytes would need
-// vpmaddubsw on two digits, each with its sign moved to the hash bytes against saturation:
-// half as many instructions again.)
+// Trellis kernels with AVX2: vpmaddwd on words, for one row of x too. (vpmaddubsw on bytes would
+// need the signs of x moved to the hash bytes against saturation, and vpmaddwd after it.)
 #include <immintrin.h>
 
 #include <utility>

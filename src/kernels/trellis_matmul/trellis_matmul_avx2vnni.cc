@@ -1,5 +1,5 @@
-// Trellis kernels with AVX-VNNI, 256 bits at a time: vpdpbusd on the hash bytes and the
-// digits of one row of x, vpdpwssd on words where many rows of x share the decode.
+// Trellis kernels with AVX-VNNI, 256 bits at a time: vpdpbusd on the hash bytes for one row of x,
+// vpdpwssd on words where many rows of x share the decode.
 #include <immintrin.h>
 
 #include <utility>

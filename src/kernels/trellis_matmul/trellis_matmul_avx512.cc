@@ -1,5 +1,5 @@
-// Trellis kernels with AVX-512: 32 lanes in a register; vpdpbusd on the hash bytes and the
-// digits of one row of x, vpdpwssd on words where many rows of x share the decode.
+// Trellis kernels with AVX-512: 32 lanes in a register; vpdpbusd on the hash bytes for one row
+// of x, vpdpwssd on words where many rows of x share the decode. VBMI2 cuts windows.
 #include <immintrin.h>
 
 #include <utility>
@@ -11,34 +11,9 @@
 namespace tq::trellis::avx512 {
 namespace {
 
-struct Simd {
-  using Vec = __m512i;
-  static constexpr int kParts = 1;
-  // 2 x 12 sums, 2 operands, 1 activation: 27 of 32 registers.
-  static constexpr int kPanelRows = 12;
-  static constexpr int kMultiplyVecs = 2;
-  static constexpr ActivationForm kGemvForm = ActivationForm::kBytes;
+#include "kernels/trellis_matmul/simd_zmm.h"
 
-  TQ_INLINE static Vec Load(const void* p) { return _mm512_loadu_si512(p); }
-  TQ_INLINE static void Store(void* p, Vec v) { _mm512_storeu_si512(p, v); }
-  TQ_INLINE static Vec Zero() { return _mm512_setzero_si512(); }
-  TQ_INLINE static Vec Set16(int v) { return _mm512_set1_epi16(static_cast<int16_t>(v)); }
-  TQ_INLINE static Vec And(Vec a, Vec b) { return _mm512_and_si512(a, b); }
-  TQ_INLINE static Vec Add16(Vec a, Vec b) { return _mm512_add_epi16(a, b); }
-  TQ_INLINE static Vec Add32(Vec a, Vec b) { return _mm512_add_epi32(a, b); }
-  TQ_INLINE static Vec Add64(Vec a, Vec b) { return _mm512_add_epi64(a, b); }
-  TQ_INLINE static Vec Times64(Vec a) { return _mm512_maskz_slli_epi64(0xff, a, 6); }
-  TQ_INLINE static Vec MulLow(Vec a, Vec b) { return _mm512_mullo_epi16(a, b); }
-  TQ_INLINE static Vec MulHigh(Vec a, Vec b) { return _mm512_mulhi_epu16(a, b); }
-  TQ_INLINE static Vec HighBytes(Vec a) { return _mm512_srli_epi16(a, 8); }
-
-  // The first plane of a tile, each lane holding the next one's word.
-  TQ_INLINE static Vec LoadNextLane(const uint8_t* tile, int) {
-    alignas(64) static constexpr uint16_t kNext[32] = {1,  2,  3,  4,  5,  6,  7,  8,  9,  10, 11,
-                                                       12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22,
-                                                       23, 24, 25, 26, 27, 28, 29, 30, 31, 0};
-    return _mm512_permutexvar_epi16(Load(kNext), Load(tile));
-  }
+struct Simd : SimdZmm {
   // Bits [kShift, kShift + 16) of high:low.
   template <int kShift>
   TQ_INLINE static Vec Funnel(Vec low, Vec high) {
@@ -47,27 +22,6 @@ struct Simd {
     } else {
       return _mm512_shrdi_epi16(low, high, kShift);
     }
-  }
-  // Unsigned bytes of a 16-bit lane, added.
-  TQ_INLINE static Vec AddPairs(Vec bytes) {
-    return _mm512_maddubs_epi16(bytes, _mm512_set1_epi8(1));
-  }
-  // int32 neighbours, added in int64. (Masks of ones, which cost nothing: GCC 12 warns of
-  // uninitialised operands in the plain forms.)
-  TQ_INLINE static Vec Widen(Vec v) {
-    const Vec low = _mm512_maskz_srai_epi64(0xff, _mm512_maskz_slli_epi64(0xff, v, 32), 32);
-    return Add64(low, _mm512_maskz_srai_epi64(0xff, v, 32));
-  }
-  TQ_INLINE static Vec Broadcast(const uint8_t* group) {
-    int64_t value;
-    __builtin_memcpy(&value, group, sizeof(value));
-    return _mm512_set1_epi64(value);
-  }
-  TQ_INLINE static Vec DotBytes(Vec sum, Vec bytes, Vec a) {
-    return _mm512_dpbusd_epi32(sum, bytes, a);
-  }
-  TQ_INLINE static Vec DotWords(Vec sum, Vec words, Vec a) {
-    return _mm512_dpwssd_epi32(sum, words, a);
   }
 };
 

@@ -1,4 +1,6 @@
 // The plain twin of the trellis kernels: StateAt and the hash bytes, one step at a time.
+#include <algorithm>
+#include <cmath>
 #include <utility>
 
 #include "kernels/trellis_matmul/trellis_matmul.h"
@@ -30,21 +32,40 @@ constexpr int FirstWord(int lane, int window) {
   return TileColumn(C, lane, window) / (4 * C.values) * (4 * C.values) + lane % 4;
 }
 
+// Adds a tile's products to the two sums of each row.
 template <Code C>
-void Gemv(const uint8_t* tiles, size_t num_tiles, const uint8_t* activations, int64_t* sums) {
+void AddTile(const uint8_t* tile, const int16_t* a, int32_t (*sums)[2]) {
+  for (int lane = 0; lane < kLanes; ++lane) {
+    for (int j = 0; j < ShapeOf(C).windows; ++j) {
+      const Words<C> words(tile, lane, j);
+      int32_t& sum = sums[TileRow(C, lane, j)][lane % 4 / 2];
+      for (int i = 0; i < C.values; ++i) sum += words.word[i] * a[FirstWord<C>(lane, j) + 4 * i];
+    }
+  }
+}
+
+template <Code C>
+void Gemv(const uint8_t* tiles, size_t num_tiles, const uint8_t* activations,
+          const ScaleGroup* scales, float* sums) {
   constexpr TileShape kShape = ShapeOf(C);
+  constexpr size_t kScaleTiles = kScaleColumns / kShape.columns;
   const auto* a = reinterpret_cast<const int16_t*>(activations);
-  for (int row = 0; row < kShape.rows; ++row) sums[row] = 0;
-  for (size_t t = 0; t < num_tiles; ++t, a += kShape.columns) {
-    for (int lane = 0; lane < kLanes; ++lane) {
-      for (int j = 0; j < kShape.windows; ++j) {
-        const Words<C> words(tiles + t * kShape.bytes(), lane, j);
-        for (int i = 0; i < C.values; ++i) {
-          sums[TileRow(C, lane, j)] += words.word[i] * a[FirstWord<C>(lane, j) + 4 * i];
-        }
+  float totals[kShape.rows][2] = {};
+  for (size_t t = 0; t < num_tiles; t += kScaleTiles) {
+    const ScaleGroup& scale = scales[t / kScaleTiles];
+    int32_t of_scale[kShape.rows][2];
+    for (auto& row : of_scale) std::copy_n(scale.start, 2, row);
+    for (size_t i = t; i < num_tiles && i < t + kScaleTiles; ++i) {
+      AddTile<C>(tiles + i * kShape.bytes(), a + i * kShape.columns, of_scale);
+    }
+    for (int row = 0; row < kShape.rows; ++row) {
+      for (int part : {0, 1}) {
+        float& total = totals[row][part];
+        total = std::fma(static_cast<float>(of_scale[row][part]), scale.scale, total);
       }
     }
   }
+  for (int row = 0; row < kShape.rows; ++row) sums[row] = totals[row][0] + totals[row][1];
 }
 
 // decoded [groups][16 rows][4] int16: the factors of the words of a group.

@@ -3,7 +3,9 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <memory>
+#include <numeric>
 #include <vector>
 
 #include "base/random.h"
@@ -12,7 +14,6 @@
 namespace tq::trellis {
 namespace {
 
-constexpr Isa kLevels[] = {Isa::kReference, Isa::kAvx2, Isa::kAvx2Vnni, Isa::kAvx512};
 constexpr uint64_t kSeed = 20240611;
 
 struct Case {
@@ -22,7 +23,7 @@ struct Case {
 
 std::vector<Case> AllCases() {
   std::vector<Case> cases;
-  for (Isa isa : kLevels) {
+  for (Isa isa : kAllIsas) {
     for (Code code : kMatmulCodes) {
       if (IsaSupported(isa)) cases.push_back({isa, code});
     }
@@ -44,7 +45,7 @@ struct Problem {
   std::unique_ptr<uint8_t[]> codes;
   std::vector<std::vector<int16_t>> q;  // [n][cols], combined activations
 
-  Problem(Code code, size_t num_tiles, size_t n)
+  Problem(Code code, size_t num_tiles, size_t n, int largest = kMaxActivation)
       : shape(ShapeOf(code)), tiles(num_tiles), cols(num_tiles * shape.columns) {
     Random random(kSeed, "codes", tiles);
     codes = std::make_unique<uint8_t[]>(tiles * shape.bytes());
@@ -53,10 +54,10 @@ struct Problem {
     for (auto& row : q) {
       row.resize(cols);
       for (auto& value : row) {
-        value = static_cast<int16_t>(static_cast<int>(random.NextBelow(2 * kMaxActivation + 1)) -
-                                     kMaxActivation);
+        const auto range = static_cast<uint64_t>(2 * largest + 1);
+        value = static_cast<int16_t>(static_cast<int>(random.NextBelow(range)) - largest);
         if (random.NextBelow(4) == 0) {
-          value = static_cast<int16_t>(random.NextSign() > 0 ? kMaxActivation : -kMaxActivation);
+          value = static_cast<int16_t>(random.NextSign() > 0 ? largest : -largest);
         }
       }
     }
@@ -91,34 +92,94 @@ struct Problem {
   }
 };
 
-// Twice the product of a row, from a kernel's sum and the row's activations.
-int64_t Finished(int64_t sum, Code code, const std::vector<int16_t>& q) {
-  int64_t activations = 0;
-  for (int value : q) activations += value;
-  return 2 * sum - static_cast<int64_t>(2 * SumCentre(code.values)) * activations;
+// Twice the product of a row, from a sum and the row's activations: of bytes, or of bytes less
+// their ByteCentre.
+int64_t Finished(int64_t sum, Code code, const std::vector<int16_t>& q, int centre = 0) {
+  const int64_t activations = std::accumulate(q.begin(), q.end(), int64_t{0});
+  return 2 * sum + (2 * centre - static_cast<int64_t>(2 * SumCentre(code.values))) * activations;
 }
 
 class TrellisMatmulTest : public testing::TestWithParam<Case> {};
 
-TEST_P(TrellisMatmulTest, GemvSumsExactly) {
+// Scale groups of 8-bit activations, as activations.h makes them.
+std::vector<ScaleGroup> Groups(Code code, const std::vector<int16_t>& q,
+                               const std::vector<float>& scales) {
+  std::vector<ScaleGroup> groups(scales.size());
+  for (size_t g = 0; g < groups.size(); ++g) {
+    groups[g] = {{0, 0}, scales[g]};
+    for (size_t i = kScaleColumns * g; i < std::min(q.size(), kScaleColumns * (g + 1)); ++i) {
+      const size_t lane = i / static_cast<size_t>(code.values) % 4;
+      groups[g].start[lane / 2] -= ByteCentre(code.values) * q[i];
+    }
+  }
+  return groups;
+}
+
+// The sums of a row of tiles against 8-bit activations.
+std::vector<float> Gemv(const MatmulKernels& kernels, const Problem& problem,
+                        const std::vector<float>& scales) {
+  const std::vector<ScaleGroup> groups = Groups(kernels.code, problem.q[0], scales);
+  const ActivationForm form = kernels.gemv_form;
+  const int values = kernels.code.values;
+  const size_t bytes = problem.cols / GroupColumns(values, form) * GroupBytes(form);
+  const auto activations = std::make_unique<uint8_t[]>(bytes);
+  FindActivationKernels(Isa::kReference)
+      .lay_out(values, form, problem.q[0].data(), problem.cols, activations.get(),
+               GroupBytes(form));
+  std::vector<float> sums(problem.shape.rows, -1.0f);
+  kernels.gemv(problem.codes.get(), problem.tiles, activations.get(), groups.data(), sums.data());
+  return sums;
+}
+
+// With one scale, a power of two, for all columns the sums are exact as long as they are below
+// 2^24: a column adds at most 510 * 127.
+TEST_P(TrellisMatmulTest, GemvSumsExactlyWhereScalesAreEqual) {
   const auto [isa, code] = GetParam();
   const MatmulKernels& kernels = FindMatmulKernels(isa, code);
   ASSERT_EQ(kernels.code, code);
-  for (size_t tiles : {1, 2, 3, 7, 33}) {
+  for (size_t columns : {32, 64, 96, 112, 128}) {
+    const size_t tiles = columns / static_cast<size_t>(ShapeOf(code).columns);
     SCOPED_TRACE(fmt::format("tiles {} seed {}", tiles, kSeed));
-    const Problem problem(code, tiles, 1);
-    const ActivationForm form = kernels.gemv_form;
-    const size_t bytes = problem.cols / GroupColumns(code.values, form) * GroupBytes(form);
-    const auto activations = std::make_unique<uint8_t[]>(bytes);
-    FindActivationKernels(Isa::kReference)
-        .lay_out(code.values, form, problem.q[0].data(), problem.cols, activations.get(),
-                 GroupBytes(form));
-    std::vector<int64_t> sums(problem.shape.rows, 0x5a5a5a5a);
-    kernels.gemv(problem.codes.get(), tiles, activations.get(), sums.data());
+    const Problem problem(code, tiles, 1, kMaxByteActivation);
+    const std::vector<float> sums =
+        Gemv(kernels, problem, std::vector<float>(columns / kScaleColumns + 1, 0.5f));
     const std::vector<int64_t> expected = problem.TwiceProducts(code, problem.q[0]);
     for (int row = 0; row < problem.shape.rows; ++row) {
-      ASSERT_EQ(Finished(sums[row], code, problem.q[0]), expected[row]) << "row " << row;
+      const auto sum = static_cast<int64_t>(sums[row] * 2);
+      ASSERT_EQ(Finished(sum, code, problem.q[0], ByteCentre(code.values)), expected[row])
+          << "row " << row;
     }
+  }
+}
+
+// Any scales: the plain twin's sums to the bit, and the sum of the columns of each scale alone.
+TEST_P(TrellisMatmulTest, GemvScalesEvery32Columns) {
+  const auto [isa, code] = GetParam();
+  const MatmulKernels& kernels = FindMatmulKernels(isa, code);
+  const auto tile_columns = static_cast<size_t>(ShapeOf(code).columns);
+  for (size_t tiles : {1, 2, 3, 7, 33}) {
+    SCOPED_TRACE(fmt::format("tiles {} seed {}", tiles, kSeed));
+    const Problem problem(code, tiles, 1, kMaxByteActivation);
+    Random random(kSeed, "scales", tiles);
+    std::vector<float> scales((tiles * tile_columns + kScaleColumns - 1) / kScaleColumns);
+    for (float& scale : scales) scale = static_cast<float>(random.NextUniform());
+    const std::vector<float> sums = Gemv(kernels, problem, scales);
+    ASSERT_EQ(sums, Gemv(FindMatmulKernels(Isa::kReference, code), problem, scales));
+    std::vector<double> expected(problem.shape.rows);
+    for (size_t s = 0; s < scales.size(); ++s) {
+      std::vector<int16_t> alone(problem.cols);
+      for (size_t i = kScaleColumns * s; i < std::min(problem.cols, kScaleColumns * (s + 1)); ++i) {
+        alone[i] = problem.q[0][i];
+      }
+      const std::vector<int64_t> twice = problem.TwiceProducts(code, alone);
+      const double rest = (SumCentre(code.values) - ByteCentre(code.values)) *
+                          std::accumulate(alone.begin(), alone.end(), 0.0);
+      for (int row = 0; row < problem.shape.rows; ++row) {
+        expected[row] += scales[s] * (static_cast<double>(twice[row]) / 2 + rest);
+      }
+    }
+    // The last bit of the largest partial sum, some times.
+    for (int row = 0; row < problem.shape.rows; ++row) ASSERT_NEAR(sums[row], expected[row], 0.5);
   }
 }
 
@@ -175,13 +236,8 @@ std::vector<uint8_t> PeriodicTile(Code code, uint32_t pattern) {
   return tile;
 }
 
-// The largest sum of bytes that one state everywhere gives, against equal activations, over
-// as many columns as an int32 may cover and some more.
-TEST_P(TrellisMatmulTest, ExtremeSumsDoNotOverflow) {
-  const Isa isa = GetParam().isa;
-  const Code code = GetParam().code;
-  const MatmulKernels& kernels = FindMatmulKernels(isa, code);
-  const ActivationKernels& activations = FindActivationKernels(Isa::kReference);
+// The tile of one state whose value is largest.
+std::vector<uint8_t> LargestTile(Code code) {
   std::vector<uint8_t> best;
   int largest = -1000;
   for (uint32_t pattern = 0; pattern < 1u << code.bits; ++pattern) {
@@ -190,39 +246,44 @@ TEST_P(TrellisMatmulTest, ExtremeSumsDoNotOverflow) {
     DecodeState(code, StateAt(tile.data(), code, 7), v);
     if (v[0] > largest) largest = v[0], best = tile;
   }
+  return best;
+}
+
+// The largest sum of bytes that one state everywhere gives, against equal activations, over
+// as many columns as an int32 may cover.
+TEST_P(TrellisMatmulTest, ExtremeSumsDoNotOverflow) {
+  const auto [isa, code] = GetParam();
+  const MatmulKernels& kernels = FindMatmulKernels(isa, code);
+  const std::vector<uint8_t> best = LargestTile(code);
   Problem one(code, 1, 1);  // tile
   std::copy(best.begin(), best.end(), one.codes.get());
-  const size_t most = (kMaxByteColumns + kMaxWordColumns) / one.shape.columns;
-  std::vector<uint8_t> codes;
-  for (size_t t = 0; t < most; ++t) codes.insert(codes.end(), best.begin(), best.end());
+  const size_t tiles = kMaxWordColumns / static_cast<size_t>(one.shape.columns);
+  Problem many(code, tiles, 1);
+  for (size_t t = 0; t < tiles; ++t) {
+    std::copy(best.begin(), best.end(), many.codes.get() + t * best.size());
+  }
+  struct alignas(64) Line {
+    uint8_t bytes[64];
+  };
+  std::vector<Line> decoded(kMaxWordColumns * kDecodedBytesPerColumn / sizeof(Line));
+  auto* operands = reinterpret_cast<uint8_t*>(decoded.data());
+  kernels.decode(many.codes.get(), tiles, 0, operands);
   for (int extreme : {kMaxActivation, -kMaxActivation}) {
-    const std::vector<int16_t> q(most * one.shape.columns, static_cast<int16_t>(extreme));
     one.q[0].assign(one.shape.columns, static_cast<int16_t>(extreme));
+    many.q[0].assign(kMaxWordColumns, static_cast<int16_t>(extreme));
     const std::vector<int64_t> of_tile = one.TwiceProducts(code, one.q[0]);
-    const auto lay_out = [&](ActivationForm form) {
-      std::vector<uint8_t> bytes(q.size() / GroupColumns(code.values, form) * GroupBytes(form));
-      activations.lay_out(code.values, form, q.data(), q.size(), bytes.data(), GroupBytes(form));
-      return bytes;
-    };
-    std::vector<int64_t> sums(one.shape.rows);
-    kernels.gemv(codes.data(), most, lay_out(kernels.gemv_form).data(), sums.data());
-    for (int row = 0; row < one.shape.rows; ++row) {
-      ASSERT_EQ(Finished(sums[row], code, q), of_tile[row] * static_cast<int64_t>(most));
-    }
-    struct alignas(64) Line {
-      uint8_t bytes[64];
-    };
-    const size_t tiles = kMaxWordColumns / one.shape.columns;
-    std::vector<Line> decoded(kMaxWordColumns * kDecodedBytesPerColumn / sizeof(Line));
-    auto* operands = reinterpret_cast<uint8_t*>(decoded.data());
-    kernels.decode(codes.data(), tiles, 0, operands);
-    sums.assign(kFragmentRows, 0);
-    kernels.multiply[0](operands, lay_out(ActivationForm::kWords).data(), kMaxWordColumns / 4,
-                        sums.data());
-    const std::vector<int16_t> some(q.begin(), q.begin() + kMaxWordColumns);
+    std::vector<int64_t> sums(kFragmentRows);
+    kernels.multiply[0](operands, reinterpret_cast<const uint8_t*>(many.q[0].data()),
+                        kMaxWordColumns / 4, sums.data());
     for (int row = 0; row < kFragmentRows; ++row) {
-      ASSERT_EQ(Finished(sums[row], code, some), of_tile[row] * static_cast<int64_t>(tiles));
+      ASSERT_EQ(Finished(sums[row], code, many.q[0]), of_tile[row] * static_cast<int64_t>(tiles));
     }
+  }
+  for (int extreme : {kMaxByteActivation, -kMaxByteActivation}) {
+    many.q[0].assign(kMaxWordColumns, static_cast<int16_t>(extreme));
+    const std::vector<float> scales(kMaxWordColumns / kScaleColumns, 1.0f);
+    ASSERT_EQ(Gemv(kernels, many, scales),
+              Gemv(FindMatmulKernels(Isa::kReference, code), many, scales));
   }
 }
 

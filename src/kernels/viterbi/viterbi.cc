@@ -23,7 +23,7 @@ int TableShift(Code code) {
 }
 
 int Batch(Isa isa) {
-  switch (isa) {
+  switch (CommonIsa(isa)) {
     case Isa::kAvx512:
       return kAvx512Batch;
     case Isa::kAvx2Vnni:
@@ -90,13 +90,13 @@ int BatchTiles(Code, Isa isa) { return Batch(isa); }
 
 size_t ScratchBytes(Code code, int steps, Isa isa) {
   const size_t states = size_t{1} << (code.state_bits - code.bits);
-  if (isa == Isa::kReference) return (2 * sizeof(int64_t) + steps) * states;
+  if (CommonIsa(isa) == Isa::kReference) return (2 * sizeof(int64_t) + steps) * states;
   if (SquaresDifferences(code)) return Batch(isa) * sizeof(int32_t) * (steps + 1) * states;
   return Batch(isa) * (2 * sizeof(int32_t) * TileCosts(code) + steps * WinnerBytes(code));
 }
 
 void FindPaths(const Args& args, Isa isa) {
-  switch (isa) {
+  switch (CommonIsa(isa)) {
 #if TQ_X86
     case Isa::kAvx512:
       return avx512::FindPaths(args);

@@ -1,0 +1,35 @@
+// Trellis kernels with AVX-512: 32 lanes in a register; vpdpbusd on the hash bytes for one row
+// of x, vpdpwssd on words where many rows of x share the decode, as
+// trellis_matmul_avx512.cc has it, on machines without VBMI2.
+#include <immintrin.h>
+
+#include <utility>
+
+#include "kernels/trellis_matmul/trellis_matmul.h"
+
+#define TQ_INLINE inline __attribute__((always_inline))
+
+namespace tq::trellis::avx512vnni {
+namespace {
+
+#include "kernels/trellis_matmul/simd_zmm.h"
+
+struct Simd : SimdZmm {
+  // Bits [kShift, kShift + 16) of high:low.
+  template <int kShift>
+  TQ_INLINE static Vec Funnel(Vec low, Vec high) {
+    if constexpr (kShift == 0) {
+      return low;
+    } else {
+      return _mm512_or_si512(_mm512_srli_epi16(low, kShift), _mm512_slli_epi16(high, 16 - kShift));
+    }
+  }
+};
+
+#include "kernels/trellis_matmul/trellis_matmul-inl.h"
+
+}  // namespace
+
+constinit const MatmulTable kMatmulTable = MakeTable(std::make_index_sequence<kNumMatmulCodes>());
+
+}  // namespace tq::trellis::avx512vnni
