@@ -37,19 +37,23 @@ struct Options {
 
 struct ModelShape {
   const char* name;
-  uint32_t hidden, intermediate, layers, heads;
+  uint32_t hidden, intermediate, layers, heads, head_dim;
+  bool tied;
 };
-// Meta's Llama 3.1 (A. Grattafiori et al., "The Llama 3 Herd of Models", 2024, table 3).
-constexpr ModelShape kShapes[] = {
-    {"8b", 4096, 14336, 32, 32}, {"70b", 8192, 28672, 80, 64}, {"405b", 16384, 53248, 126, 128}};
-constexpr uint32_t kVocabulary = 128256, kKvHeads = 8, kHeadDim = 128, kPositions = 131072;
+// Meta's Llama 3.1 (A. Grattafiori et al., "The Llama 3 Herd of Models", 2024, table 3) and
+// Llama 3.2 1B (its config.json).
+constexpr ModelShape kShapes[] = {{"1b", 2048, 8192, 16, 32, 64, true},
+                                  {"8b", 4096, 14336, 32, 32, 128, false},
+                                  {"70b", 8192, 28672, 80, 64, 128, false},
+                                  {"405b", 16384, 53248, 126, 128, 128, false}};
+constexpr uint32_t kVocabulary = 128256, kKvHeads = 8, kPositions = 131072;
 constexpr uint64_t kShardBytes = uint64_t{4} << 30;  // as most models are published
 
 StatusOr<ModelConfig> MakeConfig(const Options& options) {
   const auto* shape = std::find_if(std::begin(kShapes), std::end(kShapes),
                                    [&](const ModelShape& s) { return options.shape == s.name; });
   if (shape == std::end(kShapes)) {
-    return InvalidArgument("shape {}: known are 8b, 70b and 405b", options.shape);
+    return InvalidArgument("shape {}: known are 1b, 8b, 70b and 405b", options.shape);
   }
   const uint32_t divisor = options.width_divisor;
   if (divisor == 0 || shape->heads % divisor != 0) {
@@ -63,7 +67,8 @@ StatusOr<ModelConfig> MakeConfig(const Options& options) {
   config.num_layers = shape->layers;
   config.num_heads = shape->heads / divisor;
   config.num_kv_heads = std::max(1u, kKvHeads / divisor);
-  config.head_dim = kHeadDim;
+  config.head_dim = shape->head_dim;
+  config.tie_embeddings = shape->tied;
   config.max_position = kPositions;
   config.rope_theta = 500000;
   config.bos_id = 0;
@@ -196,7 +201,7 @@ Status Run(const Options& options) {
 int main(int argc, char** argv) {
   CLI::App app("Writes a model in the shape of a large Llama, nearly all of it zeros.");
   tq::Options options;
-  app.add_option("SHAPE", options.shape, "8b, 70b or 405b")->required();
+  app.add_option("SHAPE", options.shape, "1b, 8b, 70b or 405b")->required();
   app.add_option("OUT", options.output, "folder to write")->required();
   app.add_option("--width-divisor", options.width_divisor, "divides every size but the layers")
       ->capture_default_str();

@@ -1,0 +1,168 @@
+#!/usr/bin/env python3
+"""Whole-model speed beside llama.cpp (and ik_llama.cpp): the same weights, the same threads.
+
+    speed.py --model DIRECTORY --tq build/release/src/cli/tq --llama llama.cpp/build/bin
+             [--ik ik_llama.cpp/build/bin] [--bits 4,2,1] [--types Q4_0,Q2_K,IQ2_XXS]
+             [--ik-types Q2_K_R4,IQ2_KT] [--threads N] [--rounds 3] [--prompt 512] [--tokens 128]
+             --work FOLDER [--json FILE]
+
+DIRECTORY is a Hugging Face directory of a llama model. It is written as a float32 GGUF by PyPI
+`gguf`, quantised by each program, and each result is run in turn, round by round, so that a
+change of the machine's clock hits all. The table shows the median over the rounds, and for peers
+the median of our speed over theirs in the same round. The types that a file really holds are
+printed, by bytes: quantisers fall back where rows do not divide into blocks.
+
+Finished files are kept in the work folder. Needs `pip install gguf`.
+"""
+
+import argparse
+import collections
+import json
+import pathlib
+import statistics
+import subprocess
+import sys
+
+
+def run(*command, capture=False):
+    result = subprocess.run([str(c) for c in command], check=True, text=True,
+                            stdout=subprocess.PIPE if capture else subprocess.DEVNULL,
+                            stderr=subprocess.DEVNULL)
+    return result.stdout
+
+
+def make(path, *command):
+    """Runs a command whose last argument names its output, unless `path` is there."""
+    if not path.exists():
+        part = path.with_name(path.name + ".part")
+        run(*command, part)
+        part.rename(path)
+    return path
+
+
+class Peer:
+    """A model quantised for llama.cpp or a fork of it."""
+
+    def __init__(self, args, program, folder, kind):
+        self.name = f"{program} {kind}"
+        self.bench_program = folder / "llama-bench"
+        self.file = args.work / f"{program}-{kind}.gguf"
+        source = args.work / "f32.gguf"
+        if not self.file.exists():
+            part = self.file.with_name(self.file.name + ".part")
+            run(folder / "llama-quantize", "--imatrix", importance(args), source, part, kind,
+                args.threads)
+            part.rename(self.file)
+        self.bytes = self.file.stat().st_size
+        self.types = types_in(self.file)
+
+    def bench(self, args):
+        out = json.loads(run(self.bench_program, "-m", self.file, "-t", args.threads, "-p",
+                             args.prompt, "-n", args.tokens, "-r", 2, "-o", "json", capture=True))
+        speed = {bool(row["n_gen"]): row["avg_ts"] for row in out}
+        return speed[False], speed[True]
+
+
+class Ours:
+    def __init__(self, args, bits):
+        self.name = f"tq --bits {bits}" if bits else "tq, unquantised"
+        self.tq = args.tq
+        self.file = args.work / f"tq-{bits}" if bits else args.model
+        if bits and not self.file.exists():
+            run(args.tq, "quantize", args.model, "-o", self.file, "--bits", bits, "--uniform",
+                "--fast")
+        info = json.loads(run(args.tq, "info", self.file, "--json", "-", capture=True))
+        self.bytes = info["file_bytes"]
+        self.types = ""
+
+    def bench(self, args):
+        out = json.loads(run(self.tq, "bench", self.file, "--threads", args.threads, "--prompt",
+                             args.prompt, "--tokens", args.tokens, "--repeat", 2, "--json", "-",
+                             capture=True))
+        return out["prefill_tokens_per_s"], out["decode_tokens_per_s"]
+
+
+def importance(args):
+    """llama.cpp refuses types below 3 bits without an importance matrix; speed ignores it."""
+    text = args.work / "text.txt"
+    text.write_text("The quick brown fox jumps over the lazy dog. " * 2000)
+    return make(args.work / "importance.gguf", args.llama / "llama-imatrix", "-m",
+                args.work / "f32.gguf", "-f", text, "-t", args.threads, "-c", 128, "--chunks", 2,
+                "-o")
+
+
+def types_in(path):
+    import gguf
+
+    total = collections.Counter()
+    for tensor in gguf.GGUFReader(path).tensors:
+        total[tensor.tensor_type.name] += int(tensor.n_bytes)
+    whole = sum(total.values())
+    return ", ".join(f"{kind} {100 * n / whole:.0f} %" for kind, n in total.most_common())
+
+
+def measure(args, models):
+    rounds = []
+    for i in range(args.rounds):
+        rounds.append([model.bench(args) for model in models])
+        print(f"round {i + 1} of {args.rounds}", file=sys.stderr)
+    return rounds
+
+
+def print_table(args, models, rounds):
+    ours = [i for i, model in enumerate(models) if isinstance(model, Ours)]
+    print(f"Prompt of {args.prompt} tokens, then {args.tokens} tokens one by one; "
+          f"{args.threads} threads, medians of {args.rounds} interleaved rounds\n")
+    titles = "".join(f"{models[i].name}: prompt, decode | " for i in ours)
+    print(f"| model | bytes | prompt tokens/s | decode tokens/s | {titles}types by bytes |")
+    print("|---" * (5 + len(ours)) + "|")
+    for j, model in enumerate(models):
+        median = [statistics.median(r[j][k] for r in rounds) for k in (0, 1)]
+        ratios = ""
+        for i in ours:
+            ratio = [statistics.median(r[i][k] / r[j][k] for r in rounds) for k in (0, 1)]
+            ratios += f"{ratio[0]:.2f}, {ratio[1]:.2f} | " if i != j else "| "
+        print(f"| {model.name} | {model.bytes} | {median[0]:.1f} | {median[1]:.2f} | {ratios}"
+              f"{model.types} |")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", required=True, type=pathlib.Path)
+    parser.add_argument("--tq", required=True, type=pathlib.Path)
+    parser.add_argument("--llama", required=True, type=pathlib.Path)
+    parser.add_argument("--ik", type=pathlib.Path)
+    parser.add_argument("--work", required=True, type=pathlib.Path)
+    parser.add_argument("--bits", default="2")
+    parser.add_argument("--types", default="F16,Q4_0,Q2_K,IQ2_XXS")
+    parser.add_argument("--ik-types", default="Q2_K_R4,IQ2_KT,IQ2_XXS_R4")
+    parser.add_argument("--threads", default=2, type=int)
+    parser.add_argument("--rounds", default=3, type=int)
+    parser.add_argument("--prompt", default=512, type=int)
+    parser.add_argument("--tokens", default=128, type=int)
+    parser.add_argument("--json", type=pathlib.Path)
+    args = parser.parse_args()
+    args.work.mkdir(parents=True, exist_ok=True)
+
+    if not (args.work / "f32.gguf").exists():
+        from f32_gguf import write_f32_gguf
+
+        write_f32_gguf(args.model, args.work / "f32.gguf.part")
+        (args.work / "f32.gguf.part").rename(args.work / "f32.gguf")
+    models = [Ours(args, bits) for bits in args.bits.split(",")]
+    models += [Peer(args, "llama.cpp", args.llama, kind) for kind in args.types.split(",")]
+    if args.ik:
+        models += [Peer(args, "ik_llama.cpp", args.ik, kind) for kind in args.ik_types.split(",")]
+    rounds = measure(args, models)
+    print_table(args, models, rounds)
+    if args.json:
+        args.json.write_text(json.dumps(
+            [{"model": m.name, "bytes": m.bytes, "types": m.types,
+              "prompt_tokens_per_s": [r[j][0] for r in rounds],
+              "decode_tokens_per_s": [r[j][1] for r in rounds]}
+             for j, m in enumerate(models)], indent=1))
+
+
+if __name__ == "__main__":
+    main()
