@@ -193,7 +193,7 @@ TEST_F(ActivationsTest, LayOutMatchesThePlainTwin) {
     for (ActivationForm form : kForms) {
       const int most = form == ActivationForm::kBytes ? kMaxByteActivation : kMaxActivation;
       for (auto& v : q) {
-        const auto range = static_cast<uint64_t>(2 * most + 1);
+        const auto range = 2 * static_cast<uint64_t>(most) + 1;
         v = static_cast<int16_t>(static_cast<int>(random.NextBelow(range)) - most);
       }
       for (size_t rows : {1, 3}) {

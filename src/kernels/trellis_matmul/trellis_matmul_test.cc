@@ -54,7 +54,7 @@ struct Problem {
     for (auto& row : q) {
       row.resize(cols);
       for (auto& value : row) {
-        const auto range = static_cast<uint64_t>(2 * largest + 1);
+        const auto range = 2 * static_cast<uint64_t>(largest) + 1;
         value = static_cast<int16_t>(static_cast<int>(random.NextBelow(range)) - largest);
         if (random.NextBelow(4) == 0) {
           value = static_cast<int16_t>(random.NextSign() > 0 ? largest : -largest);
