@@ -41,6 +41,12 @@ struct SimdYmm {
   // Of each 32 bits, the low or the high half.
   TQ_INLINE static Vec LowWords(Vec v) { return _mm256_and_si256(v, _mm256_set1_epi32(0xffff)); }
   TQ_INLINE static Vec HighWords(Vec v) { return _mm256_srli_epi32(v, 16); }
+  // Bits [kShift, kShift + kBits) of each 32.
+  template <int kShift, int kBits>
+  TQ_INLINE static Vec Cut(Vec v) {
+    if constexpr (kShift != 0) v = _mm256_srli_epi32(v, kShift);
+    return _mm256_and_si256(v, _mm256_set1_epi32((1 << kBits) - 1));
+  }
   TQ_INLINE static Vec Hash32(Vec state) {
     return _mm256_mullo_epi32(state, _mm256_set1_epi32(static_cast<int>(kMultiplier)));
   }

@@ -34,6 +34,12 @@ struct SimdZmm {
   // Of each 32 bits, the low or the high half.
   TQ_INLINE static Vec LowWords(Vec v) { return _mm512_and_si512(v, _mm512_set1_epi32(0xffff)); }
   TQ_INLINE static Vec HighWords(Vec v) { return _mm512_maskz_srli_epi32(0xffff, v, 16); }
+  // Bits [kShift, kShift + kBits) of each 32.
+  template <int kShift, int kBits>
+  TQ_INLINE static Vec Cut(Vec v) {
+    if constexpr (kShift != 0) v = _mm512_maskz_srli_epi32(0xffff, v, kShift);
+    return _mm512_and_si512(v, _mm512_set1_epi32((1 << kBits) - 1));
+  }
   TQ_INLINE static Vec Hash32(Vec state) {
     return _mm512_mullo_epi32(state, _mm512_set1_epi32(static_cast<int>(kMultiplier)));
   }

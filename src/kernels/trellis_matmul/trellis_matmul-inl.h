@@ -29,6 +29,19 @@ struct Planes {
       return Simd::And(window, Simd::Set16((1 << C.state_bits) - 1));
     }
   }
+  // The windows of lanes 0, 2, .. and of lanes 1, 3, .., in 32 bits each. Where a lane has one
+  // word, the next lane's follows it in memory.
+  template <int J, typename S = Simd>
+  TQ_INLINE void WindowPair(Vec& even, Vec& odd) const {
+    if constexpr (kWords == 1) {
+      even = S::template Cut<J * C.bits, C.state_bits>(word[0]);
+      odd = S::template Cut<J * C.bits, C.state_bits>(word[1]);
+    } else {
+      const Vec window = Window<J>();
+      even = S::LowWords(window);
+      odd = S::HighWords(window);
+    }
+  }
 };
 
 struct Hash {
@@ -86,15 +99,16 @@ struct Gemv {
   // Bytes: the states of lanes 0, 2, .. and of lanes 1, 3, .. in 32 bits each.
   template <int J>
   TQ_INLINE static void Step(const Planes<C>& planes, const uint8_t* activations, Vec (&sums)[2]) {
-    const Vec window = planes.template Window<J>();
     const uint8_t* group = activations + GroupOfWindow<C>(J, kForm) * GroupBytes(kForm);
     Vec& sum = sums[RowsOfWindow<C>(J) % 2];
     if constexpr (kForm == ActivationForm::kBytes) {
-      sum = S::DotBytes(sum, S::Hash32(S::LowWords(window)), S::Broadcast(group));
-      sum = S::DotBytes(sum, S::Hash32(S::HighWords(window)), S::Broadcast(group + 8));
+      Vec even, odd;
+      planes.template WindowPair<J>(even, odd);
+      sum = S::DotBytes(sum, S::Hash32(even), S::Broadcast(group));
+      sum = S::DotBytes(sum, S::Hash32(odd), S::Broadcast(group + 8));
     } else {
       Vec words[C.values];
-      WordsOf<C>(HashOf(window), words);
+      WordsOf<C>(HashOf(planes.template Window<J>()), words);
       for (int i = 0; i < C.values; ++i) {
         sum = S::DotWords(sum, words[i], S::Broadcast(group + GroupBytes(kForm) * i));
       }

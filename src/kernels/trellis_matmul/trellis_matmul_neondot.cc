@@ -57,6 +57,12 @@ struct Simd {
   // Of each 32 bits, the low or the high half.
   TQ_INLINE static Vec LowWords(Vec v) { return Of(vandq_u32(Wide(v), vdupq_n_u32(0xffff))); }
   TQ_INLINE static Vec HighWords(Vec v) { return Of(vshrq_n_u32(Wide(v), 16)); }
+  // Bits [kShift, kShift + kBits) of each 32.
+  template <int kShift, int kBits>
+  TQ_INLINE static Vec Cut(Vec v) {
+    if constexpr (kShift != 0) v = Of(vshrq_n_u32(Wide(v), kShift));
+    return Of(vandq_u32(Wide(v), vdupq_n_u32((1 << kBits) - 1)));
+  }
   TQ_INLINE static Vec Hash32(Vec state) {
     return Of(vmulq_u32(Wide(state), vdupq_n_u32(kMultiplier)));
   }
