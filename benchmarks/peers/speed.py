@@ -71,7 +71,7 @@ class Ours:
         if bits and not self.file.exists():
             run(args.tq, "quantize", args.model, "-o", self.file, "--bits", bits, "--uniform",
                 "--fast")
-        info = json.loads(run(args.tq, "info", self.file, "--json", "-", capture=True))
+        info = json.loads(run(args.tq, "inspect", self.file, "--json", "-", capture=True))
         self.bytes = info["file_bytes"]
         self.types = ""
 
