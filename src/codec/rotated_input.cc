@@ -11,7 +11,6 @@ namespace tq {
 namespace {
 
 using trellis::ActivationForm;
-using trellis::kMaxActivation;
 
 // Rows are padded to the widest tile while they are quantised.
 constexpr uint64_t kPadding = 32;
@@ -23,11 +22,6 @@ float FloatOf(uint32_t bits) {
   float value;
   std::memcpy(&value, &bits, sizeof(value));
   return value;
-}
-
-// What makes integers of a row of many.
-float InverseScale(float largest) {
-  return largest < trellis::kSmallestActivation ? 0.0f : kMaxActivation / largest;
 }
 
 trellis::ActivationForm FormOf(Isa isa, trellis::Code code, uint64_t n) {
@@ -134,9 +128,10 @@ void RotatedInput::FillOperand(Operand& operand, uint64_t row, const float* rota
     operand.bias[0] =
         kernels.quantize_bytes(operand.values, combined, padded, operand.groups.data(), q);
   } else {
-    const float inverse = InverseScale(FloatOf(largest));
-    operand.scale[row] = inverse == 0 ? 0.0f : FloatOf(largest) / kMaxActivation;
-    const int64_t sum = kernels.quantize(combined, padded, inverse, q);
+    const trellis::ActivationScale scale =
+        trellis::ScaleOf(FloatOf(largest), trellis::kMaxActivation);
+    operand.scale[row] = scale.scale;
+    const int64_t sum = kernels.quantize(combined, padded, scale.inverse, q);
     operand.bias[row] = -trellis::SumCentre(operand.values) * static_cast<double>(sum);
   }
 

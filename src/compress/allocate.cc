@@ -214,44 +214,6 @@ std::optional<Allocation> BestSingleRate(Items items, uint64_t budget) {
 
 }  // namespace
 
-StatusOr<AllocationItem> TieItems(std::string name, std::span<const AllocationItem> items) {
-  TQ_CHECK(!items.empty());
-  AllocationItem tied{std::move(name), items.front().choices};
-  for (const AllocationItem& item : items.subspan(1)) {
-    if (item.choices.size() != tied.choices.size()) {
-      return InvalidArgument("{}: {} rates, {} has {}", item.name, item.choices.size(),
-                             items.front().name, tied.choices.size());
-    }
-    for (size_t i = 0; i < tied.choices.size(); ++i) {
-      RateChoice& sum = tied.choices[i];
-      const RateChoice& c = item.choices[i];
-      if (c.rate != sum.rate) {
-        return InvalidArgument("{}: {} bits, where {} has {}", item.name, c.rate,
-                               items.front().name, sum.rate);
-      }
-      const std::optional<uint64_t> bytes = CheckedAdd(sum.bytes, c.bytes);
-      if (!bytes) return InvalidArgument("{}: sizes add up to 2^64 bytes or more", item.name);
-      sum.bytes = *bytes;
-      sum.loss += c.loss;
-    }
-  }
-  return tied;
-}
-
-Status RestrictRates(AllocationItem& item, double lowest, double highest) {
-  std::vector<RateChoice> kept;
-  for (const RateChoice& c : item.choices) {
-    if (c.rate >= lowest && c.rate <= highest) kept.push_back(c);
-  }
-  if (kept.empty()) {
-    return InvalidArgument("{}: no rate in [{}, {}] bits; possible are {} to {}", item.name, lowest,
-                           highest, item.choices.empty() ? 0 : item.choices.front().rate,
-                           item.choices.empty() ? 0 : item.choices.back().rate);
-  }
-  item.choices = std::move(kept);
-  return OkStatus();
-}
-
 StatusOr<Allocation> Allocate(Items items, uint64_t budget) {
   TQ_RETURN_IF_ERROR(CheckItems(items));
   if (items.empty()) return Allocation{};

@@ -20,8 +20,8 @@ struct RateChoice {
   double loss = 0;
 };
 
-// Matrices that share one rate: often a single one. `choices` rise in rate and in bytes; a
-// higher rate may have the higher loss all the same, and is then never chosen.
+// What gets one rate: a matrix or a slice of one. `choices` rise in rate and in bytes; a higher
+// rate may have the higher loss all the same, and is then never chosen.
 struct AllocationItem {
   std::string name;
   std::vector<RateChoice> choices;
@@ -34,14 +34,6 @@ struct Allocation {
   // No allocation within the budget has less loss than this (the linear relaxation).
   double loss_bound = 0;
 };
-
-// The items' matrices under one rate: bytes and losses add up. InvalidArgument, naming the
-// matrix, when their rates differ.
-StatusOr<AllocationItem> TieItems(std::string name, std::span<const AllocationItem> items);
-
-// Choices whose rates lie in [lowest, highest] remain. InvalidArgument, naming item and range,
-// when none does.
-Status RestrictRates(AllocationItem& item, double lowest, double highest);
 
 // The least loss within `budget` bytes: along the convex hulls, then by exchanges, from there
 // and from the best single rate for all; so never worse than that one. ResourceExhausted,

@@ -122,26 +122,6 @@ TEST(Allocate, MoreBytesNeverLoseMore) {
   }
 }
 
-TEST(Allocate, TiesAddUp) {
-  const Items items = {{"gate", {{1, 10, 4}, {2, 20, 1}}}, {"up", {{1, 30, 8}, {2, 60, 3}}}};
-  const auto tied = TieItems("gate,up", items);
-  ASSERT_TRUE(tied.ok());
-  EXPECT_EQ(tied->name, "gate,up");
-  EXPECT_EQ(tied->choices[1].bytes, 80u);
-  EXPECT_EQ(tied->choices[1].loss, 4);
-  const Items other = {items[0], {"up", {{1, 30, 8}, {3, 60, 3}}}};
-  EXPECT_NE(TieItems("x", other).status().message().find("up: 3 bits, where gate has 2"),
-            std::string::npos);
-}
-
-TEST(Allocate, RestrictedRates) {
-  AllocationItem item{"head", {{1, 10, 4}, {2, 20, 1}, {3, 30, .5}}};
-  ASSERT_TRUE(RestrictRates(item, 2, 3).ok());
-  EXPECT_EQ(item.choices.size(), 2u);
-  const Status none = RestrictRates(item, 4, 8);
-  EXPECT_EQ(none.message(), "head: no rate in [4, 8] bits; possible are 2 to 3");
-}
-
 TEST(Allocate, RefusesWhatCannotBe) {
   const Items items = {{"a", {{1, 10, 4}, {2, 20, 1}}}, {"b", {{1, 30, 8}, {2, 60, 3}}}};
   const auto small = Allocate(items, 39);

@@ -132,14 +132,23 @@ std::vector<int32_t> SomeTokens(uint64_t n) {
   return tokens;
 }
 
+// Of all tokens, in runs of `run`, one after the other.
+std::vector<float> LogitsInRuns(Transformer& model, std::span<const int32_t> tokens, uint64_t run,
+                                Executor& executor, MatmulPath path = MatmulPath::kFast) {
+  const uint64_t vocab = model.config().vocab_size;
+  KvCache cache = *KvCache::Create(model.config(), tokens.size());
+  std::vector<float> logits(tokens.size() * vocab);
+  for (uint64_t i = 0; i < tokens.size(); i += run) {
+    const Status status = model.Forward({&executor, path}, cache, tokens.subspan(i, run),
+                                        Logits::kAll, logits.data() + i * vocab);
+    EXPECT_TRUE(status.ok()) << status.message();
+  }
+  return logits;
+}
+
 std::vector<float> AllLogits(Transformer& model, std::span<const int32_t> tokens, MatmulPath path,
                              Executor& executor = inline_executor) {
-  KvCache cache = *KvCache::Create(model.config(), tokens.size());
-  std::vector<float> logits(tokens.size() * model.config().vocab_size);
-  const Status status =
-      model.Forward({&executor, path}, cache, tokens, Logits::kAll, logits.data());
-  EXPECT_TRUE(status.ok()) << status.message();
-  return logits;
+  return LogitsInRuns(model, tokens, tokens.size(), executor, path);
 }
 
 double RelativeError(const std::vector<float>& a, const std::vector<float>& b) {
@@ -169,21 +178,6 @@ TEST_P(PackedTransformer, IsTheDenseModelOfItsWeights) {
   if (std::string_view(method) == "trellis") {
     EXPECT_GT(fast, 1e-6);
   }
-}
-
-// Tokens in runs of `run`, one after the other.
-std::vector<float> LogitsInRuns(Transformer& model, std::span<const int32_t> tokens, uint64_t run,
-                                Executor& executor) {
-  const uint64_t vocab = model.config().vocab_size;
-  KvCache cache = *KvCache::Create(model.config(), tokens.size());
-  std::vector<float> logits(tokens.size() * vocab);
-  for (uint64_t i = 0; i < tokens.size(); i += run) {
-    const Status status =
-        model.Forward({&executor, MatmulPath::kFast}, cache, tokens.subspan(i, run), Logits::kAll,
-                      logits.data() + i * vocab);
-    EXPECT_TRUE(status.ok()) << status.message();
-  }
-  return logits;
 }
 
 TEST_P(PackedTransformer, ThreadsAndBatchesDoNotChangeABit) {

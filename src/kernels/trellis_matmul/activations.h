@@ -13,17 +13,22 @@ namespace tq::trellis {
 // overflow.
 inline constexpr float kSmallestActivation = 0x1p-110f;
 
-// What makes integers of a group of activations with a largest magnitude.
-constexpr float InverseByteScale(float largest) {
-  return largest < kSmallestActivation ? 0.0f : kMaxByteActivation / largest;
+// What an integer is worth, and what makes integers, where the largest magnitude becomes `most`.
+struct ActivationScale {
+  float scale = 0, inverse = 0;
+};
+constexpr ActivationScale ScaleOf(float largest, int most) {
+  if (largest < kSmallestActivation) return {};
+  const auto integer = static_cast<float>(most);
+  return {largest / integer, integer / largest};
 }
 // The group whose integers have these sums over lanes 0 and 1, and 2 and 3, modulo 4. Returns its
 // share of the bias.
-inline double SetScale(int values, float largest, int sum0, int sum1, ScaleGroup& group) {
+inline double SetGroup(int values, float scale, int sum0, int sum1, ScaleGroup& group) {
   const int centre = ByteCentre(values);
   group.start[0] = -centre * sum0;
   group.start[1] = -centre * sum1;
-  group.scale = largest < kSmallestActivation ? 0.0f : largest / kMaxByteActivation;
+  group.scale = scale;
   return (centre - SumCentre(values)) * static_cast<double>(sum0 + sum1) *
          static_cast<double>(group.scale);
 }

@@ -129,9 +129,10 @@ double QuantizeBytes(int values, const float* a, size_t n, ScaleGroup* scales, i
   for (size_t i = 0; i < n; i += kScaleColumns, ++scales) {
     const float largest = Largest(_mm256_loadu_ps(a + i), _mm256_loadu_ps(a + i + 8),
                                   _mm256_loadu_ps(a + i + 16), _mm256_loadu_ps(a + i + 24));
-    Quantize(a + i, kScaleColumns, InverseByteScale(largest), q + i);
+    const ActivationScale scale = ScaleOf(largest, kMaxByteActivation);
+    Quantize(a + i, kScaleColumns, scale.inverse, q + i);
     const int sum0 = MaskedSum(q + i, first);
-    bias += SetScale(values, largest, sum0, MaskedSum(q + i, ones) - sum0, *scales);
+    bias += SetGroup(values, scale.scale, sum0, MaskedSum(q + i, ones) - sum0, *scales);
   }
   return bias;
 }

@@ -78,13 +78,13 @@ double QuantizeBytes(int values, const float* a, size_t n, ScaleGroup* scales, i
     }
     float largest;
     std::memcpy(&largest, &largest_bits, sizeof(largest));
-    const float inverse = InverseByteScale(largest);
-    Quantize(a + i, kScaleColumns, inverse, q + i);
+    const ActivationScale scale = ScaleOf(largest, kMaxByteActivation);
+    Quantize(a + i, kScaleColumns, scale.inverse, q + i);
     int sums[2] = {};
     for (size_t j = 0; j < kScaleColumns; ++j) {
       sums[j / (2 * static_cast<size_t>(values)) % 2] += q[i + j];
     }
-    bias += SetScale(values, largest, sums[0], sums[1], *scales);
+    bias += SetGroup(values, scale.scale, sums[0], sums[1], *scales);
   }
   return bias;
 }

@@ -1,7 +1,8 @@
-// What the two 256-bit levels share; included by each inside its anonymous namespace.
+// What the two 256-bit levels share; included by each inside its anonymous namespace, after
+// simd_x86.h.
 // A plane of 32 lanes is two vectors.
 
-struct SimdYmm {
+struct SimdYmm : SimdX86<SimdYmm, __m256i> {
   using Vec = __m256i;
   static constexpr int kParts = 2;
 
@@ -38,25 +39,17 @@ struct SimdYmm {
   TQ_INLINE static Vec AddPairs(Vec bytes) {
     return _mm256_maddubs_epi16(bytes, _mm256_set1_epi8(1));
   }
-  // Of each 32 bits, the low or the high half.
-  TQ_INLINE static Vec LowWords(Vec v) { return _mm256_and_si256(v, _mm256_set1_epi32(0xffff)); }
-  TQ_INLINE static Vec HighWords(Vec v) { return _mm256_srli_epi32(v, 16); }
   // Bits [kShift, kShift + kBits) of each 32.
   template <int kShift, int kBits>
   TQ_INLINE static Vec Cut(Vec v) {
     if constexpr (kShift != 0) v = _mm256_srli_epi32(v, kShift);
-    return _mm256_and_si256(v, _mm256_set1_epi32((1 << kBits) - 1));
+    if constexpr (kShift + kBits != 32) {
+      v = _mm256_and_si256(v, _mm256_set1_epi32((1 << kBits) - 1));
+    }
+    return v;
   }
   TQ_INLINE static Vec Hash32(Vec state) {
     return _mm256_mullo_epi32(state, _mm256_set1_epi32(static_cast<int>(kMultiplier)));
-  }
-  // The halves of the hash of every lane: with M_low the low half of M,
-  //   low  = s * M mod 2^16,   high = s * (M >> 16) + (s * M_low >> 16)
-  TQ_INLINE static void HashHalves(Vec state, Vec& low, Vec& high) {
-    const Vec low_factor = Set16(static_cast<int>(kMultiplier & 0xffff));
-    const Vec high_factor = Set16(static_cast<int>(kMultiplier >> 16));
-    low = MulLow(state, low_factor);
-    high = Add16(MulLow(state, high_factor), MulHigh(state, low_factor));
   }
   // total + scale * float(sum), of floats in a vector of integers.
   TQ_INLINE static Vec AddScaled(Vec total, Vec sum, float scale) {
@@ -73,9 +66,5 @@ struct SimdYmm {
     int64_t value;
     __builtin_memcpy(&value, group, sizeof(value));
     return _mm256_set1_epi64x(value);
-  }
-  // What sums of products with unsigned bytes begin with.
-  TQ_INLINE static Vec Start(const ScaleGroup& scale) {
-    return Broadcast(reinterpret_cast<const uint8_t*>(scale.start));
   }
 };

@@ -1,7 +1,8 @@
-// What the two 512-bit levels share; included by each inside its anonymous namespace.
+// What the two 512-bit levels share; included by each inside its anonymous namespace, after
+// simd_x86.h.
 // A plane of 32 lanes is one vector.
 
-struct SimdZmm {
+struct SimdZmm : SimdX86<SimdZmm, __m512i> {
   using Vec = __m512i;
   static constexpr int kParts = 1;
   // 2 x 12 sums, 2 operands, 1 activation: 27 of 32 registers.
@@ -31,25 +32,17 @@ struct SimdZmm {
   TQ_INLINE static Vec AddPairs(Vec bytes) {
     return _mm512_maddubs_epi16(bytes, _mm512_set1_epi8(1));
   }
-  // Of each 32 bits, the low or the high half.
-  TQ_INLINE static Vec LowWords(Vec v) { return _mm512_and_si512(v, _mm512_set1_epi32(0xffff)); }
-  TQ_INLINE static Vec HighWords(Vec v) { return _mm512_maskz_srli_epi32(0xffff, v, 16); }
   // Bits [kShift, kShift + kBits) of each 32.
   template <int kShift, int kBits>
   TQ_INLINE static Vec Cut(Vec v) {
     if constexpr (kShift != 0) v = _mm512_maskz_srli_epi32(0xffff, v, kShift);
-    return _mm512_and_si512(v, _mm512_set1_epi32((1 << kBits) - 1));
+    if constexpr (kShift + kBits != 32) {
+      v = _mm512_and_si512(v, _mm512_set1_epi32((1 << kBits) - 1));
+    }
+    return v;
   }
   TQ_INLINE static Vec Hash32(Vec state) {
     return _mm512_mullo_epi32(state, _mm512_set1_epi32(static_cast<int>(kMultiplier)));
-  }
-  // The halves of the hash of every lane: with M_low the low half of M,
-  //   low  = s * M mod 2^16,   high = s * (M >> 16) + (s * M_low >> 16)
-  TQ_INLINE static void HashHalves(Vec state, Vec& low, Vec& high) {
-    const Vec low_factor = Set16(static_cast<int>(kMultiplier & 0xffff));
-    const Vec high_factor = Set16(static_cast<int>(kMultiplier >> 16));
-    low = MulLow(state, low_factor);
-    high = Add16(MulLow(state, high_factor), MulHigh(state, low_factor));
   }
   // total + scale * float(sum), of floats in a vector of integers.
   TQ_INLINE static Vec AddScaled(Vec total, Vec sum, float scale) {
@@ -66,10 +59,6 @@ struct SimdZmm {
     int64_t value;
     __builtin_memcpy(&value, group, sizeof(value));
     return _mm512_set1_epi64(value);
-  }
-  // What sums of products with unsigned bytes begin with.
-  TQ_INLINE static Vec Start(const ScaleGroup& scale) {
-    return Broadcast(reinterpret_cast<const uint8_t*>(scale.start));
   }
   TQ_INLINE static Vec DotBytes(Vec sum, Vec bytes, Vec a) {
     return _mm512_dpbusd_epi32(sum, bytes, a);

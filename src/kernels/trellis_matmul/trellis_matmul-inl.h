@@ -31,15 +31,15 @@ struct Planes {
   }
   // The windows of lanes 0, 2, .. and of lanes 1, 3, .., in 32 bits each. Where a lane has one
   // word, the next lane's follows it in memory.
-  template <int J, typename S = Simd>
+  template <int J>
   TQ_INLINE void WindowPair(Vec& even, Vec& odd) const {
     if constexpr (kWords == 1) {
-      even = S::template Cut<J * C.bits, C.state_bits>(word[0]);
-      odd = S::template Cut<J * C.bits, C.state_bits>(word[1]);
+      even = Simd::Cut<J * C.bits, C.state_bits>(word[0]);
+      odd = Simd::Cut<J * C.bits, C.state_bits>(word[1]);
     } else {
       const Vec window = Window<J>();
-      even = S::LowWords(window);
-      odd = S::HighWords(window);
+      even = Simd::Cut<0, 16>(window);
+      odd = Simd::Cut<16, 16>(window);
     }
   }
 };
@@ -142,8 +142,8 @@ struct Gemv {
   template <int kTiles>
   TQ_INLINE static void Add(const uint8_t* tiles, const uint8_t* activations,
                             const ScaleGroup& scale, Totals& totals) {
-    // The hardware's own prefetcher stops at page ends; 2 KiB ahead hides them.
-    for (int q = 0; q < kTiles * kShape.words; ++q) __builtin_prefetch(tiles + 2048 + 64 * q);
+    // The hardware's own prefetcher stops at page ends; 4 KiB ahead hides them.
+    for (int q = 0; q < kTiles * kShape.words; ++q) __builtin_prefetch(tiles + 4096 + 64 * q);
     for (int part = 0; part < kParts; ++part) {
       Planes<C> planes[kTiles];
       for (int t = 0; t < kTiles; ++t) planes[t].Load(tiles + t * kShape.bytes(), part);

@@ -11,6 +11,7 @@
 namespace tq::trellis::avx2 {
 namespace {
 
+#include "kernels/trellis_matmul/simd_x86.h"
 #include "kernels/trellis_matmul/simd_ymm.h"
 
 struct Simd : SimdYmm {

@@ -11,6 +11,7 @@
 namespace tq::trellis::avx512 {
 namespace {
 
+#include "kernels/trellis_matmul/simd_x86.h"
 #include "kernels/trellis_matmul/simd_zmm.h"
 
 struct Simd : SimdZmm {

@@ -12,6 +12,7 @@
 namespace tq::trellis::avx512vnni {
 namespace {
 
+#include "kernels/trellis_matmul/simd_x86.h"
 #include "kernels/trellis_matmul/simd_zmm.h"
 
 struct Simd : SimdZmm {

@@ -54,21 +54,19 @@ struct Simd {
       return Of(vsliq_n_u16(vshrq_n_u16(Words(low), kShift), Words(high), 16 - kShift));
     }
   }
-  // Of each 32 bits, the low or the high half.
-  TQ_INLINE static Vec LowWords(Vec v) { return Of(vandq_u32(Wide(v), vdupq_n_u32(0xffff))); }
-  TQ_INLINE static Vec HighWords(Vec v) { return Of(vshrq_n_u32(Wide(v), 16)); }
   // Bits [kShift, kShift + kBits) of each 32.
   template <int kShift, int kBits>
   TQ_INLINE static Vec Cut(Vec v) {
     if constexpr (kShift != 0) v = Of(vshrq_n_u32(Wide(v), kShift));
-    return Of(vandq_u32(Wide(v), vdupq_n_u32((1 << kBits) - 1)));
+    if constexpr (kShift + kBits != 32) v = Of(vandq_u32(Wide(v), vdupq_n_u32((1 << kBits) - 1)));
+    return v;
   }
   TQ_INLINE static Vec Hash32(Vec state) {
     return Of(vmulq_u32(Wide(state), vdupq_n_u32(kMultiplier)));
   }
   // The halves of the hash of every lane.
   TQ_INLINE static void HashHalves(Vec state, Vec& low, Vec& high) {
-    const uint32x4_t even = Wide(Hash32(LowWords(state))), odd = Wide(Hash32(HighWords(state)));
+    const uint32x4_t even = Wide(Hash32(Cut<0, 16>(state))), odd = Wide(Hash32(Cut<16, 16>(state)));
     low = Of(vsliq_n_u32(even, odd, 16));
     high = Of(vsriq_n_u32(odd, even, 16));
   }

@@ -22,15 +22,25 @@ int TableShift(Code code) {
   return code.values == 1 ? code.bits : code.values == 2 ? 3 : 2;
 }
 
-int Batch(Isa isa) {
+// A level's search: tiles found together, and the function.
+struct Search {
+  int batch;
+  void (*find_paths)(const Args& args);
+  bool reference = false;  // other scratch
+};
+
+Search SearchOf(Isa isa) {
   switch (CommonIsa(isa)) {
+#if TQ_X86
     case Isa::kAvx512:
-      return kAvx512Batch;
+      return {kAvx512Batch, avx512::FindPaths};
     case Isa::kAvx2Vnni:
+      return {kAvx2Batch, avx2vnni::FindPaths};
     case Isa::kAvx2:
-      return kAvx2Batch;
+      return {kAvx2Batch, avx2::FindPaths};
+#endif
     default:
-      return kReferenceBatch;
+      return {kReferenceBatch, reference::FindPaths, true};
   }
 }
 
@@ -86,28 +96,16 @@ void QuantizeTarget(Code code, const float* values, int32_t* words) {
   }
 }
 
-int BatchTiles(Code, Isa isa) { return Batch(isa); }
+int BatchTiles(Code, Isa isa) { return SearchOf(isa).batch; }
 
 size_t ScratchBytes(Code code, int steps, Isa isa) {
+  const Search search = SearchOf(isa);
   const size_t states = size_t{1} << (code.state_bits - code.bits);
-  if (CommonIsa(isa) == Isa::kReference) return (2 * sizeof(int64_t) + steps) * states;
-  if (SquaresDifferences(code)) return Batch(isa) * sizeof(int32_t) * (steps + 1) * states;
-  return Batch(isa) * (2 * sizeof(int32_t) * TileCosts(code) + steps * WinnerBytes(code));
+  if (search.reference) return (2 * sizeof(int64_t) + steps) * states;
+  if (SquaresDifferences(code)) return search.batch * sizeof(int32_t) * (steps + 1) * states;
+  return search.batch * (2 * sizeof(int32_t) * TileCosts(code) + steps * WinnerBytes(code));
 }
 
-void FindPaths(const Args& args, Isa isa) {
-  switch (CommonIsa(isa)) {
-#if TQ_X86
-    case Isa::kAvx512:
-      return avx512::FindPaths(args);
-    case Isa::kAvx2Vnni:
-      return avx2vnni::FindPaths(args);
-    case Isa::kAvx2:
-      return avx2::FindPaths(args);
-#endif
-    default:
-      return reference::FindPaths(args);
-  }
-}
+void FindPaths(const Args& args, Isa isa) { SearchOf(isa).find_paths(args); }
 
 }  // namespace tq::viterbi
