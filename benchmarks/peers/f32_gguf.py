@@ -140,7 +140,9 @@ def add_tokenizer(folder, config, writer):
     writer.add_tokenizer_pre("smollm" if digits else "gpt-2")
     writer.add_token_list(tokens)
     writer.add_token_types(types)
-    writer.add_token_merges([m if isinstance(m, str) else " ".join(m) for m in merges])
+    # llama.cpp refuses a vocabulary without merges; this one yields no token, so it does nothing.
+    merges = [m if isinstance(m, str) else " ".join(m) for m in merges] or ["\u0120 \u0120"]
+    writer.add_token_merges(merges)
     named = {}
     config_file = folder / "tokenizer_config.json"
     if config_file.exists():

@@ -128,6 +128,7 @@ void Measure(const Options& options, const std::string& name, ggml_backend_t cpu
       weights, repack ? RepackBuffer(cpu) : ggml_backend_get_default_buffer_type(cpu));
   ggml_backend_buffer_t rest_buffer = ggml_backend_alloc_ctx_tensors(rest, cpu);
   if (weight_buffer == nullptr || rest_buffer == nullptr) Fail("no memory");
+  if (repack && w[0]->extra == nullptr) Fail(name + ": has no layout of its own here");
   for (ggml_tensor* matrix : w) ggml_backend_tensor_set(matrix, bytes.data(), 0, bytes.size());
   const std::vector<float> ones(options.cols * options.n, 0.5f);
   ggml_backend_tensor_set(x, ones.data(), 0, ones.size() * sizeof(float));
