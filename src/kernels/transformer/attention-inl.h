@@ -15,6 +15,8 @@ constexpr size_t kKeyBlock = 64;
 constexpr size_t kKeyVecs = kKeyBlock / kLanes;
 // Queries that share one conversion of a block to float; it then costs about 5 %.
 constexpr size_t kQueryBlock = 32;
+// Up to that many queries of one position convert as they go: nothing is written.
+constexpr size_t kDirectQueries = 8;
 
 // One query and its state.
 struct Query {
@@ -44,38 +46,77 @@ inline void ConvertBlock(const uint16_t* rows, size_t count, size_t dim, size_t 
   }
 }
 
-// Scores of 16 keys.
-inline Vec Scores(const float* q, const float* keys, size_t padded) {
-  Vec sums[kLanes];
-  for (size_t first = 0; first < kLanes; first += kRowsAtOnce) {
-    Vec acc[kRowsAtOnce];
-    for (Vec& sum : acc) sum = simd::Zero();
-    const float* row = keys + first * padded;
-    for (size_t i = 0; i < padded; i += kLanes) {
-      const Vec part = simd::Load(q + i);
-      for (size_t r = 0; r < kRowsAtOnce; ++r) {
-        acc[r] = simd::Fma(part, simd::Load(row + r * padded + i), acc[r]);
-      }
-    }
-    for (size_t r = 0; r < kRowsAtOnce; ++r) sums[first + r] = acc[r];
+// Keys or values as the arithmetic reads them, 16 columns of a row at a time: converted, or as
+// they lie in the cache, where rows beyond the last repeat it.
+struct FloatRows {
+  const float* begin;
+  size_t padded;
+
+  Vec At(size_t row, size_t column) const { return simd::Load(begin + row * padded + column); }
+};
+struct HalfRows {
+  const uint16_t* begin;
+  size_t dim;  // a multiple of 16
+  size_t count;
+
+  Vec At(size_t row, size_t column) const {
+    return simd::LoadHalf(begin + MinOf(row, count - 1) * dim + column);
   }
-  return simd::SumRows(sums);
+};
+
+// Keys whose dot products with kRows queries run side by side.
+constexpr int KeysAtOnce(int rows) {
+  int keys = kRowsAtOnce;
+  while (keys > 1 && keys * rows > kRowsAtOnce) keys /= 2;
+  return keys;
 }
 
-// Scores of the block's first `count` keys, turned into weights exp(score - max) of a new
-// running maximum; what was summed before is scaled to it.
-inline void UpdateQuery(const float* q, const float* keys, size_t padded, size_t count, size_t dim,
-                        float* weights, Query& query) {
-  const Vec lowest = simd::Set1(-__builtin_inff());
-  Vec scores[kKeyVecs];
-  Vec max = lowest;
-  for (size_t v = 0; v < kKeyVecs; ++v) {
-    scores[v] = lowest;
-    if (v * kLanes >= count) continue;
-    scores[v] = simd::SelectFirst(MinOf(kLanes, count - v * kLanes),
-                                  Scores(q, keys + v * kLanes * padded, padded), lowest);
-    max = simd::Max(scores[v], max);
+// Scores of kRows queries, [query][padded] at q, with 16 keys.
+template <int kRows, class Rows>
+inline void Scores(const float* q, const Rows& keys, size_t first_key, size_t padded,
+                   Vec (&scores)[kRows]) {
+  constexpr int kKeys = KeysAtOnce(kRows);
+  Vec sums[kRows][kLanes];
+  for (size_t first = 0; first < kLanes; first += kKeys) {
+    Vec acc[kRows][kKeys];
+    for (auto& row : acc) {
+      for (Vec& sum : row) sum = simd::Zero();
+    }
+    for (size_t i = 0; i < padded; i += kLanes) {
+      for (size_t k = 0; k < kKeys; ++k) {
+        const Vec key = keys.At(first_key + first + k, i);
+        for (int r = 0; r < kRows; ++r) {
+          acc[r][k] = simd::Fma(simd::Load(q + r * padded + i), key, acc[r][k]);
+        }
+      }
+    }
+    for (int r = 0; r < kRows; ++r) {
+      for (size_t k = 0; k < kKeys; ++k) sums[r][first + k] = acc[r][k];
+    }
   }
+  for (int r = 0; r < kRows; ++r) scores[r] = simd::SumRows(sums[r]);
+}
+
+// Scores of a block's keys; minus infinity from key `count` on.
+template <int kRows, class Rows>
+inline void BlockScores(const float* q, const Rows& keys, size_t padded, size_t count,
+                        Vec (&scores)[kRows][kKeyVecs]) {
+  const Vec lowest = simd::Set1(-__builtin_inff());
+  for (size_t v = 0; v < kKeyVecs; ++v) {
+    Vec part[kRows];
+    for (Vec& score : part) score = lowest;
+    const size_t first = v * kLanes;
+    if (first < count) Scores(q, keys, first, padded, part);
+    const size_t seen = first < count ? MinOf(kLanes, count - first) : 0;
+    for (int r = 0; r < kRows; ++r) scores[r][v] = simd::SelectFirst(seen, part[r], lowest);
+  }
+}
+
+// Turns the scores of a block into weights exp(score - max) of a new running maximum; what was
+// summed before is scaled to it.
+inline void UpdateQuery(const Vec (&scores)[kKeyVecs], size_t dim, float* weights, Query& query) {
+  Vec max = simd::Set1(-__builtin_inff());
+  for (const Vec& score : scores) max = simd::Max(score, max);
   const float top = simd::MaxLane(max);
   if (!(top <= query.max)) {
     float factors[kLanes];
@@ -98,9 +139,9 @@ inline void UpdateQuery(const float* q, const float* keys, size_t padded, size_t
 }
 
 // out += sum of weight * value over keys [begin, end), one chain per element in this order.
-template <int kRows, int kVecs>
+template <int kRows, int kVecs, class Rows>
 inline void AddValues(const Query* queries, const float (*weights)[kKeyBlock], size_t begin,
-                      size_t end, const float* values, size_t padded, size_t column, size_t last) {
+                      size_t end, const Rows& values, size_t column, size_t last) {
   Vec acc[kRows][kVecs];
   for (int r = 0; r < kRows; ++r) {
     for (int v = 0; v < kVecs; ++v) {
@@ -109,9 +150,7 @@ inline void AddValues(const Query* queries, const float (*weights)[kKeyBlock], s
   }
   for (size_t key = begin; key < end; ++key) {
     Vec value[kVecs];
-    for (int v = 0; v < kVecs; ++v) {
-      value[v] = simd::Load(values + key * padded + column + v * kLanes);
-    }
+    for (int v = 0; v < kVecs; ++v) value[v] = values.At(key, column + v * kLanes);
     for (int r = 0; r < kRows; ++r) {
       const Vec weight = simd::Set1(weights[r][key]);
       for (int v = 0; v < kVecs; ++v) acc[r][v] = simd::Fma(weight, value[v], acc[r][v]);
@@ -125,21 +164,21 @@ inline void AddValues(const Query* queries, const float (*weights)[kKeyBlock], s
 }
 
 // AddValues over all columns, with the sizes of the tile as constants.
-template <int kRows>
+template <int kRows, class Rows>
 inline void AddValuesOfRows(const Query* queries, const float (*weights)[kKeyBlock], size_t begin,
-                            size_t end, const float* values, size_t dim, size_t padded) {
+                            size_t end, const Rows& values, size_t dim) {
   size_t column = 0;
   for (; column + kValueVecs * kLanes <= dim; column += kValueVecs * kLanes) {
-    AddValues<kRows, kValueVecs>(queries, weights, begin, end, values, padded, column, kLanes);
+    AddValues<kRows, kValueVecs>(queries, weights, begin, end, values, column, kLanes);
   }
   for (; column < dim; column += kLanes) {
-    AddValues<kRows, 1>(queries, weights, begin, end, values, padded, column,
-                        MinOf(kLanes, dim - column));
+    AddValues<kRows, 1>(queries, weights, begin, end, values, column, MinOf(kLanes, dim - column));
   }
 }
 
 // The values of one block for all queries [0, count) that see any of it.
 inline void AddBlockValues(Workspace& work, size_t count, size_t base, size_t dim, size_t padded) {
+  const FloatRows values{work.block, padded};
   size_t i = 0;
   while (i < count) {
     const Query* queries = work.queries + i;
@@ -153,19 +192,59 @@ inline void AddBlockValues(Workspace& work, size_t count, size_t base, size_t di
     // Lengths ascend: the first of the rows sees least. The rest of the others follows.
     const size_t shared = seen(0);
     if (count - i >= kValueRows) {
-      AddValuesOfRows<kValueRows>(queries, work.weights + i, 0, shared, work.block, dim, padded);
+      AddValuesOfRows<kValueRows>(queries, work.weights + i, 0, shared, values, dim);
       for (size_t r = 1; r < kValueRows; ++r) {
         if (seen(r) > shared) {
-          AddValuesOfRows<1>(queries + r, work.weights + i + r, shared, seen(r), work.block, dim,
-                             padded);
+          AddValuesOfRows<1>(queries + r, work.weights + i + r, shared, seen(r), values, dim);
         }
       }
       i += kValueRows;
     } else {
-      AddValuesOfRows<1>(queries, work.weights + i, 0, shared, work.block, dim, padded);
+      AddValuesOfRows<1>(queries, work.weights + i, 0, shared, values, dim);
       ++i;
     }
   }
+}
+
+// One block for kRows queries of one position from the i-th on, straight from the cache.
+template <int kRows>
+inline void AttendDirectly(const HalfRows& keys, const HalfRows& values, size_t i,
+                           Workspace& work) {
+  const size_t dim = keys.dim;
+  Vec scores[kRows][kKeyVecs];
+  BlockScores(work.q + i * dim, keys, dim, keys.count, scores);
+  for (int r = 0; r < kRows; ++r) {
+    UpdateQuery(scores[r], dim, work.weights[i + r], work.queries[i + r]);
+  }
+  AddValuesOfRows<kRows>(work.queries + i, work.weights + i, 0, keys.count, values, dim);
+}
+
+inline void AttendBlockDirectly(const AttentionArgs& args, size_t base, size_t keys, size_t count,
+                                Workspace& work) {
+  const size_t dim = args.head_dim;
+  const HalfRows k{args.keys + base * dim, dim, keys}, v{args.values + base * dim, dim, keys};
+  size_t i = 0;
+  for (; i + 4 <= count; i += 4) AttendDirectly<4>(k, v, i, work);
+  if (count - i == 3) AttendDirectly<3>(k, v, i, work);
+  if (count - i == 2) AttendDirectly<2>(k, v, i, work);
+  if (count - i == 1) AttendDirectly<1>(k, v, i, work);
+}
+
+// One block for all queries that see any of it, converted once.
+inline void AttendBlock(const AttentionArgs& args, size_t base, size_t keys, size_t count,
+                        Workspace& work) {
+  const size_t dim = args.head_dim, padded = RoundUpToLanes(dim);
+  ConvertBlock(args.keys + base * dim, keys, dim, padded, work.block);
+  for (size_t i = 0; i < count; ++i) {
+    Query& query = work.queries[i];
+    if (query.length <= base) continue;
+    Vec scores[1][kKeyVecs];
+    BlockScores(work.q + i * padded, FloatRows{work.block, padded}, padded,
+                MinOf(kKeyBlock, query.length - base), scores);
+    UpdateQuery(scores[0], dim, work.weights[i], query);
+  }
+  ConvertBlock(args.values + base * dim, keys, dim, padded, work.block);
+  AddBlockValues(work, count, base, dim, padded);
 }
 
 // Queries [begin, begin + count), numbered position by position.
@@ -182,18 +261,15 @@ inline void AttendQueries(const AttentionArgs& args, size_t begin, size_t count,
       StoreCount(work.queries[i].out + at, n, simd::Zero());
     });
   }
+  const bool direct = args.n == 1 && count <= kDirectQueries && dim % kLanes == 0;
   const size_t longest = work.queries[count - 1].length;
   for (size_t base = 0; base < longest; base += kKeyBlock) {
     const size_t keys = MinOf(kKeyBlock, longest - base);
-    ConvertBlock(args.keys + base * dim, keys, dim, padded, work.block);
-    for (size_t i = 0; i < count; ++i) {
-      Query& query = work.queries[i];
-      if (query.length <= base) continue;
-      UpdateQuery(work.q + i * padded, work.block, padded, MinOf(kKeyBlock, query.length - base),
-                  dim, work.weights[i], query);
+    if (direct) {
+      AttendBlockDirectly(args, base, keys, count, work);
+    } else {
+      AttendBlock(args, base, keys, count, work);
     }
-    ConvertBlock(args.values + base * dim, keys, dim, padded, work.block);
-    AddBlockValues(work, count, base, dim, padded);
   }
   for (size_t i = 0; i < count; ++i) {
     const Vec inverse = simd::Set1(1.0f / work.queries[i].sum);

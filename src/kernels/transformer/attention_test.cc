@@ -6,6 +6,7 @@
 #include <cmath>
 #include <limits>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/random.h"
@@ -145,8 +146,9 @@ TEST(Attention, SharpScores) {
 TEST(Attention, PromptAndTokenByTokenGiveTheSameBits) {
   for (Isa isa : {Isa::kReference, Isa::kAvx2, Isa::kAvx512}) {
     if (!IsaSupported(isa)) continue;
-    for (size_t dim : {64, 80}) {
-      Problem problem(201, 3, dim, 3, 3.0);
+    for (const auto& [group, dim] : std::vector<std::pair<size_t, size_t>>{
+             {1, 32}, {2, 64}, {3, 64}, {3, 20}, {4, 80}, {5, 16}, {7, 48}, {8, 64}, {9, 64}}) {
+      Problem problem(201, group, dim, 3, 3.0);
       const std::vector<float> whole = problem.Run(isa);
       std::vector<float> single(whole.size(), -77.0f);
       for (size_t t = 0; t < 201; ++t) {
@@ -157,7 +159,7 @@ TEST(Attention, PromptAndTokenByTokenGiveTheSameBits) {
         one.out = single.data() + t * one.out_stride;
         Attention(one, isa);
       }
-      EXPECT_EQ(whole, single) << IsaName(isa);
+      EXPECT_EQ(whole, single) << IsaName(isa) << " group " << group << " dim " << dim;
     }
   }
 }
