@@ -14,6 +14,7 @@
 #include <cstring>
 #include <random>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include "ggml-alloc.h"
@@ -91,6 +92,18 @@ ggml_backend_buffer_type_t RepackBuffer(ggml_backend_t cpu) {
   Fail("this build does not repack");
 }
 
+// ggml_quantize_chunk, to which ik_llama.cpp has added an argument.
+template <typename Function>
+void QuantiseRows(Function quantise, ggml_type type, const float* values, void* out, int64_t rows,
+                  int64_t cols, const float* importance) {
+  if constexpr (std::is_invocable_v<Function, ggml_type, const float*, void*, int64_t, int64_t,
+                                    int64_t, const float*>) {
+    quantise(type, values, out, 0, rows, cols, importance);
+  } else {
+    quantise(type, values, out, 0, rows, cols, importance, nullptr);
+  }
+}
+
 // Gaussian rows; few of them, repeated, as quantising takes long and speed does not depend on it.
 std::vector<uint8_t> Quantised(ggml_type type, int64_t rows, int64_t cols) {
   constexpr int64_t kUnique = 64;
@@ -100,7 +113,8 @@ std::vector<uint8_t> Quantised(ggml_type type, int64_t rows, int64_t cols) {
   for (float& v : values) v = normal(random);
   const size_t block = ggml_row_size(type, cols) * kUnique;
   std::vector<uint8_t> bytes(ggml_row_size(type, cols) * rows);
-  ggml_quantize_chunk(type, values.data(), bytes.data(), 0, kUnique, cols, importance.data());
+  QuantiseRows(ggml_quantize_chunk, type, values.data(), bytes.data(), kUnique, cols,
+               importance.data());
   for (size_t at = block; at < bytes.size(); at += block) {
     std::memcpy(bytes.data() + at, bytes.data(), std::min(block, bytes.size() - at));
   }
