@@ -69,8 +69,9 @@ class Ours:
         self.tq = args.tq
         self.file = args.work / f"tq-{bits}" if bits else args.model
         if bits and not self.file.exists():
+            # Speed does not depend on the calibration: little of it.
             run(args.tq, "quantize", args.model, "-o", self.file, "--bits", bits, "--uniform",
-                "--fast")
+                "--fast", "--calibration-tokens", 2048)
         info = json.loads(run(args.tq, "inspect", self.file, "--json", "-", capture=True))
         self.bytes = info["file_bytes"]
         self.types = ""
