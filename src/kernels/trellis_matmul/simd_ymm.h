@@ -2,7 +2,7 @@
 // simd_x86.h.
 // A plane of 32 lanes is two vectors.
 
-struct SimdYmm : SimdX86<SimdYmm, __m256i> {
+struct SimdYmm : SimdX86<SimdYmm> {
   using Vec = __m256i;
   static constexpr int kParts = 2;
 

@@ -2,7 +2,7 @@
 // simd_x86.h.
 // A plane of 32 lanes is one vector.
 
-struct SimdZmm : SimdX86<SimdZmm, __m512i> {
+struct SimdZmm : SimdX86<SimdZmm> {
   using Vec = __m512i;
   static constexpr int kParts = 1;
   // 2 x 12 sums, 2 operands, 1 activation: 27 of 32 registers.
