@@ -3,8 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <optional>
-
-#include "base/checked.h"
+#include <utility>
 
 namespace tq {
 namespace {
