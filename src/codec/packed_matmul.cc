@@ -137,13 +137,23 @@ class FragmentProduct {
   }
   uint8_t* Decoded(size_t fragment) { return decoded_ + fragment * kDecodedBytes; }
 
+  // Rows of x that lie together, and their columns of some tiles.
+  struct Panel {
+    uint64_t rows;
+    std::span<const uint8_t> bytes;
+  };
+  Panel PanelAt(const SegmentWork& work, uint64_t x_row, uint64_t tile, uint64_t tiles) const {
+    const auto most = static_cast<uint64_t>(product_.input.panel_rows());
+    const uint64_t rows = std::min(most, product_.input.n() - x_row);
+    const uint64_t tile_bytes = work.GroupsPerTile() * rows * GroupBytes(work.operand->form);
+    const uint8_t* all = work.operand->bytes.data() + x_row * work.operand->row_bytes;
+    return {rows, {all + tile * tile_bytes, tiles * tile_bytes}};
+  }
+
   // Sums over all columns. A panel of x comes from memory once for all fragments.
   void Sum(std::span<const Fragment> fragments, uint64_t x_begin, uint64_t x_end) {
     const SegmentWork& work = *fragments[0].work;
-    const auto panel_rows = static_cast<uint64_t>(product_.input.panel_rows());
     const uint64_t step = kDecodeColumns / work.shape.columns;
-    const uint64_t groups = work.GroupsPerTile();
-    const uint64_t group_bytes = GroupBytes(work.operand->form);
     for (size_t f = 0; f < fragments.size(); ++f) {
       std::fill_n(Sums(f, 0), (x_end - x_begin) * kFragmentRows, 0);
     }
@@ -153,20 +163,17 @@ class FragmentProduct {
         work.kernels->decode(work.TileRow(fragments[f].tile_row) + tile * work.shape.bytes(), tiles,
                              static_cast<int>(fragments[f].index), Decoded(f));
       }
-      const auto panel_at = [&](uint64_t x_row) -> std::span<const uint8_t> {
-        if (x_row >= x_end) return {};
-        const uint64_t rows = std::min(panel_rows, product_.input.n() - x_row);
-        const uint8_t* all = work.operand->bytes.data() + x_row * work.operand->row_bytes;
-        return {all + tile * groups * rows * group_bytes, tiles * groups * rows * group_bytes};
-      };
-      for (uint64_t x_row = x_begin; x_row < x_end; x_row += panel_rows) {
-        const uint64_t rows = std::min(panel_rows, product_.input.n() - x_row);
-        const std::span<const uint8_t> panel = panel_at(x_row), next = panel_at(x_row + panel_rows);
+      for (uint64_t x_row = x_begin; x_row < x_end;) {
+        const Panel panel = PanelAt(work, x_row, tile, tiles);
+        const uint64_t next_row = x_row + panel.rows;
+        const Panel next = next_row < x_end ? PanelAt(work, next_row, tile, tiles) : Panel{};
         for (size_t f = 0; f < fragments.size(); ++f) {
-          PrefetchPart(next, f, fragments.size());
-          work.kernels->multiply[rows - 1](Decoded(f), panel.data(), tiles * groups,
-                                           Sums(f, x_row - x_begin));
+          PrefetchPart(next.bytes, f, fragments.size());
+          work.kernels->multiply[panel.rows - 1](Decoded(f), panel.bytes.data(),
+                                                 tiles * work.GroupsPerTile(),
+                                                 Sums(f, x_row - x_begin));
         }
+        x_row = next_row;
       }
     }
   }
