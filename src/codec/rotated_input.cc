@@ -125,8 +125,8 @@ void RotatedInput::FillOperand(Operand& operand, uint64_t row, const float* rota
     operand.scale[row] = kNan;
     std::ranges::fill(operand.groups, trellis::ScaleGroup{{0, 0}, kNan});
   } else if (n_ == 1) {
-    operand.bias[0] =
-        kernels.quantize_bytes(operand.values, combined, padded, operand.groups.data(), q);
+    operand.bias[0] = kernels.quantize_bytes(operand.values, operand.form, combined, padded,
+                                             operand.groups.data(), q);
   } else {
     const trellis::ActivationScale scale =
         trellis::ScaleOf(FloatOf(largest), trellis::kMaxActivation);

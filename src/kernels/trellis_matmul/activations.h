@@ -22,15 +22,23 @@ constexpr ActivationScale ScaleOf(float largest, int most) {
   const auto integer = static_cast<float>(most);
   return {largest / integer, integer / largest};
 }
-// The group whose integers have these sums over lanes 0 and 1, and 2 and 3, modulo 4. Returns its
-// share of the bias.
-inline double SetGroup(int values, float scale, int sum0, int sum1, ScaleGroup& group) {
+// Sums of a group's integers over lanes 0 and 1, and 2 and 3, modulo 4: of all and of those below
+// 0.
+struct LaneSums {
+  int all[2] = {}, negative[2] = {};
+};
+// The group whose integers have these sums. Returns its share of the bias.
+inline double SetGroup(int values, ActivationForm form, float scale, const LaneSums& sums,
+                       ScaleGroup& group) {
   const int centre = ByteCentre(values);
-  group.start[0] = -centre * sum0;
-  group.start[1] = -centre * sum1;
+  for (int i : {0, 1}) {
+    group.start[i] = form == ActivationForm::kMagnitudes
+                         ? -BytesPerActivation(values) * sums.negative[i]
+                         : -centre * sums.all[i];
+  }
   group.scale = scale;
-  return (centre - SumCentre(values)) * static_cast<double>(sum0 + sum1) *
-         static_cast<double>(group.scale);
+  return (centre - SumCentre(values)) * static_cast<double>(sums.all[0] + sums.all[1]) *
+         static_cast<double>(scale);
 }
 
 struct ActivationKernels {
@@ -45,7 +53,8 @@ struct ActivationKernels {
   int64_t (*quantize)(const float* a, size_t n, float inverse, int16_t* q);
   // One row of x: for every kScaleColumns of a (n a multiple, all finite) the scale d of their
   // largest and q[i] = a[i] / d, rounded to nearest even. Returns the bias.
-  double (*quantize_bytes)(int values, const float* a, size_t n, ScaleGroup* scales, int16_t* q);
+  double (*quantize_bytes)(int values, ActivationForm form, const float* a, size_t n,
+                           ScaleGroup* scales, int16_t* q);
   // Lays q (n a multiple of the tile's columns) out in groups, `stride` bytes apart.
   void (*lay_out)(int values, ActivationForm form, const int16_t* q, size_t n, uint8_t* out,
                   size_t stride);

@@ -13,6 +13,9 @@ TQ_INLINE __m256 LoadHalf(const uint16_t* half) {
   return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(half)));
 }
 TQ_INLINE __m128i Load128(const void* p) { return _mm_loadu_si128(static_cast<const __m128i*>(p)); }
+TQ_INLINE __m256i Load256(const void* p) {
+  return _mm256_loadu_si256(static_cast<const __m256i*>(p));
+}
 TQ_INLINE void Store64(void* p, __m128i value) {
   _mm_storel_epi64(static_cast<__m128i*>(p), value);
 }
@@ -103,18 +106,7 @@ TQ_INLINE float Largest(__m256 a, __m256 b, __m256 c, __m256 d) {
   return _mm_cvtss_f32(_mm_max_ss(top, _mm_movehdup_ps(top)));
 }
 
-// The sum of 32 integers of at most a byte in lanes of weight 1, of weights 0 and 1.
-TQ_INLINE int MaskedSum(const int16_t* q, __m256i weights) {
-  const auto pairs = [&](const int16_t* at) {
-    return _mm256_madd_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(at)), weights);
-  };
-  const __m256i eight = _mm256_add_epi32(pairs(q), pairs(q + 16));
-  __m128i four = _mm_add_epi32(_mm256_castsi256_si128(eight), _mm256_extracti128_si256(eight, 1));
-  four = _mm_add_epi32(four, _mm_shuffle_epi32(four, 0x4e));
-  return _mm_cvtsi128_si32(_mm_add_epi32(four, _mm_shuffle_epi32(four, 0xb1)));
-}
-
-// Lanes 0 and 1 of each 4 of V columns.
+// Weight 1 in lanes 0 and 1 of each 4 of V columns.
 TQ_INLINE __m256i FirstLanes(int values) {
   const __m256i ones = _mm256_set1_epi16(1);
   if (values == 1) return _mm256_srli_epi64(_mm256_slli_epi64(ones, 32), 32);
@@ -122,17 +114,35 @@ TQ_INLINE __m256i FirstLanes(int values) {
   return _mm256_inserti128_si256(ones, _mm_setzero_si128(), 1);
 }
 
-double QuantizeBytes(int values, const float* a, size_t n, ScaleGroup* scales, int16_t* q) {
+// Sums of 32 integers of at most a byte, each in half of the lanes.
+TQ_INLINE void SumLanes(int values, __m256i first, __m256i second, int (&sums)[2]) {
+  const __m256i ones = _mm256_set1_epi16(1), lanes = FirstLanes(values);
+  const auto sum = [&](__m256i weights) {
+    const __m256i eight =
+        _mm256_add_epi32(_mm256_madd_epi16(first, weights), _mm256_madd_epi16(second, weights));
+    __m128i four = _mm_add_epi32(_mm256_castsi256_si128(eight), _mm256_extracti128_si256(eight, 1));
+    four = _mm_add_epi32(four, _mm_shuffle_epi32(four, 0x4e));
+    return _mm_cvtsi128_si32(_mm_add_epi32(four, _mm_shuffle_epi32(four, 0xb1)));
+  };
+  sums[0] = sum(lanes);
+  sums[1] = sum(_mm256_andnot_si256(lanes, ones));
+}
+
+double QuantizeBytes(int values, ActivationForm form, const float* a, size_t n, ScaleGroup* scales,
+                     int16_t* q) {
   static_assert(kScaleColumns == 32);
-  const __m256i first = FirstLanes(values), ones = _mm256_set1_epi16(1);
   double bias = 0;
   for (size_t i = 0; i < n; i += kScaleColumns, ++scales) {
     const float largest = Largest(_mm256_loadu_ps(a + i), _mm256_loadu_ps(a + i + 8),
                                   _mm256_loadu_ps(a + i + 16), _mm256_loadu_ps(a + i + 24));
     const ActivationScale scale = ScaleOf(largest, kMaxByteActivation);
     Quantize(a + i, kScaleColumns, scale.inverse, q + i);
-    const int sum0 = MaskedSum(q + i, first);
-    bias += SetGroup(values, scale.scale, sum0, MaskedSum(q + i, ones) - sum0, *scales);
+    const __m256i first = Load256(q + i), second = Load256(q + i + 16);
+    const __m256i zero = _mm256_setzero_si256();
+    LaneSums sums;
+    SumLanes(values, first, second, sums.all);
+    SumLanes(values, _mm256_min_epi16(first, zero), _mm256_min_epi16(second, zero), sums.negative);
+    bias += SetGroup(values, form, scale.scale, sums, *scales);
   }
   return bias;
 }
@@ -167,7 +177,7 @@ void LayOutWords(const int16_t* q, size_t n, uint8_t* out, size_t stride) {
 }
 
 // 16 columns: 4 groups of V = 1, 2 of V = 2 or one of V = 4.
-template <int kValues>
+template <int kValues, bool kMagnitudes>
 void LayOutBytes(const int16_t* q, size_t n, uint8_t* out, size_t stride) {
   const __m128i order = kValues == 1 ? _mm_setr_epi8(0, 0, 0, 0, 2, 2, 2, 2, 1, 1, 1, 1, 3, 3, 3, 3)
                         : kValues == 2
@@ -177,7 +187,12 @@ void LayOutBytes(const int16_t* q, size_t n, uint8_t* out, size_t stride) {
     const __m128i bytes = _mm_packs_epi16(Load128(q + i), Load128(q + i + 8));
     for (int8_t group = 0; group < 4 / kValues; ++group, out += stride) {
       const __m128i first = _mm_set1_epi8(static_cast<int8_t>(4 * kValues * group));
-      Store128(out, _mm_shuffle_epi8(bytes, _mm_add_epi8(order, first)));
+      const __m128i a = _mm_shuffle_epi8(bytes, _mm_add_epi8(order, first));
+      Store128(out, kMagnitudes ? _mm_abs_epi8(a) : a);
+      if constexpr (kMagnitudes) {
+        const __m128i negative = _mm_cmpgt_epi8(_mm_setzero_si128(), a);
+        Store128(out + 16, _mm_xor_si128(negative, _mm_set1_epi8(INT8_MIN)));
+      }
     }
   }
 }
@@ -186,8 +201,10 @@ template <int kValues>
 void LayOutFor(ActivationForm form, const int16_t* q, size_t n, uint8_t* out, size_t stride) {
   if (form == ActivationForm::kWords) {
     LayOutWords<kValues>(q, n, out, stride);
+  } else if (form == ActivationForm::kMagnitudes) {
+    LayOutBytes<kValues, true>(q, n, out, stride);
   } else {
-    LayOutBytes<kValues>(q, n, out, stride);
+    LayOutBytes<kValues, false>(q, n, out, stride);
   }
 }
 

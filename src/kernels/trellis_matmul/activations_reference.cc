@@ -69,7 +69,8 @@ int64_t Quantize(const float* a, size_t n, float inverse, int16_t* q) {
   return sum;
 }
 
-double QuantizeBytes(int values, const float* a, size_t n, ScaleGroup* scales, int16_t* q) {
+double QuantizeBytes(int values, ActivationForm form, const float* a, size_t n, ScaleGroup* scales,
+                     int16_t* q) {
   double bias = 0;
   for (size_t i = 0; i < n; i += kScaleColumns, ++scales) {
     uint32_t largest_bits = 0;
@@ -80,11 +81,13 @@ double QuantizeBytes(int values, const float* a, size_t n, ScaleGroup* scales, i
     std::memcpy(&largest, &largest_bits, sizeof(largest));
     const ActivationScale scale = ScaleOf(largest, kMaxByteActivation);
     Quantize(a + i, kScaleColumns, scale.inverse, q + i);
-    int sums[2] = {};
+    LaneSums sums;
     for (size_t j = 0; j < kScaleColumns; ++j) {
-      sums[j / (2 * static_cast<size_t>(values)) % 2] += q[i + j];
+      const size_t half = j / (2 * static_cast<size_t>(values)) % 2;
+      sums.all[half] += q[i + j];
+      sums.negative[half] += std::min<int>(q[i + j], 0);
     }
-    bias += SetGroup(values, scale.scale, sums[0], sums[1], *scales);
+    bias += SetGroup(values, form, scale.scale, sums, *scales);
   }
   return bias;
 }
@@ -107,7 +110,15 @@ void LayOut(int values, ActivationForm form, const int16_t* q, size_t n, uint8_t
       }
       continue;
     }
-    for (size_t b = 0; b < 16; ++b) out[b] = static_cast<uint8_t>(q[SourceOf(values, form, g, b)]);
+    for (size_t b = 0; b < 16; ++b) {
+      const int a = q[SourceOf(values, form, g, b)];
+      if (form == ActivationForm::kMagnitudes) {
+        out[b] = static_cast<uint8_t>(std::abs(a));
+        out[16 + b] = a < 0 ? 0x7f : 0x80;
+      } else {
+        out[b] = static_cast<uint8_t>(a);
+      }
+    }
   }
 }
 

@@ -19,7 +19,18 @@ namespace {
 constexpr uint64_t kSeed = 77;
 constexpr float kInf = std::numeric_limits<float>::infinity();
 constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
-constexpr ActivationForm kForms[] = {ActivationForm::kBytes, ActivationForm::kWords};
+constexpr ActivationForm kForms[] = {ActivationForm::kBytes, ActivationForm::kMagnitudes,
+                                     ActivationForm::kWords};
+
+struct ValuesAndForm {
+  int values;
+  ActivationForm form;
+};
+constexpr ValuesAndForm kCases[] = {
+    {1, ActivationForm::kBytes},      {2, ActivationForm::kBytes},
+    {4, ActivationForm::kBytes},      {1, ActivationForm::kWords},
+    {1, ActivationForm::kMagnitudes}, {2, ActivationForm::kMagnitudes},
+    {4, ActivationForm::kMagnitudes}};
 
 const ActivationKernels& Plain() { return FindActivationKernels(Isa::kReference); }
 
@@ -73,10 +84,10 @@ TEST(ActivationsPlainTest, Every32ColumnsHaveTheScaleOfTheirLargest) {
   std::vector<float> a = Normal(96, 5);
   a[40] = -8;
   std::fill(a.begin() + 64, a.end(), 1e-40f);
-  for (int values : {1, 2, 4}) {
+  for (const auto& [values, form] : kCases) {
     std::vector<ScaleGroup> groups(3);
     std::vector<int16_t> q(96);
-    const double bias = Plain().quantize_bytes(values, a.data(), 96, groups.data(), q.data());
+    const double bias = Plain().quantize_bytes(values, form, a.data(), 96, groups.data(), q.data());
     EXPECT_EQ(groups[1].scale, 8.0f / 127);
     EXPECT_EQ(q[40], -127);
     EXPECT_EQ(groups[2].scale, 0.0f);
@@ -87,7 +98,9 @@ TEST(ActivationsPlainTest, Every32ColumnsHaveTheScaleOfTheirLargest) {
       ASSERT_LE(std::abs(q[i]), 127);
       ASSERT_NEAR(q[i] * scale, a[i], 0.5001 * scale + 1e-39);
       expected += static_cast<double>(scale) * q[i] * (ByteCentre(values) - SumCentre(values));
-      starts[i / 32 * 2 + i / values % 4 / 2] -= ByteCentre(values) * q[i];
+      starts[i / 32 * 2 + i / values % 4 / 2] -=
+          form == ActivationForm::kMagnitudes ? std::min<int>(q[i], 0) * BytesPerActivation(values)
+                                              : q[i] * ByteCentre(values);
     }
     EXPECT_NEAR(bias, expected, 1e-9);
     for (int g = 0; g < 3; ++g) {
@@ -108,6 +121,17 @@ TEST(ActivationsPlainTest, LayoutsHoldEveryActivationWhereTheHeaderSays) {
     for (int b = 0; b < 16; ++b) {
       for (int g = 0; g < 8 / values; ++g) {
         EXPECT_EQ(at(g, b), q[4 * values * g + values * kLaneOf[b / 4] + b % values]);
+      }
+    }
+  }
+  std::vector<uint8_t> magnitudes(256);
+  for (int values : {1, 2, 4}) {
+    Plain().lay_out(values, ActivationForm::kBytes, q.data(), 32, out.data(), 16);
+    Plain().lay_out(values, ActivationForm::kMagnitudes, q.data(), 32, magnitudes.data(), 32);
+    for (int g = 0; g < 8 / values; ++g) {
+      for (int b = 0; b < 16; ++b) {
+        EXPECT_EQ(magnitudes[32 * g + b], std::abs(at(g, b)));
+        EXPECT_EQ(magnitudes[32 * g + 16 + b], at(g, b) < 0 ? 0x7f : 0x80);
       }
     }
   }
@@ -168,15 +192,16 @@ TEST_F(ActivationsTest, QuantizeMatchesThePlainTwin) {
 }
 
 TEST_F(ActivationsTest, QuantizeBytesMatchesThePlainTwin) {
-  for (int values : {1, 2, 4}) {
+  for (const auto& [values, form] : kCases) {
     for (size_t n : {0, 32, 64, 96, 1024}) {
       std::vector<float> a = Normal(n, n);
       if (n > 32) std::fill_n(a.begin(), 32, 0.0f), a[40] = 1e30f;
       std::vector<ScaleGroup> plain(n / 32), level(n / 32);
       std::vector<int16_t> expected(n, 99), actual(n, 99);
       const double bias =
-          Plain().quantize_bytes(values, a.data(), n, plain.data(), expected.data());
-      EXPECT_EQ(Level().quantize_bytes(values, a.data(), n, level.data(), actual.data()), bias);
+          Plain().quantize_bytes(values, form, a.data(), n, plain.data(), expected.data());
+      EXPECT_EQ(Level().quantize_bytes(values, form, a.data(), n, level.data(), actual.data()),
+                bias);
       EXPECT_EQ(expected, actual) << "n " << n;
       for (size_t g = 0; g < plain.size(); ++g) {
         EXPECT_EQ(level[g].scale, plain[g].scale);
@@ -191,7 +216,7 @@ TEST_F(ActivationsTest, LayOutMatchesThePlainTwin) {
   std::vector<int16_t> q(96);
   for (int values : {1, 2, 4}) {
     for (ActivationForm form : kForms) {
-      const int most = form == ActivationForm::kBytes ? kMaxByteActivation : kMaxActivation;
+      const int most = form == ActivationForm::kWords ? kMaxActivation : kMaxByteActivation;
       for (auto& v : q) {
         const auto range = 2 * static_cast<uint64_t>(most) + 1;
         v = static_cast<int16_t>(static_cast<int>(random.NextBelow(range)) - most);

@@ -8,7 +8,7 @@ struct SimdZmm : SimdX86<SimdZmm> {
   // 2 x 12 sums, 2 operands, 1 activation: 27 of 32 registers.
   static constexpr int kPanelRows = 12;
   static constexpr int kMultiplyVecs = 2;
-  static constexpr ActivationForm kGemvForm = ActivationForm::kBytes;
+  static constexpr ActivationForm GemvForm(int) { return ActivationForm::kBytes; }
 
   TQ_INLINE static Vec Load(const void* p) { return _mm512_loadu_si512(p); }
   TQ_INLINE static void Store(void* p, Vec v) { _mm512_storeu_si512(p, v); }
@@ -60,8 +60,8 @@ struct SimdZmm : SimdX86<SimdZmm> {
     __builtin_memcpy(&value, group, sizeof(value));
     return _mm512_set1_epi64(value);
   }
-  TQ_INLINE static Vec DotBytes(Vec sum, Vec bytes, Vec a) {
-    return _mm512_dpbusd_epi32(sum, bytes, a);
+  TQ_INLINE static Vec DotBytes(Vec sum, Vec bytes, const uint8_t* a) {
+    return _mm512_dpbusd_epi32(sum, bytes, Broadcast(a));
   }
   TQ_INLINE static Vec DotWords(Vec sum, Vec words, Vec a) {
     return _mm512_dpwssd_epi32(sum, words, a);

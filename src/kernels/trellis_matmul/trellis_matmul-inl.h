@@ -3,8 +3,8 @@
 //
 // Lanes are 16 bits: a plane of a tile is kParts vectors, window j of all lanes one vector per
 // part. Against words, the low and the high half of a lane's hash are 16 bits each; against bytes
-// the hash is one 32-bit product, of every other lane. Four lanes, the columns of one row, share a
-// 64-bit group of activations.
+// or magnitudes the hash is one 32-bit product, of every other lane. Four lanes, the columns of one
+// row, share a 64-bit group of activations.
 
 constexpr int kParts = Simd::kParts;  // vectors per 32 lanes
 using Vec = Simd::Vec;
@@ -86,9 +86,9 @@ constexpr int kFragmentWindows = 4 * (C.values == 1 ? 2 : 1);
 
 // ---- One row of x: fragments of 16 rows, in two vectors of int32 per scale, two of floats.
 
-template <Code C, typename S = Simd>  // not every Simd has DotBytes
+template <Code C>
 struct Gemv {
-  static constexpr ActivationForm kForm = S::kGemvForm;
+  static constexpr ActivationForm kForm = Simd::GemvForm(C.values);
   static constexpr TileShape kShape = ShapeOf(C);
   static constexpr int kFragments = kShape.rows / kFragmentRows;
   static constexpr int kTileBytes =
@@ -96,22 +96,22 @@ struct Gemv {
   static constexpr int kScaleTiles = kScaleColumns / kShape.columns;
   using Totals = Vec[kParts][kFragments][2];
 
-  // Bytes: the states of lanes 0, 2, .. and of lanes 1, 3, .. in 32 bits each.
+  // Hash bytes: the states of lanes 0, 2, .. and of lanes 1, 3, .. in 32 bits each.
   template <int J>
   TQ_INLINE static void Step(const Planes<C>& planes, const uint8_t* activations, Vec (&sums)[2]) {
     const uint8_t* group = activations + GroupOfWindow<C>(J, kForm) * GroupBytes(kForm);
     Vec& sum = sums[RowsOfWindow<C>(J) % 2];
-    if constexpr (kForm == ActivationForm::kBytes) {
-      Vec even, odd;
-      planes.template WindowPair<J>(even, odd);
-      sum = S::DotBytes(sum, S::Hash32(even), S::Broadcast(group));
-      sum = S::DotBytes(sum, S::Hash32(odd), S::Broadcast(group + 8));
-    } else {
+    if constexpr (kForm == ActivationForm::kWords) {
       Vec words[C.values];
       WordsOf<C>(HashOf(planes.template Window<J>()), words);
       for (int i = 0; i < C.values; ++i) {
-        sum = S::DotWords(sum, words[i], S::Broadcast(group + GroupBytes(kForm) * i));
+        sum = Simd::DotWords(sum, words[i], Simd::Broadcast(group + GroupBytes(kForm) * i));
       }
+    } else {
+      Vec even, odd;
+      planes.template WindowPair<J>(even, odd);
+      sum = Simd::DotBytes(sum, Simd::Hash32(even), group);
+      sum = Simd::DotBytes(sum, Simd::Hash32(odd), group + 8);
     }
   }
   template <int kFragment, int... J>
@@ -122,14 +122,14 @@ struct Gemv {
   template <int kFragment, int kTiles>
   TQ_INLINE static void Fragment(const Planes<C> (&planes)[kTiles], const uint8_t* activations,
                                  const ScaleGroup& scale, Vec (&totals)[2]) {
-    const Vec start = S::Start(scale);
+    const Vec start = Simd::Start(scale);
     Vec sums[2] = {start, start};
 #pragma GCC unroll 2
     for (int t = 0; t < kTiles; ++t) {
       Tile<kFragment>(planes[t], activations + t * kTileBytes, sums,
                       std::make_integer_sequence<int, kFragmentWindows<C>>());
     }
-    for (int half : {0, 1}) totals[half] = S::AddScaled(totals[half], sums[half], scale.scale);
+    for (int half : {0, 1}) totals[half] = Simd::AddScaled(totals[half], sums[half], scale.scale);
   }
   template <int kTiles, int... kFragment>
   TQ_INLINE static void Fragments(const Planes<C> (&planes)[kTiles], const uint8_t* activations,
@@ -156,7 +156,7 @@ struct Gemv {
                   const ScaleGroup* scales, float* sums) {
     Totals totals;
     for (auto& part : totals) {
-      for (auto& fragment : part) fragment[0] = fragment[1] = S::Zero();
+      for (auto& fragment : part) fragment[0] = fragment[1] = Simd::Zero();
     }
     for (; num_tiles >= kScaleTiles; num_tiles -= kScaleTiles, ++scales) {
       Add<kScaleTiles>(tiles, activations, *scales, totals);
@@ -169,7 +169,7 @@ struct Gemv {
     for (int part = 0; part < kParts; ++part) {
       for (int half = 0; half < 2 * kFragments; ++half) {
         float pairs[16 / kParts];
-        S::Store(pairs, totals[part][half / 2][half % 2]);
+        Simd::Store(pairs, totals[part][half / 2][half % 2]);
         float* out = sums + 8 * half + 8 / kParts * part;
         for (int row = 0; row < 8 / kParts; ++row) out[row] = pairs[2 * row] + pairs[2 * row + 1];
       }
@@ -263,7 +263,7 @@ void Multiply(const uint8_t* decoded, const uint8_t* panel, size_t groups, int64
 template <Code C, size_t... N>
 constexpr MatmulKernels MakeKernels(std::index_sequence<N...>) {
   return {C,
-          Simd::kGemvForm,
+          Simd::GemvForm(C.values),
           Simd::kPanelRows,
           Gemv<C>::Run,
           Panels<C>::Decode,

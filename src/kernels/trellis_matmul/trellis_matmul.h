@@ -55,20 +55,29 @@ inline constexpr int kMaxWordColumns = 512;
 //           lanes; groups i = 0..V-1 for each 4 V columns
 //   kBytes  16 int8, for the 4 hash bytes of a row of 4 lanes in a window (4 V columns): of
 //           lanes 0, 2, 1, 3 in this order; V = 1: a0 a0 a0 a0; V = 2: a0 a1 a0 a1; V = 4: a0..a3
-enum class ActivationForm : uint8_t { kBytes, kWords };
+//   kMagnitudes  the magnitudes |a| of kBytes as 16 uint8, and 16 masks that make signed bytes of
+//           hash bytes u: 0x80, u - 128; where a is negative 0x7f, 127 - u. Two products with
+//           magnitudes are at most 2 * 127 * 128 < 2^15: vpmaddubsw saturates at none
+enum class ActivationForm : uint8_t { kBytes, kMagnitudes, kWords };
 
-constexpr int GroupBytes(ActivationForm form) { return form == ActivationForm::kBytes ? 16 : 8; }
+constexpr int GroupBytes(ActivationForm form) {
+  if (form == ActivationForm::kWords) return 8;
+  return form == ActivationForm::kBytes ? 16 : 32;
+}
 // Columns per group, on average over the groups of a V.
 constexpr int GroupColumns(int values, ActivationForm form) {
   return form == ActivationForm::kWords ? 4 : 4 * values;
 }
 // The mean of what an activation is multiplied with, and the integer that stands for it: what
-// 128 for every byte makes, so that signed bytes need none.
+// 128 for every byte makes, so that signed bytes need none. Bytes that an activation meets.
 constexpr double SumCentre(int values) { return 510.0 / values; }
 constexpr int ByteCentre(int values) { return 512 / values; }
+constexpr int BytesPerActivation(int values) { return 4 / values; }
 
-// Of kScaleColumns activations of one row of x: what one is worth, and minus ByteCentre times
-// their sums over lanes 0 and 1, and over lanes 2 and 3, modulo 4.
+// Of kScaleColumns activations of one row of x: what one is worth, and what S0 and S1 begin with.
+// Of bytes as they are that is minus ByteCentre times the sums of a over lanes 0 and 1, and over
+// lanes 2 and 3, modulo 4; with magnitudes, as -a (127 - u) = a (u - 128) + a, minus the sums of
+// the negative a, as often as one is used.
 struct ScaleGroup {
   int32_t start[2];
   float scale;

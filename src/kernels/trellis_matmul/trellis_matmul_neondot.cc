@@ -19,7 +19,7 @@ struct Simd {
   // 2 x 12 sums, 2 operands, 1 activation: 27 of 32 registers.
   static constexpr int kPanelRows = 12;
   static constexpr int kMultiplyVecs = 2;
-  static constexpr ActivationForm kGemvForm = ActivationForm::kBytes;
+  static constexpr ActivationForm GemvForm(int) { return ActivationForm::kBytes; }
 
   TQ_INLINE static uint16x8_t Words(Vec v) { return vreinterpretq_u16_u8(v); }
   TQ_INLINE static uint32x4_t Wide(Vec v) { return vreinterpretq_u32_u8(v); }
@@ -81,9 +81,9 @@ struct Simd {
   }
   // What the sums of DotBytes begin with: bytes less 128 have the centre ByteCentre themselves.
   TQ_INLINE static Vec Start(const ScaleGroup&) { return Zero(); }
-  TQ_INLINE static Vec DotBytes(Vec sum, Vec bytes, Vec a) {
+  TQ_INLINE static Vec DotBytes(Vec sum, Vec bytes, const uint8_t* a) {
     const int8x16_t centred = vreinterpretq_s8_u8(veorq_u8(bytes, vdupq_n_u8(0x80)));
-    return Of(vdotq_s32(Sums(sum), centred, vreinterpretq_s8_u8(a)));
+    return Of(vdotq_s32(Sums(sum), centred, vreinterpretq_s8_u8(Broadcast(a))));
   }
   TQ_INLINE static Vec DotWords(Vec sum, Vec words, Vec a) {
     const int16x8_t w = vreinterpretq_s16_u8(words), x = vreinterpretq_s16_u8(a);

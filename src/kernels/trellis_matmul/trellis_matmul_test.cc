@@ -102,14 +102,16 @@ int64_t Finished(int64_t sum, Code code, const std::vector<int16_t>& q, int cent
 class TrellisMatmulTest : public testing::TestWithParam<Case> {};
 
 // Scale groups of 8-bit activations, as activations.h makes them.
-std::vector<ScaleGroup> Groups(Code code, const std::vector<int16_t>& q,
+std::vector<ScaleGroup> Groups(Code code, ActivationForm form, const std::vector<int16_t>& q,
                                const std::vector<float>& scales) {
   std::vector<ScaleGroup> groups(scales.size());
   for (size_t g = 0; g < groups.size(); ++g) {
     groups[g] = {{0, 0}, scales[g]};
     for (size_t i = kScaleColumns * g; i < std::min(q.size(), kScaleColumns * (g + 1)); ++i) {
       const size_t lane = i / static_cast<size_t>(code.values) % 4;
-      groups[g].start[lane / 2] -= ByteCentre(code.values) * q[i];
+      groups[g].start[lane / 2] -= form == ActivationForm::kMagnitudes
+                                       ? BytesPerActivation(code.values) * std::min<int>(q[i], 0)
+                                       : ByteCentre(code.values) * q[i];
     }
   }
   return groups;
@@ -118,8 +120,8 @@ std::vector<ScaleGroup> Groups(Code code, const std::vector<int16_t>& q,
 // The sums of a row of tiles against 8-bit activations.
 std::vector<float> Gemv(const MatmulKernels& kernels, const Problem& problem,
                         const std::vector<float>& scales) {
-  const std::vector<ScaleGroup> groups = Groups(kernels.code, problem.q[0], scales);
   const ActivationForm form = kernels.gemv_form;
+  const std::vector<ScaleGroup> groups = Groups(kernels.code, form, problem.q[0], scales);
   const int values = kernels.code.values;
   const size_t bytes = problem.cols / GroupColumns(values, form) * GroupBytes(form);
   const auto activations = std::make_unique<uint8_t[]>(bytes);
