@@ -115,8 +115,8 @@ TQ_INLINE __m256i FirstLanes(int values) {
 }
 
 // Sums of 32 integers of at most a byte, each in half of the lanes.
-TQ_INLINE void SumLanes(int values, __m256i first, __m256i second, int (&sums)[2]) {
-  const __m256i ones = _mm256_set1_epi16(1), lanes = FirstLanes(values);
+TQ_INLINE void SumLanes(__m256i lanes, __m256i first, __m256i second, int (&sums)[2]) {
+  const __m256i ones = _mm256_set1_epi16(1);
   const auto sum = [&](__m256i weights) {
     const __m256i eight =
         _mm256_add_epi32(_mm256_madd_epi16(first, weights), _mm256_madd_epi16(second, weights));
@@ -131,6 +131,7 @@ TQ_INLINE void SumLanes(int values, __m256i first, __m256i second, int (&sums)[2
 double QuantizeBytes(int values, ActivationForm form, const float* a, size_t n, ScaleGroup* scales,
                      int16_t* q) {
   static_assert(kScaleColumns == 32);
+  const __m256i lanes = FirstLanes(values);
   double bias = 0;
   for (size_t i = 0; i < n; i += kScaleColumns, ++scales) {
     const float largest = Largest(_mm256_loadu_ps(a + i), _mm256_loadu_ps(a + i + 8),
@@ -140,8 +141,10 @@ double QuantizeBytes(int values, ActivationForm form, const float* a, size_t n, 
     const __m256i first = Load256(q + i), second = Load256(q + i + 16);
     const __m256i zero = _mm256_setzero_si256();
     LaneSums sums;
-    SumLanes(values, first, second, sums.all);
-    SumLanes(values, _mm256_min_epi16(first, zero), _mm256_min_epi16(second, zero), sums.negative);
+    SumLanes(lanes, first, second, sums.all);
+    if (form == ActivationForm::kMagnitudes) {
+      SumLanes(lanes, _mm256_min_epi16(first, zero), _mm256_min_epi16(second, zero), sums.negative);
+    }
     bias += SetGroup(values, form, scale.scale, sums, *scales);
   }
   return bias;
