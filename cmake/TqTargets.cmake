@@ -6,30 +6,35 @@ target_include_directories(tq_options INTERFACE
   $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}/src> $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}/include>
   $<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}>)
 target_compile_features(tq_options INTERFACE cxx_std_20)
-target_compile_options(tq_options INTERFACE $<BUILD_INTERFACE:-Wall -Wextra -Wno-psabi>)
+# Options of g++ and clang; CUDA files have their own (TqCuda.cmake).
+function(tq_cxx_options)
+  target_compile_options(tq_options INTERFACE
+    "$<BUILD_INTERFACE:$<$<COMPILE_LANGUAGE:CXX>:${ARGN}>>")
+endfunction()
+tq_cxx_options(-Wall -Wextra -Wno-psabi)
 if(TQ_WERROR)
-  target_compile_options(tq_options INTERFACE $<BUILD_INTERFACE:-Werror>)
+  tq_cxx_options(-Werror)
 endif()
 # A plain build runs on any x86-64-v2 machine; wider instruction sets live in
 # files of their own, chosen at run time (src/kernels/isa.h).
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
   set(TQ_X86 ON)
   set(TQ_ISAS AVX2 AVX2_VNNI AVX512_VNNI AVX512)
-  target_compile_options(tq_options INTERFACE $<BUILD_INTERFACE:-march=x86-64-v2>)
+  tq_cxx_options(-march=x86-64-v2)
 elseif(CMAKE_SYSTEM_PROCESSOR MATCHES "aarch64|arm64")
   set(TQ_ARM64 ON)
   set(TQ_ISAS NEON_DOT)
 endif()
 # Contraction to FMA would make results depend on the compiler's choices; the
 # kernels that want FMA call it by name.
-target_compile_options(tq_options INTERFACE $<BUILD_INTERFACE:-ffp-contract=off>)
+tq_cxx_options(-ffp-contract=off)
 # Two arrays that live at the same time may share a stack slot when their addresses
 # leave a loop (GCC bug 90348); the batched Viterbi search was miscompiled so at -O1.
 if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
-  target_compile_options(tq_options INTERFACE $<BUILD_INTERFACE:-fstack-reuse=none>)
+  tq_cxx_options(-fstack-reuse=none)
 endif()
 if(TQ_SANITIZE)
-  target_compile_options(tq_options INTERFACE $<BUILD_INTERFACE:-fsanitize=${TQ_SANITIZE};-fno-omit-frame-pointer;-fno-sanitize-recover=all>)
+  tq_cxx_options(-fsanitize=${TQ_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all)
   target_link_options(tq_options INTERFACE $<BUILD_INTERFACE:-fsanitize=${TQ_SANITIZE}>)
 endif()
 

@@ -40,7 +40,7 @@ def reachable(folder: str) -> set[str]:
 def main() -> int:
     root = pathlib.Path(__file__).resolve().parent.parent
     errors = []
-    files = sorted(p for p in (root / "src").rglob("*") if p.suffix in (".h", ".cc"))
+    files = sorted(p for p in (root / "src").rglob("*") if p.suffix in (".h", ".cc", ".cu", ".cuh"))
     if not files:
         errors.append("src: no sources found")
     for path in files:

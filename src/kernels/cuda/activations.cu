@@ -1,0 +1,306 @@
+// The activation kernels. Floats are added in the order of their twins on the CPU, with no fused
+// multiply-add, so that all bits are the same.
+#include <cuda_fp16.h>
+#include <cuda_runtime.h>
+
+#include "kernels/cuda/activations.h"
+#include "kernels/cuda/launch.cuh"
+#include "kernels/cuda/ptx.cuh"
+#include "kernels/trellis_matmul/activations.h"
+
+namespace tq::cuda {
+namespace {
+
+using trellis::Code;
+
+// Layouts of activations depend on V alone: any code of it.
+template <int V>
+constexpr Code kCode = {V, V == 4 ? 2 : 4, 16};
+
+constexpr int kThreads = 256;
+// Values that a thread block transforms, where the order is smaller.
+constexpr uint64_t kSpan = 256;
+// Units that a thread block lays out: an item of 4 or 8 slots per thread.
+constexpr uint32_t kLayOutUnits = kThreads / (4 * kUnitTiles);
+// Shared memory for the values of a thread block: any device since sm_80 has 99 KiB, some of which
+// kernels use otherwise. The same for all launches, as it is an attribute of the kernel.
+constexpr int kMaxShared = 96 << 10;
+constexpr int kMaxLog2 = 14;
+
+uint64_t OrderOf(const HadamardShape& shape) {
+  return static_cast<uint64_t>(shape.m) << shape.log2;
+}
+bool IsValid(const HadamardShape& shape) {
+  const bool known =
+      shape.m == 1 || shape.m == 12 || shape.m == 20 || shape.m == 28 || shape.m == 36;
+  return known && shape.log2 >= 0 && shape.log2 <= kMaxLog2 &&
+         OrderOf(shape) * sizeof(float) <= static_cast<uint64_t>(kMaxShared);
+}
+// Whole orders.
+uint64_t SpanOf(const HadamardShape& shape) {
+  const uint64_t order = OrderOf(shape);
+  return order >= kSpan ? order : kSpan / order * order;
+}
+// Columns with the padding of any V.
+constexpr uint64_t PaddedColumns(uint64_t cols) {
+  return UnitsAcross(kCode<4>, cols) * UnitColumns(kCode<4>);
+}
+
+__device__ __forceinline__ float FromHalf(uint16_t bits) {
+  return __half2float(__ushort_as_half(bits));
+}
+
+// Rows of M of one column of a block: x [kOrder, width] with rows `stride` apart, in place.
+template <int kOrder>
+__device__ __forceinline__ void MixColumn(const float* matrix, uint32_t stride, float* x) {
+  float column[kOrder];
+#pragma unroll
+  for (int a = 0; a < kOrder; ++a) column[a] = x[a * stride];
+  for (int a = 0; a < kOrder; ++a) {
+    const float* row = matrix + a * kOrder;
+    float sum = __fmul_rn(row[0], column[0]);
+#pragma unroll
+    for (int c = 1; c < kOrder; ++c) sum = __fadd_rn(sum, __fmul_rn(row[c], column[c]));
+    x[a * stride] = sum;
+  }
+}
+template <int kOrder>
+__device__ __forceinline__ void MixColumns(const HadamardShape& shape, uint32_t n, float* x) {
+  const uint32_t width = 1u << shape.log2;
+  for (uint32_t i = threadIdx.x; i < n / kOrder; i += blockDim.x) {
+    MixColumn<kOrder>(shape.matrix, width, x + i / width * width * kOrder + i % width);
+  }
+}
+
+// The transform of x [n] in shared memory by all threads of the thread block, but for its scale.
+// Begins and ends with a barrier.
+__device__ void Transform(const HadamardShape& shape, uint32_t n, float* x) {
+  __syncthreads();
+  for (int k = 0; k < shape.log2; ++k) {
+    const uint32_t half = 1u << k;
+    for (uint32_t i = threadIdx.x; i < n / 2; i += blockDim.x) {
+      const uint32_t j = i / half * 2 * half + i % half;
+      const float a = x[j], b = x[j + half];
+      x[j] = a + b;
+      x[j + half] = a - b;
+    }
+    __syncthreads();
+  }
+  if (shape.m == 12) MixColumns<12>(shape, n, x);
+  if (shape.m == 20) MixColumns<20>(shape, n, x);
+  if (shape.m == 28) MixColumns<28>(shape, n, x);
+  if (shape.m == 36) MixColumns<36>(shape, n, x);
+  if (shape.m != 1) __syncthreads();
+}
+
+// The combined activations a of V neighbours (trellis_matmul.h).
+template <int V>
+__device__ __forceinline__ void Combine(float (&x)[V]) {
+  if constexpr (V == 2) {
+    const float x0 = x[0], x1 = x[1];
+    x[0] = x0 + x1;
+    x[1] = x0 - x1;
+  } else if constexpr (V == 4) {
+    const float s0 = x[0] + x[1], d0 = x[0] - x[1];
+    const float s1 = x[2] + x[3], d1 = x[2] - x[3];
+    x[0] = s0 + s1;
+    x[1] = d0 + d1;
+    x[2] = s0 - s1;
+    x[3] = d0 - d1;
+  }
+}
+
+// A span of a: scaled, rotated, combined. partial [n][spans]: the largest |a| of each as its
+// float's bits, so that a NaN or an infinity shows.
+template <int V>
+__global__ void __launch_bounds__(kThreads)
+    RotateKernel(const PrepareArgs args, uint32_t span, uint32_t padded, uint32_t* partial) {
+  extern __shared__ float a[];
+  __shared__ uint32_t largest_of_all;
+  ptx::StartNextKernel();
+  if (threadIdx.x == 0) largest_of_all = 0;
+  const auto cols = static_cast<uint32_t>(args.cols);
+  const uint32_t begin = blockIdx.x * span, count = min(span, cols - begin);
+  const float* x = args.x + blockIdx.y * args.cols + begin;
+  float* out = args.scratch + uint64_t{blockIdx.y} * padded + begin;
+  for (uint32_t i = threadIdx.x; i < count; i += blockDim.x) {
+    a[i] = __fmul_rn(x[i], FromHalf(args.in_scale[begin + i]));
+  }
+  Transform(args.hadamard, count, a);
+  uint32_t largest = 0;
+  for (uint32_t i = threadIdx.x * V; i < count; i += blockDim.x * V) {
+    float run[V];
+#pragma unroll
+    for (int v = 0; v < V; ++v) run[v] = __fmul_rn(a[i + v], args.hadamard.scale);
+    Combine<V>(run);
+#pragma unroll
+    for (int v = 0; v < V; ++v) {
+      out[i + v] = run[v];
+      largest = max(largest, __float_as_uint(run[v]) & 0x7fffffffu);
+    }
+  }
+  if (begin + count == cols) {
+    for (uint32_t i = cols + threadIdx.x; i < padded; i += blockDim.x) out[i - begin] = 0;
+  }
+  largest = __reduce_max_sync(~0u, largest);
+  if (threadIdx.x % 32 == 0) atomicMax(&largest_of_all, largest);
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    partial[blockIdx.y * gridDim.x + blockIdx.x] = largest_of_all;
+    if (blockIdx.x == 0) args.sum[blockIdx.y] = 0;
+  }
+}
+
+// Rounds the kSlots values of a lane's windows in a tile and stores their digits. Returns their
+// sum.
+template <int V>
+__device__ __forceinline__ int LayOutTile(const float* tile, int c, float inverse,
+                                          uint32_t* high_out, uint32_t* low_out) {
+  constexpr Code C = kCode<V>;
+  constexpr int kSlots = SlotsPerTile(C);
+  uint32_t high[kSlots / 4] = {}, low[kSlots / 4] = {};
+  int sum = 0;
+#pragma unroll
+  for (int slot = 0; slot < kSlots; ++slot) {
+    const int q = __float2int_rn(__fmul_rn(tile[SlotColumn(C, c, slot)], inverse));
+    const int low_digit = LowDigit(q);
+    sum += q;
+    high[slot / 4] |= ((q - low_digit) / 128 & 255u) << 8 * (slot % 4);
+    low[slot / 4] |= (low_digit & 255u) << 8 * (slot % 4);
+  }
+#pragma unroll
+  for (int w = 0; w < kSlots / 4; ++w) high_out[w] = high[w], low_out[w] = low[w];
+  return sum;
+}
+
+// kLayOutUnits units of one row of x: integers and their digits (trellis_units.h).
+template <int V>
+__global__ void __launch_bounds__(kThreads)
+    LayOutKernel(const PrepareArgs args, uint32_t spans, uint32_t padded, const uint32_t* partial) {
+  constexpr Code C = kCode<V>;
+  constexpr int kSlots = SlotsPerTile(C);
+  ptx::WaitForPreviousKernel();
+  ptx::StartNextKernel();
+  const uint32_t row = blockIdx.y;
+  uint32_t bits = 0;
+  for (uint32_t i = threadIdx.x % 32; i < spans; i += 32) {
+    bits = max(bits, partial[row * spans + i]);
+  }
+  bits = __reduce_max_sync(~0u, bits);
+  const bool finite = bits < 0x7f800000u;
+  const float largest = __uint_as_float(bits);
+  const bool zero = !finite || largest < trellis::kSmallestActivation;
+  constexpr auto kMost = static_cast<float>(trellis::kMaxActivation);
+
+  const uint32_t tile = threadIdx.x % kUnitTiles, c = threadIdx.x / kUnitTiles % 4;
+  const uint32_t unit = blockIdx.x * kLayOutUnits + threadIdx.x / kUnitTiles / 4;
+  int sum = 0;
+  if (unit < UnitsAcross(C, args.cols)) {
+    const uint64_t digits = 2 * args.n, at = (uint64_t{unit} * 4 + c) * digits + 2 * row;
+    auto* out = reinterpret_cast<uint32_t*>(args.activations + (at * kUnitTiles + tile) * kSlots);
+    uint32_t* low = out + kUnitTiles * kSlots / 4;
+    if (zero) {
+      for (int w = 0; w < kSlots / 4; ++w) out[w] = low[w] = 0;
+    } else {
+      const uint64_t column = (uint64_t{unit} * kUnitTiles + tile) * trellis::ShapeOf(C).columns;
+      sum = LayOutTile<V>(args.scratch + uint64_t{row} * padded + column, static_cast<int>(c),
+                          __fdiv_rn(kMost, largest), out, low);
+    }
+  }
+  sum = __reduce_add_sync(~0u, sum);
+  if (threadIdx.x % 32 == 0 && sum != 0) {
+    atomicAdd(reinterpret_cast<unsigned long long*>(args.sum + row),
+              static_cast<unsigned long long>(static_cast<int64_t>(sum)));
+  }
+  if (blockIdx.x == 0 && threadIdx.x == 0) {
+    args.scale[row] = !finite ? __int_as_float(0x7fc00000) : zero ? 0 : __fdiv_rn(largest, kMost);
+  }
+}
+
+// `span` rows of y of one row of x: whole blocks of the transform.
+__global__ void __launch_bounds__(kThreads) FinishKernel(const FinishArgs args, uint32_t span) {
+  extern __shared__ float y[];
+  const uint64_t begin = uint64_t{blockIdx.x} * span, b = blockIdx.y;
+  const auto count = static_cast<uint32_t>(min(uint64_t{span}, args.rows - begin));
+  int64_t* sums = args.sums + b * args.sum_stride + begin;
+  for (uint32_t i = threadIdx.x; i < count; i += blockDim.x) {
+    int s = 0;
+    while (s + 1 < args.num_segments && begin + i >= args.segments[s + 1].row_begin) ++s;
+    const FinishSegment& segment = args.segments[s];
+    const double scale =
+        static_cast<double>(segment.scale[b]) * static_cast<double>(segment.weight_scale);
+    const double bias = -trellis::SumCentre(segment.values) * static_cast<double>(segment.sum[b]);
+    y[i] = static_cast<float>((static_cast<double>(sums[i]) + bias) * scale);
+    sums[i] = 0;
+  }
+  Transform(args.hadamard, count, y);
+  for (uint32_t i = threadIdx.x; i < count; i += blockDim.x) {
+    args.y[b * args.y_stride + begin + i] =
+        __fmul_rn(__fmul_rn(y[i], args.hadamard.scale), FromHalf(args.out_scale[begin + i]));
+  }
+}
+
+template <int V>
+int Prepare(const PrepareArgs& args, cudaStream_t stream) {
+  const uint64_t span = SpanOf(args.hadamard);
+  const auto spans = static_cast<unsigned>((args.cols + span - 1) / span);
+  const auto padded = static_cast<uint32_t>(PaddedColumns(args.cols));
+  const auto rows = static_cast<unsigned>(args.n);
+  auto* partial = reinterpret_cast<uint32_t*>(args.scratch + args.n * padded);
+  cudaError_t error = cudaFuncSetAttribute(RotateKernel<V>,
+                                           cudaFuncAttributeMaxDynamicSharedMemorySize, kMaxShared);
+  if (error != cudaSuccess) return error;
+  RotateKernel<V><<<dim3(spans, rows), kThreads, span * sizeof(float), stream>>>(
+      args, static_cast<uint32_t>(span), padded, partial);
+  error = cudaGetLastError();
+  if (error != cudaSuccess) return error;
+  const uint64_t units = UnitsAcross(kCode<V>, args.cols);
+  const dim3 grid(static_cast<unsigned>((units + kLayOutUnits - 1) / kLayOutUnits), rows);
+  return LaunchOverlapped(LayOutKernel<V>, {grid, kThreads, 0, stream}, args, spans, padded,
+                          partial);
+}
+
+}  // namespace
+
+uint64_t PrepareScratchFloats(uint64_t n, uint64_t cols) {
+  // A row of floats, and the largest of each span: spans have kSpan / 2 columns at least.
+  return n * (PaddedColumns(cols) + cols / (kSpan / 2) + 1);
+}
+
+int LaunchPrepare(const PrepareArgs& args, void* stream) {
+  if (args.n < 1 || args.n > kMaxGemvRows || args.cols < 1 || args.cols > UINT32_MAX / 2 ||
+      args.values < 1 || !IsValid(args.hadamard) || args.cols % OrderOf(args.hadamard) != 0 ||
+      args.cols % static_cast<uint64_t>(args.values) != 0) {
+    return cudaErrorInvalidValue;
+  }
+  const auto on = static_cast<cudaStream_t>(stream);
+  switch (args.values) {
+    case 1:
+      return Prepare<1>(args, on);
+    case 2:
+      return Prepare<2>(args, on);
+    case 4:
+      return Prepare<4>(args, on);
+    default:
+      return cudaErrorInvalidValue;
+  }
+}
+
+int LaunchFinish(const FinishArgs& args, void* stream) {
+  if (args.n < 1 || args.n > kMaxGemvRows || args.rows < 1 || args.rows > UINT32_MAX ||
+      !IsValid(args.hadamard) || args.rows % OrderOf(args.hadamard) != 0 || args.num_segments < 1 ||
+      args.num_segments > kMaxFinishSegments) {
+    return cudaErrorInvalidValue;
+  }
+  const cudaError_t error =
+      cudaFuncSetAttribute(FinishKernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kMaxShared);
+  if (error != cudaSuccess) return error;
+  const uint64_t span = SpanOf(args.hadamard);
+  const dim3 grid(static_cast<unsigned>((args.rows + span - 1) / span),
+                  static_cast<unsigned>(args.n));
+  FinishKernel<<<grid, kThreads, span * sizeof(float), static_cast<cudaStream_t>(stream)>>>(
+      args, static_cast<uint32_t>(span));
+  return cudaGetLastError();
+}
+
+}  // namespace tq::cuda

@@ -1,0 +1,50 @@
+// The PTX instructions that kernels use, each wrapped once.
+#pragma once
+
+#include <cstdint>
+
+namespace tq::cuda::ptx {
+
+// D += A B of 16 x 32 unsigned bytes and 32 x 8 signed ones, exact in int32 (mma.m16n8k32). Lane
+// 4 g + c holds of A rows g, g + 8, g, g + 8 at columns 4 c.. (a0, a1) and 16 + 4 c.. (a2, a3), of
+// B the rows 4 c.. (b0) and 16 + 4 c.. (b1) of column g, of D columns 2 c, 2 c + 1 of rows g
+// (d[0], d[1]) and g + 8 (d[2], d[3]). Since sm_80.
+__device__ __forceinline__ void MmaU8S8(int32_t (&d)[4], const uint32_t (&a)[4], uint32_t b0,
+                                        uint32_t b1) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k32.row.col.s32.u8.s8.s32 "
+      "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+      : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+// Copies 16 bytes to shared memory behind the thread's back, past L1. Since sm_80.
+__device__ __forceinline__ void CopyAsync16(void* shared, const void* global) {
+  const auto address = static_cast<uint32_t>(__cvta_generic_to_shared(shared));
+  asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16;" ::"r"(address), "l"(global)
+               : "memory");
+}
+// Ends a group of copies; waits until at most kPending groups of this thread are under way.
+__device__ __forceinline__ void CommitCopies() {
+  asm volatile("cp.async.commit_group;" ::: "memory");
+}
+template <int kPending>
+__device__ __forceinline__ void WaitCopies() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
+}
+
+// Programmatic dependent launch (sm_90): waits until the kernel before has finished and its
+// writes are seen; nothing where there is none.
+__device__ __forceinline__ void WaitForPreviousKernel() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+// Lets the next kernel start its part that does not depend on this one.
+__device__ __forceinline__ void StartNextKernel() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+
+}  // namespace tq::cuda::ptx
