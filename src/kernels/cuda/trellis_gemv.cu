@@ -240,8 +240,8 @@ class ActivationReader {
 template <int kValues, int kBits, int kStateBits, int kPanels>
 __global__ void __launch_bounds__(32 * kGemvWarps) GemvKernel(const Params params) {
   constexpr Code C = {kValues, kBits, kStateBits};
-  // With sixteen rows of x there are no registers for the activations of two units.
-  constexpr bool kAhead = kPanels <= 2;
+  // With many sums there are no registers for the activations of two units.
+  constexpr bool kAhead = kPanels * UnitRows(C) <= 64;
   extern __shared__ __align__(128) uint8_t shared[];
   const int lane = threadIdx.x % 32;
   const uint32_t warp = (blockIdx.x * blockDim.x + threadIdx.x) / 32;
