@@ -16,7 +16,7 @@
 
 #include "kernels/cuda/activations.h"
 #include "kernels/cuda/trellis_gemv.h"
-#include "kernels/trellis_matmul/trellis_matmul.h"
+#include "kernels/trellis_matmul/constants.h"
 
 namespace tq::cuda {
 namespace {

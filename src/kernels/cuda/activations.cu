@@ -6,7 +6,7 @@
 #include "kernels/cuda/activations.h"
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/ptx.cuh"
-#include "kernels/trellis_matmul/activations.h"
+#include "kernels/trellis_matmul/constants.h"
 
 namespace tq::cuda {
 namespace {

@@ -49,7 +49,9 @@ std::vector<std::vector<float>> Products(Code code, uint64_t n, bool wait) {
   std::vector<std::unique_ptr<DeviceCopy<float>>> xs, ys;
   const auto step = [&](int error) {
     EXPECT_EQ(error, cudaSuccess);
-    if (wait) EXPECT_EQ(cudaDeviceSynchronize(), cudaSuccess);
+    if (wait) {
+      EXPECT_EQ(cudaDeviceSynchronize(), cudaSuccess);
+    }
   };
   for (size_t i = 0; i < kProducts; ++i) {
     xs.push_back(std::make_unique<DeviceCopy<float>>(Normal(n * kCols, i)));

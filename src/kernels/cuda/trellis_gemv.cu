@@ -7,7 +7,7 @@
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/ptx.cuh"
 #include "kernels/cuda/trellis_gemv.h"
-#include "kernels/trellis_matmul/trellis_matmul.h"
+#include "kernels/trellis_matmul/constants.h"
 
 namespace tq::cuda {
 namespace {

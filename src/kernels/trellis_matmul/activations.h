@@ -9,10 +9,6 @@
 
 namespace tq::trellis {
 
-// Activations whose largest is below count as zero: far below, kMaxActivation / largest would
-// overflow.
-inline constexpr float kSmallestActivation = 0x1p-110f;
-
 // What an integer is worth, and what makes integers, where the largest magnitude becomes `most`.
 struct ActivationScale {
   float scale = 0, inverse = 0;

@@ -36,13 +36,11 @@
 #include <cstdint>
 
 #include "kernels/isa.h"
-#include "kernels/trellis/trellis_code.h"
+#include "kernels/trellis_matmul/constants.h"
 
 namespace tq::trellis {
 
-// The largest integers of one row of x and of many, and the columns that share a scale.
-inline constexpr int kMaxByteActivation = 127;
-inline constexpr int kMaxActivation = 8159;
+// Columns that share a scale.
 inline constexpr int kScaleColumns = 32;
 // Columns that a sum of words in int32 may cover. A row's sum is spread over two int32, by
 // half of the columns: at most 1020 * 8159 * 512 / 2 = 2130478080 < 2^31 (V = 1; half of
@@ -68,11 +66,6 @@ constexpr int GroupBytes(ActivationForm form) {
 constexpr int GroupColumns(int values, ActivationForm form) {
   return form == ActivationForm::kWords ? 4 : 4 * values;
 }
-// The mean of what an activation is multiplied with, and the integer that stands for it: what
-// 128 for every byte makes, so that signed bytes need none. Bytes that an activation meets.
-constexpr double SumCentre(int values) { return 510.0 / values; }
-constexpr int ByteCentre(int values) { return 512 / values; }
-constexpr int BytesPerActivation(int values) { return 4 / values; }
 
 // Of kScaleColumns activations of one row of x: what one is worth, and what S0 and S1 begin with.
 // Of bytes as they are that is minus ByteCentre times the sums of a over lanes 0 and 1, and over
@@ -109,13 +102,6 @@ struct MatmulKernels {
   DecodeFn decode;
   MultiplyFn multiply[kMaxPanelRows];  // by rows of x, less one
 };
-
-// The codes with kernels: every supported (V, k) at both lengths of the state.
-inline constexpr Code kMatmulCodes[] = {
-    {4, 2, 16}, {4, 3, 16}, {2, 2, 16}, {2, 3, 16}, {2, 4, 16}, {2, 5, 16}, {1, 2, 16}, {1, 3, 16},
-    {1, 4, 16}, {1, 5, 16}, {1, 6, 16}, {1, 8, 16}, {4, 2, 12}, {4, 3, 12}, {2, 2, 12}, {2, 3, 12},
-    {2, 4, 12}, {2, 5, 12}, {1, 2, 12}, {1, 3, 12}, {1, 4, 12}, {1, 5, 12}, {1, 6, 12}, {1, 8, 12}};
-inline constexpr size_t kNumMatmulCodes = sizeof(kMatmulCodes) / sizeof(kMatmulCodes[0]);
 
 // The kernels of a supported code at a level; levels without kernels of their own fall to
 // the next lower one.
