@@ -1,5 +1,6 @@
-// synthetic_model SHAPE OUT [--width-divisor 1] [--filled-layers 2]: writes a Hugging Face
-// directory in the shape of a large Llama, to measure time and memory on without its weights.
+// synthetic_model SHAPE OUT [--width-divisor 1] [--filled-layers 2 | --random-codes RATE]: writes a
+// model in the shape of a large Llama, to measure time and memory on without its weights: a Hugging
+// Face directory, or with --random-codes one of ours.
 //
 // The first layers, and the rows of the embedding that the tokenizer can reach, are Gaussian
 // (bf16); norms are 1. Everything else is a hole of the file: it reads as zeros and takes no
@@ -23,6 +24,7 @@
 #include "checkpoint/model_config.h"
 #include "checkpoint/model_directory.h"
 #include "checkpoint/safetensors.h"
+#include "random_codes.h"
 #include "tensor/dtype.h"
 #include "tokenizer/byte_spelling.h"
 #include "tokenizer/tokenizer.h"
@@ -33,6 +35,7 @@ namespace {
 struct Options {
   std::string shape, output;
   uint32_t width_divisor = 1, filled_layers = 2;
+  double random_codes = 0;  // rate; 0: none
 };
 
 struct ModelShape {
@@ -163,6 +166,14 @@ Status Run(const Options& options) {
   const std::filesystem::path folder = options.output;
   TQ_ASSIGN_OR_RETURN(const ModelConfig config, MakeConfig(options));
   TQ_RETURN_IF_ERROR(CheckOutputDirectory(folder, ""));
+  const TokenizerData tokenizer = ByteTokenizer();
+  if (options.random_codes != 0) {
+    PackedModelContents contents;
+    contents.config = config;
+    contents.files = {{"tokenizer.json", TokenizerDataToJson(tokenizer)},
+                      {"tokenizer_config.json", TokenizerConfigToJson(tokenizer)}};
+    return WriteRandomCodes(folder, options.random_codes, std::move(contents));
+  }
   std::vector<std::vector<TensorSpec>> shards(1);
   uint64_t used = 0;
   for (TensorSpec& spec : ModelTensors(config)) {
@@ -176,7 +187,6 @@ Status Run(const Options& options) {
   std::error_code error;
   std::filesystem::create_directory(folder, error);
   if (error) return IoError(options.output, error.value());
-  const TokenizerData tokenizer = ByteTokenizer();
   nlohmann::ordered_json index;
   for (size_t i = 0; i < shards.size(); ++i) {
     const std::string name = fmt::format("model-{:05}-of-{:05}.safetensors", i + 1, shards.size());
@@ -207,6 +217,8 @@ int main(int argc, char** argv) {
       ->capture_default_str();
   app.add_option("--filled-layers", options.filled_layers, "layers with weights")
       ->capture_default_str();
+  app.add_option("--random-codes", options.random_codes,
+                 "write a packed model of random codes at this rate instead: 0.5, 0.75, ... 8");
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

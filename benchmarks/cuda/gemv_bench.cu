@@ -161,10 +161,11 @@ class Bench {
     const double before =
         MedianUs(kMinLaunches, [&](uint64_t) { return LaunchPrepare(prepare, stream_); });
     FinishArgs finish;
-    finish.sums = pool_.sums, finish.n = n, finish.rows = finish.sum_stride = rows;
-    finish.num_segments = 1, finish.segments[0] = {0, 2, 0.1f, pool_.scale, pool_.sum_of_x};
-    finish.out_scale = pool_.halves, finish.hadamard = rotation(rows);
-    finish.y = pool_.y, finish.y_stride = rows;
+    finish.sums = pool_.sums, finish.n = n, finish.sum_stride = rows, finish.num_matrices = 1;
+    FinishMatrix& matrix = finish.matrices[0];
+    matrix.rows = rows, matrix.num_segments = 1;
+    matrix.segments[0] = {0, 0, rows, 2, 0.1f, pool_.scale, pool_.sum_of_x};
+    matrix.out_scale = pool_.halves, matrix.hadamard = rotation(rows), matrix.y = pool_.y;
     const double after =
         MedianUs(kMinLaunches, [&](uint64_t) { return LaunchFinish(finish, stream_); });
     std::printf("%6lu x %-6lu n=%-2lu prepare %.2f us, finish %.2f us\n", rows, cols, n, before,

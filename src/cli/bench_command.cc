@@ -90,13 +90,13 @@ class BenchCommand final : public Command {
     TQ_RETURN_IF_ERROR(CheckOutputFiles({json_, markdown_}));
     TQ_ASSIGN_OR_RETURN(auto pool, compute_.MakePool());
     const double load_start = NowSeconds();
-    TQ_ASSIGN_OR_RETURN(auto model, Transformer::Load(model_));
+    TQ_ASSIGN_OR_RETURN(auto model, compute_.LoadModel(model_));
     load_s_ = NowSeconds() - load_start;
     for (const uint64_t prompt : prompts_) TQ_RETURN_IF_ERROR(Measure(*model, *pool, prompt));
     // Before the buffer of the plain read enters it.
     peak_rss_ = PeakRssBytes();
     threads_ = pool->threads();
-    plain_read_ = PlainReadBytesPerSecond(*pool);
+    if (compute_.device == "cpu") plain_read_ = PlainReadBytesPerSecond(*pool);
     Print(*model);
     TQ_RETURN_IF_ERROR(WriteMarkdown(*model));
     return WriteJson(json_, Json(*model));
@@ -107,7 +107,7 @@ class BenchCommand final : public Command {
     const ForwardContext context{&pool, compute_.path()};
     const uint32_t vocab = model.config().vocab_size;
     const uint64_t longest = *std::max_element(tokens_.begin(), tokens_.end());
-    TQ_ASSIGN_OR_RETURN(KvCache cache, KvCache::Create(model.config(), prompt_tokens + longest));
+    TQ_ASSIGN_OR_RETURN(KvCache cache, model.NewCache(prompt_tokens + longest));
     std::vector<float> logits(vocab);
     Random random(1, "bench");
     std::vector<int32_t> prompt(prompt_tokens);
@@ -125,7 +125,7 @@ class BenchCommand final : public Command {
       for (size_t i = 0; i < tokens_.size(); ++i) {
         cache.Truncate(prompt_tokens);
         start = NowSeconds();
-        TQ_RETURN_IF_ERROR(Decode(model, context, cache, tokens_[i], logits));
+        TQ_RETURN_IF_ERROR(Decode(model, context, cache, tokens_[i]));
         Add(first + 1 + i, run, tokens_[i], start);
       }
     }
@@ -133,11 +133,11 @@ class BenchCommand final : public Command {
   }
 
   static Status Decode(Transformer& model, const ForwardContext& context, KvCache& cache,
-                       uint64_t tokens, std::vector<float>& logits) {
+                       uint64_t tokens) {
+    int32_t token = 0;
     for (uint64_t i = 0; i < tokens; ++i) {
-      const auto best = std::max_element(logits.begin(), logits.end()) - logits.begin();
-      const int32_t token = static_cast<int32_t>(best);
-      TQ_RETURN_IF_ERROR(model.Forward(context, cache, {&token, 1}, Logits::kLast, logits.data()));
+      TQ_ASSIGN_OR_RETURN(token,
+                          model.NextToken(context, cache, {&token, 1}, model.config().vocab_size));
     }
     return OkStatus();
   }
@@ -151,18 +151,21 @@ class BenchCommand final : public Command {
   // What a row of decoding does with the weights; in a prompt many tokens share one reading.
   struct Traffic {
     double weights = 0, bytes = 0;  // per second
-    double share = 0;               // of the plain read
+    double share = 0;               // of the plain read, where there is one
   };
   Traffic TrafficOf(const Transformer& model, double tokens_per_s) const {
     const double bytes = tokens_per_s * static_cast<double>(model.BytesPerToken());
     return {tokens_per_s * static_cast<double>(model.WeightsPerToken()), bytes,
-            bytes / plain_read_};
+            plain_read_ > 0 ? bytes / plain_read_ : 0};
   }
 
   std::string Header(const Transformer& model) const {
-    return fmt::format("{}: {}, {:.3f} bits per weight; {} threads, {}, plain read {:.1f} GB/s\n",
-                       model_.string(), FormatBytes(model.file_bytes()), model.bits_per_weight(),
-                       threads_, IsaName(CurrentIsa()), plain_read_ * 1e-9);
+    const std::string machine =
+        compute_.device == "cpu" ? fmt::format("{} threads, {}, plain read {:.1f} GB/s", threads_,
+                                               IsaName(CurrentIsa()), plain_read_ * 1e-9)
+                                 : model.device_name();
+    return fmt::format("{}: {}, {:.3f} bits per weight; {}\n", model_.string(),
+                       FormatBytes(model.file_bytes()), model.bits_per_weight(), machine);
   }
 
   void Print(const Transformer& model) const {
@@ -174,8 +177,8 @@ class BenchCommand final : public Command {
                  speed.lowest, speed.highest);
       if (m.decode) {
         const Traffic traffic = TrafficOf(model, speed.median);
-        fmt::print(out, ", {:.1f} GB/s of weights, {:.0f} % of the plain read",
-                   traffic.bytes * 1e-9, 100 * traffic.share);
+        fmt::print(out, ", {:.1f} GB/s of weights", traffic.bytes * 1e-9);
+        if (plain_read_ > 0) fmt::print(out, ", {:.0f} % of the plain read", 100 * traffic.share);
       }
       fmt::print(out, "\n");
     }
@@ -193,9 +196,13 @@ class BenchCommand final : public Command {
       text += fmt::format("| {} | {:.1f} | {:.1f} .. {:.1f} | ", m.Name(), speed.median,
                           speed.lowest, speed.highest);
       const Traffic traffic = TrafficOf(model, speed.median);
-      text += m.decode ? fmt::format("{:.2f} | {:.1f} | {:.0f} % |\n", traffic.weights * 1e-9,
-                                     traffic.bytes * 1e-9, 100 * traffic.share)
-                       : "- | - | - |\n";
+      if (m.decode) {
+        text += fmt::format("{:.2f} | {:.1f} | ", traffic.weights * 1e-9, traffic.bytes * 1e-9);
+      } else {
+        text += "- | - | ";
+      }
+      text +=
+          m.decode && plain_read_ > 0 ? fmt::format("{:.0f} % |\n", 100 * traffic.share) : "- |\n";
     }
     if (markdown_ != "-") return WriteFileAtomically(markdown_, text);
     fmt::print("{}", text);
@@ -217,7 +224,7 @@ class BenchCommand final : public Command {
         const Traffic traffic = TrafficOf(model, speed.median);
         row["weights_per_s"] = traffic.weights;
         row["bytes_per_s"] = traffic.bytes;
-        row["share_of_plain_read"] = traffic.share;
+        if (plain_read_ > 0) row["share_of_plain_read"] = traffic.share;
       }
       rows.push_back(std::move(row));
     }
@@ -231,7 +238,8 @@ class BenchCommand final : public Command {
             {"peak_rss_bytes", peak_rss_},
             {"threads", threads_},
             {"isa", IsaName(CurrentIsa())},
-            {"device", "cpu"},
+            {"device", compute_.device},
+            {"device_name", model.device_name()},
             {"bytes_per_token", model.BytesPerToken()},
             {"weights_per_token", model.WeightsPerToken()},
             {"plain_read_bytes_per_s", plain_read_}};
@@ -245,7 +253,7 @@ class BenchCommand final : public Command {
 
   // For each prompt its own measurement, then those of the tokens after it.
   std::vector<Measurement> measurements_;
-  double load_s_ = 0, plain_read_ = 0;
+  double load_s_ = 0, plain_read_ = 0;  // 0: not on the processor, not measured
   uint64_t peak_rss_ = 0;
   size_t threads_ = 0;
 };

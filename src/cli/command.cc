@@ -18,6 +18,9 @@ CLI::App* Command::Register(CLI::App& app, const std::string& name, const std::s
 void ComputeOptions::AddTo(CLI::App& app) {
   app.add_option("--threads", threads, "Threads (0: all processors this process may use)")
       ->capture_default_str();
+  app.add_option("--device", device, "Where the model runs: cpu, or cuda (models of tq quantize)")
+      ->check(CLI::IsMember({"cpu", "cuda"}))
+      ->capture_default_str();
   app.add_option("--compute", compute,
                  "fast: integer activations; reference: float activations, plain code, slow")
       ->check(CLI::IsMember({"fast", "reference"}))
@@ -26,6 +29,15 @@ void ComputeOptions::AddTo(CLI::App& app) {
 
 StatusOr<std::unique_ptr<ThreadPool>> ComputeOptions::MakePool() const {
   return ThreadPool::Create(threads);
+}
+
+StatusOr<std::unique_ptr<Transformer>> ComputeOptions::LoadModel(
+    const std::filesystem::path& path) const {
+  if (device == "cpu") return Transformer::Load(path);
+  if (this->path() == MatmulPath::kReference) {
+    return Unimplemented("--compute reference: only with --device cpu");
+  }
+  return Transformer::Load(path, DeviceKind::kCuda);
 }
 
 void AddModelArgument(CLI::App& app, std::filesystem::path& model) {

@@ -14,7 +14,7 @@
 #include "base/progress.h"
 #include "base/status.h"
 #include "device/thread_pool.h"
-#include "model/linear.h"
+#include "model/transformer.h"
 
 namespace tq::cli {
 
@@ -45,13 +45,15 @@ std::unique_ptr<Command> MakeChatCommand();
 std::unique_ptr<Command> MakeInspectCommand();
 std::unique_ptr<Command> MakeBenchCommand();
 
-// MODEL, --threads and how products are computed.
+// Where and how models run: --device, --threads, --compute.
 struct ComputeOptions {
   size_t threads = 0;
-  std::string compute = "fast";
+  std::string compute = "fast", device = "cpu";
 
   void AddTo(CLI::App& app);
   StatusOr<std::unique_ptr<ThreadPool>> MakePool() const;
+  // On the device.
+  StatusOr<std::unique_ptr<Transformer>> LoadModel(const std::filesystem::path& path) const;
   MatmulPath path() const {
     return compute == "reference" ? MatmulPath::kReference : MatmulPath::kFast;
   }

@@ -26,7 +26,7 @@ class GenerateCommand final : public Command {
   Status Run() override {
     TQ_ASSIGN_OR_RETURN(auto pool, compute_.MakePool());
     TQ_ASSIGN_OR_RETURN(auto tokenizer, Tokenizer::FromModel(model_));
-    TQ_ASSIGN_OR_RETURN(auto model, Transformer::Load(model_));
+    TQ_ASSIGN_OR_RETURN(auto model, compute_.LoadModel(model_));
     const std::vector<int32_t> ids = tokenizer->EncodePrompt(prompt_);
     if (ids.empty()) return InvalidArgument("--prompt: the text is empty");
     if (options_.context == 0) {

@@ -93,18 +93,24 @@ uint32_t LargestHadamardOrder(uint64_t n, uint64_t limit) {
   return static_cast<uint32_t>(best);
 }
 
+HadamardForm HadamardFormOf(uint32_t block, HadamardSide side) {
+  HadamardForm form;
+  form.m = OddPart(block);
+  TQ_CHECK(form.m != 0);
+  if (form.m > 1) {
+    const SignMatrix& signs = SignMatrixOf(form.m);
+    form.matrix = side == HadamardSide::kForward ? signs.forward.data() : signs.transposed.data();
+  }
+  form.scale = static_cast<float>(1 / std::sqrt(static_cast<double>(block)));
+  form.log2 = std::countr_zero(block / form.m);
+  return form;
+}
+
 void BlockHadamard(float* values, uint64_t n, uint32_t block, HadamardSide side) {
   if (block == 1) return;
-  const int m = OddPart(block);
-  TQ_CHECK(m != 0 && n % block == 0);
-  const float* matrix = nullptr;
-  if (m > 1) {
-    const SignMatrix& signs = SignMatrixOf(m);
-    matrix = side == HadamardSide::kForward ? signs.forward.data() : signs.transposed.data();
-  }
-  const float scale = static_cast<float>(1 / std::sqrt(static_cast<double>(block)));
-  const int log2 = std::countr_zero(block / m);
-  HadamardTransform({values, n, m, log2, matrix, scale}, CurrentIsa());
+  TQ_CHECK(n % block == 0);
+  const HadamardForm form = HadamardFormOf(block, side);
+  HadamardTransform({values, n, form.m, form.log2, form.matrix, form.scale}, CurrentIsa());
 }
 
 }  // namespace tq

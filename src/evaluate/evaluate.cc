@@ -43,7 +43,7 @@ class TransformerReference final : public LogitReference {
  public:
   static StatusOr<TransformerReference> Create(Transformer& model, uint64_t window,
                                                Executor& executor) {
-    TQ_ASSIGN_OR_RETURN(KvCache cache, KvCache::Create(model.config(), window));
+    TQ_ASSIGN_OR_RETURN(KvCache cache, model.NewCache(window));
     return TransformerReference(model, executor, std::move(cache));
   }
   const ModelConfig& config() const override { return model_.config(); }
@@ -77,7 +77,7 @@ class WindowScorer {
   static StatusOr<WindowScorer> Create(Transformer& model, LogitReference* reference,
                                        uint64_t window, bool single_tokens,
                                        const ForwardContext& context) {
-    TQ_ASSIGN_OR_RETURN(KvCache cache, KvCache::Create(model.config(), window));
+    TQ_ASSIGN_OR_RETURN(KvCache cache, model.NewCache(window));
     return WindowScorer(model, reference, single_tokens, context, std::move(cache));
   }
 

@@ -39,7 +39,7 @@ StatusOr<std::unique_ptr<Session>> Session::Create(Transformer& model, const Tok
     return InvalidArgument("tokenizer: {} tokens, but the model's vocabulary has {}",
                            tokenizer.vocab_size(), model.config().vocab_size);
   }
-  TQ_ASSIGN_OR_RETURN(KvCache cache, KvCache::Create(model.config(), capacity));
+  TQ_ASSIGN_OR_RETURN(KvCache cache, model.NewCache(capacity));
   TQ_ASSIGN_OR_RETURN(Sampler sampler, Sampler::Create(options.sampler));
   return std::unique_ptr<Session>(
       new Session(model, tokenizer, context, std::move(cache), std::move(sampler)));
@@ -87,6 +87,16 @@ Status Session::Prompt(std::span<const int32_t> ids) {
   return OkStatus();
 }
 
+StatusOr<int32_t> Session::ChooseToken() {
+  // Rows beyond the tokenizer's vocabulary are padding: they have logits, but no text.
+  const auto limit = static_cast<uint32_t>(tokenizer_.vocab_size());
+  if (sampler_.is_greedy() && cache_.length() > 0 && history_.size() == cache_.length() + 1) {
+    return model_.NextToken(context_, cache_, {&history_.back(), 1}, limit);
+  }
+  TQ_RETURN_IF_ERROR(CatchUp());
+  return sampler_.Sample(std::span<const float>(logits_).first(limit), history_);
+}
+
 StatusOr<Session::Step> Session::Next() {
   if (history_.empty()) return FailedPrecondition("session: Next before any prompt");
   const double start = Now();
@@ -94,10 +104,7 @@ StatusOr<Session::Step> Session::Next() {
     return Step{-1, text_.Finish(), StopReason::kContextFull};
   }
   if (CancelRequested()) return Step{-1, text_.Finish(), StopReason::kCancelled};
-  TQ_RETURN_IF_ERROR(CatchUp());
-  // Rows beyond the tokenizer's vocabulary are padding: they have logits, but no text.
-  const auto logits = std::span<const float>(logits_).first(tokenizer_.vocab_size());
-  TQ_ASSIGN_OR_RETURN(const int32_t token, sampler_.Sample(logits, history_));
+  TQ_ASSIGN_OR_RETURN(const int32_t token, ChooseToken());
   Step step{token, {}, StopReason::kNone};
   if (tokenizer_.IsEndOfGeneration(token)) {
     step.text = text_.Finish();

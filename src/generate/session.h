@@ -79,6 +79,8 @@ class Session {
           KvCache cache, Sampler sampler);
   // Brings the cache up to the end of history_ and the logits behind it into logits_.
   Status CatchUp();
+  // The token that follows history_, with the cache up to its end.
+  StatusOr<int32_t> ChooseToken();
 
   Transformer& model_;
   const Tokenizer& tokenizer_;

@@ -38,15 +38,15 @@ StatusOr<KvCache> KvCache::Create(const ModelConfig& config, uint32_t layers, ui
   // at the first token. Advice only: a kernel without huge pages may refuse.
   (void)madvise(memory, bytes, MADV_NOHUGEPAGE);
 
-  KvCache cache;
-  cache.memory_ = std::shared_ptr<uint16_t>(static_cast<uint16_t*>(memory),
-                                            [bytes](uint16_t* p) { munmap(p, bytes); });
-  cache.capacity_ = capacity;
-  cache.num_bytes_ = bytes;
-  cache.layers_ = layers;
-  cache.kv_heads_ = config.num_kv_heads;
-  cache.head_dim_ = config.head_dim;
-  return cache;
+  return KvCache(std::shared_ptr<uint16_t>(static_cast<uint16_t*>(memory),
+                                           [bytes](uint16_t* p) { munmap(p, bytes); }),
+                 bytes, config, layers, capacity);
+}
+
+StatusOr<KvCache> KvCache::Over(std::shared_ptr<uint16_t> memory, const ModelConfig& config,
+                                uint64_t capacity) {
+  TQ_ASSIGN_OR_RETURN(const uint64_t bytes, NumBytes(config, config.num_layers, capacity));
+  return KvCache(std::move(memory), bytes, config, config.num_layers, capacity);
 }
 
 void KvCache::Advance(uint64_t n) {

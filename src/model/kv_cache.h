@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <utility>
 
 #include "base/status.h"
 #include "checkpoint/model_config.h"
@@ -16,6 +17,10 @@ class KvCache {
   static StatusOr<KvCache> Create(const ModelConfig& config, uint64_t capacity);
   // The same for `layers` of the layers alone (calibration runs one at a time).
   static StatusOr<KvCache> Create(const ModelConfig& config, uint32_t layers, uint64_t capacity);
+  // Over memory of NumBytes that was allocated elsewhere, on a device say: then Keys and Values are
+  // addresses there.
+  static StatusOr<KvCache> Over(std::shared_ptr<uint16_t> memory, const ModelConfig& config,
+                                uint64_t capacity);
   // Bytes of such a cache when it is full.
   static StatusOr<uint64_t> NumBytes(const ModelConfig& config, uint32_t layers, uint64_t capacity);
 
@@ -34,6 +39,15 @@ class KvCache {
   uint64_t num_bytes() const { return num_bytes_; }
 
  private:
+  KvCache(std::shared_ptr<uint16_t> memory, uint64_t num_bytes, const ModelConfig& config,
+          uint32_t layers, uint64_t capacity)
+      : memory_(std::move(memory)),
+        capacity_(capacity),
+        num_bytes_(num_bytes),
+        layers_(layers),
+        kv_heads_(config.num_kv_heads),
+        head_dim_(config.head_dim) {}
+
   uint16_t* At(uint64_t slab, uint32_t head) {
     return memory_.get() + (slab * kv_heads_ + head) * capacity_ * head_dim_;
   }

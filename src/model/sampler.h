@@ -35,6 +35,9 @@ class Sampler {
 
   static StatusOr<Sampler> Create(const SamplerOptions& options);
 
+  // Whether Sample takes the largest of the logits as they are.
+  bool is_greedy() const { return options_.temperature == 0 && options_.repetition_penalty == 1; }
+
   // `history`: the tokens so far, prompt included, for the repetition penalty. Logits that
   // are not finite are an error.
   StatusOr<int32_t> Sample(std::span<const float> logits, std::span<const int32_t> history);

@@ -1,10 +1,11 @@
 // A decoder-only transformer: load it, run it. Unquantised and packed models are one
 // class; only their LinearGroups differ.
 //
-// The logits of a position depend on the tokens up to it alone, to the bit: not on the number
-// of threads, nor on whether its tokens came at once, in pieces or one by one. (Products are
-// exact integer sums or one chain of additions; attention visits keys in fixed blocks.)
-// The reference path of packed models is close to that, but makes no such promise.
+// The logits of a position depend on the tokens up to it alone, to the bit: on the processor not on
+// the number of threads, on a CUDA device not on whether its tokens came at once, in pieces or one
+// by one. (Products are exact integer sums or one chain of additions; attention visits keys in
+// fixed blocks. On the processor a token alone has activations of 8 bits, several have 14.) The
+// reference path of packed models is close to that, but makes no such promise.
 #pragma once
 
 #include <cstdint>
@@ -12,28 +13,32 @@
 #include <functional>
 #include <memory>
 #include <span>
+#include <string>
+#include <vector>
 
 #include "base/status.h"
 #include "checkpoint/model_config.h"
 #include "checkpoint/model_source.h"
 #include "checkpoint/packed_model.h"
-#include "model/decoder_layer.h"
+#include "model/backend.h"
 #include "model/kv_cache.h"
 #include "model/linear.h"
 
 namespace tq {
 
 enum class Logits { kNone, kLast, kAll };
+enum class DeviceKind { kCpu, kCuda };
 
 class Transformer {
  public:
-  // Any of the three kinds of model.
-  static StatusOr<std::unique_ptr<Transformer>> Load(const std::filesystem::path& path);
+  // Any of the three kinds of model; on a CUDA device packed ones.
+  static StatusOr<std::unique_ptr<Transformer>> Load(const std::filesystem::path& path,
+                                                     DeviceKind device = DeviceKind::kCpu);
   // Reads everything into float32; the source may go afterwards.
   static StatusOr<std::unique_ptr<Transformer>> FromSource(const ModelSource& source);
-  // Weights stay packed in the mapped files.
-  static StatusOr<std::unique_ptr<Transformer>> FromPacked(
-      std::shared_ptr<const PackedModel> model);
+  // Weights stay packed, in the mapped files or in the device's memory.
+  static StatusOr<std::unique_ptr<Transformer>> FromPacked(std::shared_ptr<const PackedModel> model,
+                                                           DeviceKind device = DeviceKind::kCpu);
   ~Transformer();
 
   const ModelConfig& config() const { return config_; }
@@ -46,6 +51,11 @@ class Transformer {
                ? 0
                : 8.0 * static_cast<double>(file_bytes_) / static_cast<double>(num_parameters_);
   }
+  // "cpu", or the name of the device that it runs on.
+  std::string device_name() const { return backend_->device_name(); }
+  // A cache of this model, in the memory of its device.
+  StatusOr<KvCache> NewCache(uint64_t capacity);
+
   // Bytes of weights that one decoded token reads: all matrices and norms, the head, and one
   // row of the embedding.
   uint64_t BytesPerToken() const;
@@ -60,6 +70,12 @@ class Transformer {
   Status Forward(const ForwardContext& context, KvCache& cache, std::span<const int32_t> tokens,
                  Logits which, float* logits);
 
+  // As Forward, but for the most likely token behind the last: the lowest id, among the first
+  // `limit` (1 to the vocabulary's size), of those with the largest logit. Where the model runs on
+  // a device, logits stay there.
+  StatusOr<int32_t> NextToken(const ForwardContext& context, KvCache& cache,
+                              std::span<const int32_t> tokens, uint32_t limit);
+
   // Calls `consume` for consecutive blocks of positions [begin, begin + count) of this call
   // with their logits [count, vocab]: bounded memory for long windows. Only positions from
   // `first` on get logits. An error from `consume` ends the run like one of Forward's own.
@@ -69,18 +85,19 @@ class Transformer {
                        const LogitsConsumer& consume);
 
  private:
-  struct Impl;
-  Transformer(const ModelConfig& config, std::unique_ptr<Impl> impl);
+  Transformer(const ModelConfig& config, std::unique_ptr<Backend> backend);
 
-  // Runs all layers over the tokens, a chunk at a time; `consume` sees the residual stream
+  // Runs all layers over the tokens, a chunk at a time; `consume` may ask the back end for logits
   // behind positions [begin, begin + count) of this call.
-  using ChunkConsumer = std::function<Status(uint64_t begin, uint64_t count, const float* hidden)>;
+  using ChunkConsumer = std::function<Status(uint64_t begin, uint64_t count)>;
+  Status CheckTokens(const KvCache& cache, std::span<const int32_t> tokens) const;
   Status Run(const ForwardContext& context, KvCache& cache, std::span<const int32_t> tokens,
              const ChunkConsumer& consume);
 
   ModelConfig config_;
   uint64_t num_parameters_ = 0, file_bytes_ = 0;
-  std::unique_ptr<Impl> impl_;
+  std::unique_ptr<Backend> backend_;
+  std::vector<float> logits_;  // [rows, vocab]: of ForwardBlocks and NextToken
 };
 
 }  // namespace tq

@@ -1,12 +1,13 @@
 // The activation kernels. Floats are added in the order of their twins on the CPU, with no fused
 // multiply-add, so that all bits are the same.
-#include <cuda_fp16.h>
 #include <cuda_runtime.h>
+
+#include <algorithm>
 
 #include "kernels/cuda/activations.h"
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/ptx.cuh"
-#include "kernels/trellis_matmul/constants.h"
+#include "kernels/cuda/steps.cuh"
 
 namespace tq::cuda {
 namespace {
@@ -44,10 +45,6 @@ uint64_t SpanOf(const HadamardShape& shape) {
 // Columns with the padding of any V.
 constexpr uint64_t PaddedColumns(uint64_t cols) {
   return UnitsAcross(kCode<4>, cols) * UnitColumns(kCode<4>);
-}
-
-__device__ __forceinline__ float FromHalf(uint16_t bits) {
-  return __half2float(__ushort_as_half(bits));
 }
 
 // Rows of M of one column of a block: x [kOrder, width] with rows `stride` apart, in place.
@@ -91,23 +88,6 @@ __device__ void Transform(const HadamardShape& shape, uint32_t n, float* x) {
   if (shape.m == 28) MixColumns<28>(shape, n, x);
   if (shape.m == 36) MixColumns<36>(shape, n, x);
   if (shape.m != 1) __syncthreads();
-}
-
-// The combined activations a of V neighbours (trellis_matmul.h).
-template <int V>
-__device__ __forceinline__ void Combine(float (&x)[V]) {
-  if constexpr (V == 2) {
-    const float x0 = x[0], x1 = x[1];
-    x[0] = x0 + x1;
-    x[1] = x0 - x1;
-  } else if constexpr (V == 4) {
-    const float s0 = x[0] + x[1], d0 = x[0] - x[1];
-    const float s1 = x[2] + x[3], d1 = x[2] - x[3];
-    x[0] = s0 + s1;
-    x[1] = d0 + d1;
-    x[2] = s0 - s1;
-    x[3] = d0 - d1;
-  }
 }
 
 // A span of a: scaled, rotated, combined. partial [n][spans]: the largest |a| of each as its
@@ -162,7 +142,7 @@ __device__ __forceinline__ int LayOutTile(const float* tile, int c, float invers
   int sum = 0;
 #pragma unroll
   for (int slot = 0; slot < kSlots; ++slot) {
-    const int q = __float2int_rn(__fmul_rn(tile[SlotColumn(C, c, slot)], inverse));
+    const int q = RoundActivation(tile[SlotColumn(C, c, slot)], inverse);
     const int low_digit = LowDigit(q);
     sum += q;
     high[slot / 4] |= ((q - low_digit) / 128 & 255u) << 8 * (slot % 4);
@@ -187,10 +167,7 @@ __global__ void __launch_bounds__(kThreads)
     bits = max(bits, partial[row * spans + i]);
   }
   bits = __reduce_max_sync(~0u, bits);
-  const bool finite = bits < 0x7f800000u;
-  const float largest = __uint_as_float(bits);
-  const bool zero = !finite || largest < trellis::kSmallestActivation;
-  constexpr auto kMost = static_cast<float>(trellis::kMaxActivation);
+  const Rounding rounding = RoundingOf(bits);
 
   const uint32_t tile = threadIdx.x % kUnitTiles, c = threadIdx.x / kUnitTiles % 4;
   const uint32_t unit = blockIdx.x * kLayOutUnits + threadIdx.x / kUnitTiles / 4;
@@ -199,12 +176,12 @@ __global__ void __launch_bounds__(kThreads)
     const uint64_t digits = 2 * args.n, at = (uint64_t{unit} * 4 + c) * digits + 2 * row;
     auto* out = reinterpret_cast<uint32_t*>(args.activations + (at * kUnitTiles + tile) * kSlots);
     uint32_t* low = out + kUnitTiles * kSlots / 4;
-    if (zero) {
+    if (rounding.zero) {
       for (int w = 0; w < kSlots / 4; ++w) out[w] = low[w] = 0;
     } else {
       const uint64_t column = (uint64_t{unit} * kUnitTiles + tile) * trellis::ShapeOf(C).columns;
       sum = LayOutTile<V>(args.scratch + uint64_t{row} * padded + column, static_cast<int>(c),
-                          __fdiv_rn(kMost, largest), out, low);
+                          rounding.inverse, out, low);
     }
   }
   sum = __reduce_add_sync(~0u, sum);
@@ -212,31 +189,34 @@ __global__ void __launch_bounds__(kThreads)
     atomicAdd(reinterpret_cast<unsigned long long*>(args.sum + row),
               static_cast<unsigned long long>(static_cast<int64_t>(sum)));
   }
-  if (blockIdx.x == 0 && threadIdx.x == 0) {
-    args.scale[row] = !finite ? __int_as_float(0x7fc00000) : zero ? 0 : __fdiv_rn(largest, kMost);
-  }
+  if (blockIdx.x == 0 && threadIdx.x == 0) args.scale[row] = rounding.scale;
 }
 
-// `span` rows of y of one row of x: whole blocks of the transform.
-__global__ void __launch_bounds__(kThreads) FinishKernel(const FinishArgs args, uint32_t span) {
+// Where a matrix' thread blocks begin, and the rows of each: whole blocks of its transform.
+struct FinishGrid {
+  uint32_t first_block[kMaxFinishMatrices + 1];
+  uint32_t span[kMaxFinishMatrices];
+};
+
+// A span of y of one row of x.
+__global__ void __launch_bounds__(kThreads)
+    FinishKernel(const __grid_constant__ FinishArgs args, const FinishGrid grid) {
   extern __shared__ float y[];
-  const uint64_t begin = uint64_t{blockIdx.x} * span, b = blockIdx.y;
-  const auto count = static_cast<uint32_t>(min(uint64_t{span}, args.rows - begin));
-  int64_t* sums = args.sums + b * args.sum_stride + begin;
+  int m = 0;
+  while (blockIdx.x >= grid.first_block[m + 1]) ++m;
+  const FinishMatrix& matrix = args.matrices[m];
+  const uint64_t begin = uint64_t{blockIdx.x - grid.first_block[m]} * grid.span[m];
+  const uint64_t b = blockIdx.y;
+  const auto count = static_cast<uint32_t>(min(uint64_t{grid.span[m]}, matrix.rows - begin));
+  int64_t* sums = args.sums + b * args.sum_stride;
   for (uint32_t i = threadIdx.x; i < count; i += blockDim.x) {
-    int s = 0;
-    while (s + 1 < args.num_segments && begin + i >= args.segments[s + 1].row_begin) ++s;
-    const FinishSegment& segment = args.segments[s];
-    const double scale =
-        static_cast<double>(segment.scale[b]) * static_cast<double>(segment.weight_scale);
-    const double bias = -trellis::SumCentre(segment.values) * static_cast<double>(segment.sum[b]);
-    y[i] = static_cast<float>((static_cast<double>(sums[i]) + bias) * scale);
-    sums[i] = 0;
+    y[i] = FinishSum(matrix, begin + i, b, sums);
   }
-  Transform(args.hadamard, count, y);
+  if (begin == 0) ClearPadding(matrix, sums, threadIdx.x, blockDim.x);
+  Transform(matrix.hadamard, count, y);
   for (uint32_t i = threadIdx.x; i < count; i += blockDim.x) {
-    args.y[b * args.y_stride + begin + i] =
-        __fmul_rn(__fmul_rn(y[i], args.hadamard.scale), FromHalf(args.out_scale[begin + i]));
+    matrix.y[b * matrix.rows + begin + i] =
+        __fmul_rn(__fmul_rn(y[i], matrix.hadamard.scale), FromHalf(matrix.out_scale[begin + i]));
   }
 }
 
@@ -287,19 +267,32 @@ int LaunchPrepare(const PrepareArgs& args, void* stream) {
 }
 
 int LaunchFinish(const FinishArgs& args, void* stream) {
-  if (args.n < 1 || args.n > kMaxGemvRows || args.rows < 1 || args.rows > UINT32_MAX ||
-      !IsValid(args.hadamard) || args.rows % OrderOf(args.hadamard) != 0 || args.num_segments < 1 ||
-      args.num_segments > kMaxFinishSegments) {
+  if (args.n < 1 || args.n > kMaxGemvRows || args.num_matrices < 1 ||
+      args.num_matrices > kMaxFinishMatrices) {
     return cudaErrorInvalidValue;
+  }
+  FinishGrid grid = {};
+  uint64_t blocks = 0, most = 0;
+  for (int m = 0; m < kMaxFinishMatrices; ++m) {
+    if (m < args.num_matrices) {
+      const FinishMatrix& matrix = args.matrices[m];
+      if (matrix.rows < 1 || matrix.rows > UINT32_MAX || !IsValid(matrix.hadamard) ||
+          matrix.rows % OrderOf(matrix.hadamard) != 0 || matrix.num_segments < 1 ||
+          matrix.num_segments > kMaxFinishSegments) {
+        return cudaErrorInvalidValue;
+      }
+      const uint64_t span = SpanOf(matrix.hadamard);
+      grid.span[m] = static_cast<uint32_t>(span);
+      blocks += (matrix.rows + span - 1) / span;
+      most = std::max(most, span);
+    }
+    grid.first_block[m + 1] = static_cast<uint32_t>(blocks);
   }
   const cudaError_t error =
       cudaFuncSetAttribute(FinishKernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kMaxShared);
   if (error != cudaSuccess) return error;
-  const uint64_t span = SpanOf(args.hadamard);
-  const dim3 grid(static_cast<unsigned>((args.rows + span - 1) / span),
-                  static_cast<unsigned>(args.n));
-  FinishKernel<<<grid, kThreads, span * sizeof(float), static_cast<cudaStream_t>(stream)>>>(
-      args, static_cast<uint32_t>(span));
+  FinishKernel<<<dim3(static_cast<unsigned>(blocks), static_cast<unsigned>(args.n)), kThreads,
+                 most * sizeof(float), static_cast<cudaStream_t>(stream)>>>(args, grid);
   return cudaGetLastError();
 }
 

@@ -35,9 +35,11 @@ uint64_t PrepareScratchFloats(uint64_t n, uint64_t cols);
 // Starts it; a cudaError_t.
 int LaunchPrepare(const PrepareArgs& args, void* stream);
 
-// Rows of a product that share a code, from `row_begin` to the next segment's.
+// Rows [row_begin, next segment's) of a matrix, which share a code. Their sums lie together from
+// sums_begin on, with those of padding behind them: sum_rows in all.
 struct FinishSegment {
   uint64_t row_begin = 0;
+  uint64_t sums_begin = 0, sum_rows = 0;
   int values = 2;  // V
   float weight_scale = 1;
   const float* scale = nullptr;  // [n], as prepared for V
@@ -45,17 +47,25 @@ struct FinishSegment {
 };
 inline constexpr int kMaxFinishSegments = 8;
 
-// y = so * H^T y',  y'[row] = float((sum + bias) * (scale * weight_scale)) in double arithmetic
-// with bias = -SumCentre(V) * (sum of the row's integers). Sums become 0 for the next product.
-struct FinishArgs {
-  int64_t* sums = nullptr;  // [n][sum_stride]
-  uint64_t n = 0, rows = 0, sum_stride = 0;
+struct FinishMatrix {
+  uint64_t rows = 0;
   int num_segments = 0;
   FinishSegment segments[kMaxFinishSegments];
   const uint16_t* out_scale = nullptr;  // so [rows], IEEE binary16
   HadamardShape hadamard;               // of H^T; rows a multiple of its block
-  float* y = nullptr;                   // [n][y_stride]
-  uint64_t y_stride = 0;
+  float* y = nullptr;                   // [n][rows]
+};
+// q, k and v.
+inline constexpr int kMaxFinishMatrices = 3;
+
+// y = so * H^T y',  y'[row] = float((sum + bias) * (scale * weight_scale)) in double arithmetic
+// with bias = -SumCentre(V) * (sum of the row's integers), for matrices that share their x. Sums
+// become 0 for the next product, those of padding too.
+struct FinishArgs {
+  int64_t* sums = nullptr;  // [n][sum_stride]
+  uint64_t n = 0, sum_stride = 0;
+  int num_matrices = 0;
+  FinishMatrix matrices[kMaxFinishMatrices];
 };
 // Starts it; a cudaError_t.
 int LaunchFinish(const FinishArgs& args, void* stream);

@@ -174,20 +174,23 @@ TEST_P(ActivationsDeviceTest, FinishEqualsThePlainTwinsAndClearsTheSums) {
     const DeviceCopy<uint16_t> device_out_scale(out_scale);
     const DeviceCopy<float> y(std::vector<float>(n * rows, -1.0f));
     FinishArgs args;
-    args.sums = device_sums.data(), args.n = n, args.rows = rows, args.sum_stride = stride;
-    args.num_segments = 2;
-    args.segments[0] = {0, kValues[0], weight_scales[0], scales0.data(), of_x0.data()};
-    args.segments[1] = {split, kValues[1], weight_scales[1], scales1.data(), of_x1.data()};
-    args.out_scale = device_out_scale.data();
-    args.hadamard = {order.m, order.log2, device_signs.data(), scale};
-    args.y = y.data(), args.y_stride = rows;
+    args.sums = device_sums.data(), args.n = n, args.sum_stride = stride, args.num_matrices = 1;
+    FinishMatrix& matrix = args.matrices[0];
+    matrix.rows = rows, matrix.num_segments = 2;
+    matrix.segments[0] = {0, 0, split, kValues[0], weight_scales[0], scales0.data(), of_x0.data()};
+    // Two rows of padding behind them.
+    matrix.segments[1] = {
+        split, split, rows - split + 2, kValues[1], weight_scales[1], scales1.data(), of_x1.data()};
+    matrix.out_scale = device_out_scale.data();
+    matrix.hadamard = {order.m, order.log2, device_signs.data(), scale};
+    matrix.y = y.data();
     ASSERT_EQ(LaunchFinish(args, nullptr), cudaSuccess);
     ASSERT_EQ(cudaDeviceSynchronize(), cudaSuccess);
     EXPECT_TRUE(SameBits(y.Host(), expected)) << "n " << n;
     const std::vector<int64_t> left = device_sums.Host();
     for (uint64_t b = 0; b < n; ++b) {
       for (uint64_t row = 0; row < stride; ++row) {
-        ASSERT_EQ(left[b * stride + row], row < rows ? 0 : sums[b * stride + row]);
+        ASSERT_EQ(left[b * stride + row], row < rows + 2 ? 0 : sums[b * stride + row]);
       }
     }
   }

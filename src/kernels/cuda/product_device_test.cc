@@ -67,10 +67,11 @@ std::vector<std::vector<float>> Products(Code code, uint64_t n, bool wait) {
     const GemvArgs args{codes.data(), activations.data(), sums.data(), kRows, kRows};
     step(LaunchGemv(problem, ChooseGemv(problem, {}), args, true, nullptr));
     FinishArgs finish;
-    finish.sums = sums.data(), finish.n = n, finish.rows = finish.sum_stride = kRows;
-    finish.num_segments = 1, finish.segments[0] = {0, code.values, 0.01f, scale.data(), sum.data()};
-    finish.out_scale = ones.data(), finish.hadamard = rotation;
-    finish.y = ys[i]->data(), finish.y_stride = kRows;
+    finish.sums = sums.data(), finish.n = n, finish.sum_stride = kRows, finish.num_matrices = 1;
+    FinishMatrix& matrix = finish.matrices[0];
+    matrix.rows = kRows, matrix.num_segments = 1;
+    matrix.segments[0] = {0, 0, kRows, code.values, 0.01f, scale.data(), sum.data()};
+    matrix.out_scale = ones.data(), matrix.hadamard = rotation, matrix.y = ys[i]->data();
     step(LaunchFinish(finish, nullptr));
   }
   std::vector<std::vector<float>> results;

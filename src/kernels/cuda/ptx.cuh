@@ -47,4 +47,52 @@ __device__ __forceinline__ void StartNextKernel() {
 #endif
 }
 
+// Thread block clusters (sm_90); calls where they are not end the kernel.
+__device__ __forceinline__ uint32_t ClusterRank() {
+  uint32_t rank = 0;
+#if __CUDA_ARCH__ >= 900
+  asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
+#else
+  __trap();
+#endif
+  return rank;
+}
+// Stores a word where `shared` lies in the shared memory of thread block `rank`.
+__device__ __forceinline__ void StoreInCluster(uint32_t* shared, uint32_t rank, uint32_t value) {
+#if __CUDA_ARCH__ >= 900
+  const auto address = static_cast<uint32_t>(__cvta_generic_to_shared(shared));
+  asm volatile(
+      "{ .reg .b32 remote;\n"
+      "mapa.shared::cluster.u32 remote, %0, %1;\n"
+      "st.shared::cluster.u32 [remote], %2; }" ::"r"(address),
+      "r"(rank), "r"(value)
+      : "memory");
+#else
+  __trap();
+#endif
+}
+// A barrier of all threads of a cluster in two halves; what was stored before is seen after. At a
+// kernel's start nothing was.
+__device__ __forceinline__ void ArriveAtClusterFirst() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory");
+#else
+  __trap();
+#endif
+}
+__device__ __forceinline__ void ArriveAtCluster() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
+#else
+  __trap();
+#endif
+}
+__device__ __forceinline__ void WaitForCluster() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
+#else
+  __trap();
+#endif
+}
+
 }  // namespace tq::cuda::ptx

@@ -1,0 +1,64 @@
+// Where a model's layers run: the processor, or a CUDA device.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+
+#include "base/status.h"
+#include "checkpoint/model_source.h"
+#include "checkpoint/packed_model.h"
+#include "model/kv_cache.h"
+#include "model/linear.h"
+
+namespace tq {
+
+class Backend {
+ public:
+  virtual ~Backend() = default;
+
+  // Positions that go through the layers at once, at most.
+  virtual uint64_t chunk() const = 0;
+  // A cache where the layers run.
+  virtual StatusOr<KvCache> NewCache(uint64_t capacity) = 0;
+  // Runs 1 to chunk() tokens of the vocabulary through all layers at positions cache.length() on,
+  // for which there is room; the caller advances the cache. The residual stream behind them stays
+  // here. Errors: values that are not finite (DataLoss naming the layer).
+  virtual Status RunLayers(const ForwardContext& context, KvCache& cache,
+                           std::span<const int32_t> tokens) = 0;
+  // Logits [n, vocab] behind tokens [first, first + n) of the last RunLayers, the first of which is
+  // at `position`. Errors: logits that are not finite.
+  virtual Status Head(const ForwardContext& context, uint64_t first, uint64_t n, uint64_t position,
+                      float* logits) = 0;
+  // RunLayers for one token, and the lowest id among the first `limit` of those with the largest
+  // logit behind it.
+  virtual StatusOr<int32_t> NextToken(const ForwardContext& context, KvCache& cache, int32_t token,
+                                      uint32_t limit) = 0;
+  // What the layers run on, "cpu" or a device's name.
+  virtual std::string device_name() const = 0;
+  // Bytes of weights that a token reads.
+  virtual uint64_t BytesPerToken() const = 0;
+};
+
+// Reads everything into float32; the source may go afterwards.
+StatusOr<std::unique_ptr<Backend>> MakeFloatBackend(const ModelSource& source);
+// Weights stay packed in the mapped files.
+StatusOr<std::unique_ptr<Backend>> MakePackedBackend(std::shared_ptr<const PackedModel> model);
+// Copies packed weights to the device, for which NewCache plans what else is needed. An error that
+// says so in builds without TQ_CUDA.
+struct CudaOptions {
+  // Several steps in one kernel: the same bits in less time. kMust is an error where device or
+  // model do not allow it.
+  enum class Fuse { kNever, kWherePossible, kMust };
+  Fuse fuse = Fuse::kWherePossible;
+};
+StatusOr<std::unique_ptr<Backend>> MakeCudaBackend(std::shared_ptr<const PackedModel> model,
+                                                   const CudaOptions& options = {});
+
+// What NextToken picks; errors as CheckLogits.
+StatusOr<int32_t> LikeliestToken(std::span<const float> logits, uint64_t position);
+// An error naming the first of logits [n, vocab] from `position` on that is not finite.
+Status CheckLogits(const float* logits, uint64_t n, uint64_t vocab, uint64_t position);
+
+}  // namespace tq

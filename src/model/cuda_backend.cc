@@ -1,0 +1,220 @@
+// A model on a CUDA device. Everything is planned when the model is loaded and when a cache is
+// made; a token at a time runs as one recorded graph.
+#include <algorithm>
+#include <cstring>
+#include <map>
+#include <string>
+#include <tuple>
+#include <utility>
+
+#include "base/checked.h"
+#include "device/cuda_device.h"
+#include "kernels/cuda/argmax.h"
+#include "model/backend.h"
+#include "model/cuda_layers.h"
+#include "model/embedding.h"
+#include "model/packed_decoder.h"
+
+namespace tq {
+namespace {
+
+constexpr uint32_t kNowhere = UINT32_MAX;  // no value that is not finite
+
+class CudaBackend final : public Backend {
+ public:
+  explicit CudaBackend(std::shared_ptr<const PackedModel> model)
+      : model_(std::move(model)), config_(model_->config()) {}
+
+  Status Load(const CudaOptions& options);
+
+  uint64_t chunk() const override { return CudaLayers::kChunk; }
+  StatusOr<KvCache> NewCache(uint64_t capacity) override;
+  Status RunLayers(const ForwardContext& context, KvCache& cache,
+                   std::span<const int32_t> tokens) override;
+  Status Head(const ForwardContext& context, uint64_t first, uint64_t n, uint64_t position,
+              float* logits) override;
+  StatusOr<int32_t> NextToken(const ForwardContext& context, KvCache& cache, int32_t token,
+                              uint32_t limit) override;
+  std::string device_name() const override { return device_->name(); }
+  uint64_t BytesPerToken() const override {
+    return layers_->bytes_per_token() + embedding_->bytes_per_row();
+  }
+
+ private:
+  // The host's ends of copies.
+  struct Staging {
+    float *hidden, *logits;
+    uint32_t* base;
+    CudaOutcome* outcome;
+  };
+  enum class Recorded { kLayers, kNextToken, kHead };
+
+  // Puts tokens' rows and their position where StartLayers takes them; blocks of positions that
+  // attention looks at.
+  StatusOr<uint32_t> Stage(const KvCache& cache, std::span<const int32_t> tokens);
+  // From there through all layers.
+  Status StartLayers(KvCache& cache, uint64_t n, uint32_t blocks);
+  Status StartNextToken(KvCache& cache, uint32_t blocks, uint32_t limit);
+  Status StartHead(uint64_t first, uint64_t n);
+  Status FetchOutcome() {
+    return device_->Download(layers_->outcome(), sizeof(CudaOutcome), staging_.outcome);
+  }
+  // Starts work for one token as a graph, recorded once for what it depends on.
+  Status StartGraph(Recorded what, KvCache* cache, uint32_t blocks, uint32_t limit);
+  Status CheckFinite(uint64_t position) const;
+
+  std::shared_ptr<const PackedModel> model_;
+  ModelConfig config_;
+  std::shared_ptr<CudaDevice> device_;
+  std::unique_ptr<EmbeddingTable> embedding_;  // on the host: a row per token is read
+  std::unique_ptr<CudaLayers> layers_;
+  DeviceMemory staging_memory_;
+  Staging staging_ = {};
+  // By what is recorded, the cache's memory and capacity, the blocks that attention looks at and
+  // NextToken's limit.
+  using GraphKey = std::tuple<Recorded, const void*, uint64_t, uint32_t, uint32_t>;
+  std::map<GraphKey, CudaGraph> graphs_;
+};
+
+Status CudaBackend::Load(const CudaOptions& options) {
+  TQ_ASSIGN_OR_RETURN(device_, CudaDevice::Open());
+  TQ_ASSIGN_OR_RETURN(const PackedDecoder decoder, FindPackedDecoder(*model_));
+  TQ_ASSIGN_OR_RETURN(embedding_, MakeStoredEmbedding(decoder.embedding, model_));
+  TQ_ASSIGN_OR_RETURN(layers_, CudaLayers::Load(device_, *model_, decoder, options));
+  const uint64_t hidden = CudaLayers::kChunk * config_.hidden_size;
+  const uint64_t logits = CudaLayers::kChunk * config_.vocab_size;
+  const uint64_t bytes = (hidden + logits) * sizeof(float) + sizeof(CudaOutcome) + sizeof(uint32_t);
+  TQ_ASSIGN_OR_RETURN(staging_memory_, device_->AllocateHost(bytes, "staging memory"));
+  staging_.hidden = static_cast<float*>(staging_memory_.get());
+  staging_.logits = staging_.hidden + hidden;
+  staging_.outcome = reinterpret_cast<CudaOutcome*>(staging_.logits + logits);
+  staging_.base = reinterpret_cast<uint32_t*>(staging_.outcome + 1);
+  return OkStatus();
+}
+
+StatusOr<KvCache> CudaBackend::NewCache(uint64_t capacity) {
+  TQ_ASSIGN_OR_RETURN(const uint64_t bytes,
+                      KvCache::NumBytes(config_, config_.num_layers, capacity));
+  if (capacity > INT32_MAX) {
+    return InvalidArgument("context {}: at most {} positions on a CUDA device", capacity,
+                           INT32_MAX);
+  }
+  TQ_ASSIGN_OR_RETURN(const bool moved, layers_->ReserveAttention(capacity));
+  if (moved) graphs_.clear();
+  TQ_ASSIGN_OR_RETURN(DeviceMemory memory, device_->Allocate(bytes, "the KV cache"));
+  return KvCache::Over(std::static_pointer_cast<uint16_t>(memory), config_, capacity);
+}
+
+StatusOr<uint32_t> CudaBackend::Stage(const KvCache& cache, std::span<const int32_t> tokens) {
+  // Mapped weights: reading past the end of a file that has shrunk would be a SIGBUS.
+  TQ_RETURN_IF_ERROR(model_->VerifyFiles());
+  embedding_->Lookup(tokens, staging_.hidden);
+  *staging_.base = static_cast<uint32_t>(cache.length());
+  // Few sizes, so that few graphs are recorded: thread blocks beyond what is there end at once.
+  const auto fit = [](uint64_t positions) {
+    return static_cast<uint32_t>(CeilDiv<uint64_t>(positions, cuda::kAttentionBlock));
+  };
+  uint32_t blocks = 1;
+  while (blocks < fit(cache.length() + tokens.size())) blocks *= 2;
+  return std::min(blocks, fit(cache.capacity()));
+}
+
+Status CudaBackend::StartLayers(KvCache& cache, uint64_t n, uint32_t blocks) {
+  const uint64_t bytes = n * config_.hidden_size * sizeof(float);
+  TQ_RETURN_IF_ERROR(device_->Upload(staging_.hidden, bytes, layers_->hidden()));
+  TQ_RETURN_IF_ERROR(device_->Upload(staging_.base, sizeof(uint32_t), layers_->base()));
+  return layers_->Start(cache, n, blocks);
+}
+
+Status CudaBackend::StartNextToken(KvCache& cache, uint32_t blocks, uint32_t limit) {
+  TQ_RETURN_IF_ERROR(StartLayers(cache, 1, blocks));
+  TQ_RETURN_IF_ERROR(layers_->StartHead(0, 1));
+  TQ_RETURN_IF_ERROR(CudaDevice::Check(
+      cuda::LaunchArgmax(layers_->logits(), limit, &layers_->outcome()->next, device_->stream()),
+      "choosing a token"));
+  return FetchOutcome();
+}
+
+Status CudaBackend::StartHead(uint64_t first, uint64_t n) {
+  TQ_RETURN_IF_ERROR(layers_->StartHead(first, n));
+  return device_->Download(layers_->logits(), n * config_.vocab_size * sizeof(float),
+                           staging_.logits);
+}
+
+Status CudaBackend::StartGraph(Recorded what, KvCache* cache, uint32_t blocks, uint32_t limit) {
+  const GraphKey key{what, cache == nullptr ? nullptr : cache->Keys(0, 0),
+                     cache == nullptr ? 0 : cache->capacity(), blocks, limit};
+  auto graph = graphs_.find(key);
+  if (graph == graphs_.end()) {
+    constexpr size_t kMaxGraphs = 32;
+    if (graphs_.size() >= kMaxGraphs) graphs_.clear();
+    const auto body = [&]() -> Status {
+      if (what == Recorded::kHead) return StartHead(0, 1);
+      if (what == Recorded::kNextToken) return StartNextToken(*cache, blocks, limit);
+      TQ_RETURN_IF_ERROR(StartLayers(*cache, 1, blocks));
+      return FetchOutcome();
+    };
+    TQ_ASSIGN_OR_RETURN(CudaGraph recorded, CudaGraph::Record(*device_, body));
+    graph = graphs_.emplace(key, std::move(recorded)).first;
+  }
+  return graph->second.Launch();
+}
+
+Status CudaBackend::RunLayers(const ForwardContext&, KvCache& cache,
+                              std::span<const int32_t> tokens) {
+  TQ_ASSIGN_OR_RETURN(const uint32_t blocks, Stage(cache, tokens));
+  if (tokens.size() == 1) {
+    TQ_RETURN_IF_ERROR(StartGraph(Recorded::kLayers, &cache, blocks, 0));
+  } else {
+    TQ_RETURN_IF_ERROR(StartLayers(cache, tokens.size(), blocks));
+    TQ_RETURN_IF_ERROR(FetchOutcome());
+  }
+  TQ_RETURN_IF_ERROR(device_->Synchronize());
+  return CheckFinite(cache.length());
+}
+
+StatusOr<int32_t> CudaBackend::NextToken(const ForwardContext&, KvCache& cache, int32_t token,
+                                         uint32_t limit) {
+  TQ_ASSIGN_OR_RETURN(const uint32_t blocks, Stage(cache, {&token, 1}));
+  TQ_RETURN_IF_ERROR(StartGraph(Recorded::kNextToken, &cache, blocks, limit));
+  TQ_RETURN_IF_ERROR(device_->Synchronize());
+  TQ_RETURN_IF_ERROR(CheckFinite(cache.length()));
+  const cuda::ArgmaxResult& next = staging_.outcome->next;
+  if (next.first_bad != UINT32_MAX) {
+    return DataLoss("head: the logits of position {} have a value that is not finite for token {}",
+                    cache.length(), next.first_bad);
+  }
+  return static_cast<int32_t>(next.best & UINT32_MAX);
+}
+
+Status CudaBackend::CheckFinite(uint64_t position) const {
+  const uint32_t place = staging_.outcome->first_bad;
+  if (place == kNowhere) return OkStatus();
+  if (place == 0) {
+    return DataLoss("embedding: a row at position {} or after it is not finite", position);
+  }
+  return DataLoss(
+      "layer {}: after its {} the hidden state of position {} or one of the {} after it is not "
+      "finite",
+      (place - 1) / 2, place % 2 == 1 ? "attention" : "MLP", position, CudaLayers::kChunk - 1);
+}
+
+Status CudaBackend::Head(const ForwardContext&, uint64_t first, uint64_t n, uint64_t position,
+                         float* logits) {
+  TQ_RETURN_IF_ERROR(first == 0 && n == 1 ? StartGraph(Recorded::kHead, nullptr, 0, 0)
+                                          : StartHead(first, n));
+  TQ_RETURN_IF_ERROR(device_->Synchronize());
+  std::memcpy(logits, staging_.logits, n * config_.vocab_size * sizeof(float));
+  return CheckLogits(logits, n, config_.vocab_size, position);
+}
+
+}  // namespace
+
+StatusOr<std::unique_ptr<Backend>> MakeCudaBackend(std::shared_ptr<const PackedModel> model,
+                                                   const CudaOptions& options) {
+  auto backend = std::make_unique<CudaBackend>(std::move(model));
+  TQ_RETURN_IF_ERROR(backend->Load(options));
+  return std::unique_ptr<Backend>(std::move(backend));
+}
+
+}  // namespace tq

@@ -1,0 +1,115 @@
+// A packed model's layers and head in the memory of a CUDA device, and the buffers that a chunk of
+// positions needs there. Work is started on the device's stream; nothing waits. Only in builds with
+// TQ_CUDA.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "base/status.h"
+#include "checkpoint/packed_model.h"
+#include "codec/cuda_matmul.h"
+#include "device/cuda_device.h"
+#include "kernels/cuda/argmax.h"
+#include "kernels/cuda/transformer.h"
+#include "model/backend.h"
+#include "model/kv_cache.h"
+#include "model/packed_decoder.h"
+
+namespace tq {
+
+// What a run reports; bytes 0xff before.
+struct CudaOutcome {
+  uint32_t first_bad;  // half layer after which a value is not finite, counted from the embedding
+  uint32_t unused;
+  cuda::ArgmaxResult next;
+};
+
+class CudaLayers {
+ public:
+  static constexpr uint64_t kChunk = cuda::kMaxGemvRows;  // positions at once
+
+  // Errors: a group that is not trellis-coded, or shares no input transform; weights that do not
+  // fit into the memory that is free; CudaOptions::Fuse::kMust where steps cannot be fused.
+  static StatusOr<std::unique_ptr<CudaLayers>> Load(std::shared_ptr<CudaDevice> device,
+                                                    const PackedModel& model,
+                                                    const PackedDecoder& decoder,
+                                                    const CudaOptions& options);
+
+  // Room for attention over `capacity` positions. Recorded work holds its address: whether that has
+  // changed.
+  StatusOr<bool> ReserveAttention(uint64_t capacity);
+
+  // In device memory: what Start reads (hidden [n, hidden], base), and what it and StartHead leave.
+  float* hidden() { return buffers_.hidden; }
+  uint32_t* base() { return buffers_.base; }
+  float* logits() { return buffers_.logits; }
+  CudaOutcome* outcome() { return buffers_.outcome; }
+
+  // All layers and the final norm for n rows at positions *base on; attention looks at `blocks`
+  // blocks of positions, at least those that there are.
+  Status Start(KvCache& cache, uint64_t n, uint32_t blocks);
+  // Logits of rows [first, first + n) of the last Start.
+  Status StartHead(uint64_t first, uint64_t n);
+
+  // Bytes of weights that a token reads, but for its row of the embedding.
+  uint64_t bytes_per_token() const { return bytes_per_token_; }
+
+ private:
+  // Norms are float [hidden].
+  struct Layer {
+    const float* attention_norm = nullptr;
+    std::unique_ptr<CudaMatmul> qkv, o;
+    const float* mlp_norm = nullptr;
+    std::unique_ptr<CudaMatmul> gate_up, down;
+  };
+  struct Buffers {
+    float *hidden, *normed, *q, *k, *v, *attended, *gate, *up, *narrow, *logits;
+    float *cosines, *sines;
+    uint32_t* base;
+    CudaOutcome* outcome;
+  };
+
+  CudaLayers(std::shared_ptr<CudaDevice> device, const ModelConfig& config)
+      : device_(std::move(device)), config_(config) {}
+  Status LoadWeights(const PackedDecoder& decoder);
+  Status CheckMemory(const PackedModel& model, const PackedDecoder& decoder) const;
+  StatusOr<std::unique_ptr<CudaMatmul>> LoadGroup(const PackedGroup& group);
+  Status LoadNorms(const PackedDecoder& decoder);
+  Status AllocateBuffers();
+  bool CanFuseAll() const;
+
+  Status StartLayer(uint32_t index, KvCache& cache, uint64_t n, uint32_t blocks);
+  Status StartFusedLayer(uint32_t index, KvCache& cache, uint64_t n, uint32_t blocks);
+  // x += the output of `added` (none: null), its norm, and from that the input of `to`.
+  Status StartFusedNorm(const CudaMatmul* added, const float* weight, uint32_t place, uint64_t n,
+                        const CudaMatmul& to);
+  Status FinishLast(uint64_t n);
+  // x += added, then its norm into normed; `place` counts half layers.
+  Status StartNorm(const float* added, const float* weight, uint64_t n, uint32_t place);
+  Status Run(const CudaMatmul& group, const float* x, uint64_t n, std::span<float* const> y) {
+    return group.Run(*device_, scratch_, x, n, y);
+  }
+  Status Check(int error, std::string_view what) const { return CudaDevice::Check(error, what); }
+  cuda::NormArgs Norm(const float* weight, uint64_t n, uint32_t place) const;
+  cuda::RopeArgs Rope(uint32_t index, KvCache& cache, uint64_t n) const;
+  cuda::AttentionArgs Attention(uint32_t index, KvCache& cache, uint64_t n, uint32_t blocks) const;
+
+  std::shared_ptr<CudaDevice> device_;
+  ModelConfig config_;
+  bool fuse_ = false;
+  DeviceMemory norms_, frequencies_, buffer_memory_, attention_scratch_;
+  std::vector<Layer> layers_;
+  const float* norm_ = nullptr;
+  std::unique_ptr<CudaMatmul> head_;
+  CudaMatmulScratch scratch_;
+  CudaMatmulScratch::Sizes scratch_sizes_;
+  Buffers buffers_ = {};
+  uint64_t bytes_per_token_ = 0, attention_floats_ = 0;
+};
+
+}  // namespace tq

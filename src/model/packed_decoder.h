@@ -1,0 +1,37 @@
+// The parts of a packed Llama-like model by their places in it, for whoever computes with them.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "base/status.h"
+#include "checkpoint/packed_model.h"
+#include "tensor/tensor.h"
+
+namespace tq {
+
+// Matrices that share their input.
+struct PackedGroup {
+  std::string name;
+  std::vector<const StoredMatrix*> matrices;
+};
+
+// Norms are float32 [hidden].
+struct PackedLayer {
+  Tensor attention_norm;
+  PackedGroup qkv, o;
+  Tensor mlp_norm;
+  PackedGroup gate_up, down;
+};
+
+struct PackedDecoder {
+  const StoredMatrix* embedding = nullptr;
+  PackedGroup head;
+  Tensor norm;
+  std::vector<PackedLayer> layers;
+};
+
+// Finds everything and checks every shape that arithmetic relies on. Matrices stay in the model.
+StatusOr<PackedDecoder> FindPackedDecoder(const PackedModel& model);
+
+}  // namespace tq
