@@ -71,7 +71,8 @@ Measured Measure(const TrellisEncoder& encoder, const std::vector<float>& source
   auto scratch = encoder.MakeScratch();
   if (!scratch.ok()) std::exit(1);
   const double start = ThreadSeconds();
-  encoder.Encode(tiles.data(), count, *scratch, codes.data(), decoded.data());
+  if (!encoder.Encode(tiles.data(), count, *scratch, codes.data(), decoded.data()).ok())
+    std::exit(1);
   const double seconds = ThreadSeconds() - start;
   double error = 0;
   for (size_t i = 0; i < tiles.size(); ++i) {

@@ -37,6 +37,10 @@ void QuantizeFlags::AddTo(CLI::App& app) {
                  "For research: leave a part out (rotation, hessian, hessian-scales, or v1: one "
                  "value per step at 2 bits)")
       ->check(CLI::IsMember({"rotation", "hessian", "hessian-scales", "v1"}));
+  app.add_option("--device", device_,
+                 "Where codes are searched: cpu, or cuda (the same codes, sooner)")
+      ->check(CLI::IsMember({"cpu", "cuda"}))
+      ->capture_default_str();
   app.add_option("--threads", threads_, "Threads (0: all processors this process may use)")
       ->capture_default_str();
 }
@@ -44,6 +48,9 @@ void QuantizeFlags::AddTo(CLI::App& app) {
 StatusOr<QuantizeOptions> QuantizeFlags::Options() const {
   QuantizeOptions options = options_;
   options.calibration_memory = calibration_mib_ * kMiB;
+  if (device_ == "cuda") {
+    TQ_ASSIGN_OR_RETURN(options.search, MakeCudaPathSearch());
+  }
   for (const std::string& text : overrides_) {
     TQ_ASSIGN_OR_RETURN(RateOverride parsed, ParseRateOverride(text));
     options.overrides.push_back(std::move(parsed));

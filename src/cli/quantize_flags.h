@@ -20,6 +20,7 @@ class QuantizeFlags {
  private:
   QuantizeOptions options_;
   std::vector<std::string> ablations_, overrides_;
+  std::string device_ = "cpu";
   uint64_t calibration_mib_ = 4096;
   size_t threads_ = 0;
 };

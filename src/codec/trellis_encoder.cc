@@ -43,6 +43,16 @@ void PackStates(Code code, const TileShape& shape, const uint16_t* states, uint8
 
 StatusOr<TrellisEncoder> TrellisEncoder::Create(Code code) { return Create(code, CurrentIsa()); }
 
+StatusOr<TrellisEncoder> TrellisEncoder::Create(Code code,
+                                                std::shared_ptr<const PathSearch> search) {
+  TQ_ASSIGN_OR_RETURN(TrellisEncoder encoder, Create(code));
+  if (search != nullptr && search->Has(code, encoder.shape_.steps())) {
+    encoder.batch_ = static_cast<int>(search->batch());
+    encoder.search_ = std::move(search);
+  }
+  return encoder;
+}
+
 StatusOr<TrellisEncoder> TrellisEncoder::Create(Code code, Isa isa) {
   if (!trellis::IsSupported(code)) {
     return InvalidArgument("trellis code V = {}, k = {}, L = {}: no such code", code.values,
@@ -63,27 +73,34 @@ StatusOr<TrellisEncoder> TrellisEncoder::Create(Code code, Isa isa) {
 
 StatusOr<TrellisEncoder::Scratch> TrellisEncoder::MakeScratch() const {
   Scratch scratch;
-  const size_t search = viterbi::ScratchBytes(code_, shape_.steps(), isa_);
   const size_t states = size_t{1} * batch_ * shape_.steps();
-  TQ_ASSIGN_OR_RETURN(scratch.memory_, AllocateAligned(search, "trellis search"));
   scratch.targets_.resize(states * viterbi::Words(code_.values));
   scratch.states_.resize(states);
-  scratch.bytes_ = search + sizeof(uint16_t) * states + sizeof(int32_t) * scratch.targets_.size();
+  scratch.bytes_ = sizeof(uint16_t) * states + sizeof(int32_t) * scratch.targets_.size();
+  if (search_ != nullptr) {
+    TQ_ASSIGN_OR_RETURN(scratch.lane_, search_->NewLane());
+    return scratch;
+  }
+  const size_t search = viterbi::ScratchBytes(code_, shape_.steps(), isa_);
+  TQ_ASSIGN_OR_RETURN(scratch.memory_, AllocateAligned(search, "trellis search"));
+  scratch.bytes_ += search;
   return scratch;
 }
 
-void TrellisEncoder::Encode(const float* tiles, size_t count, Scratch& scratch, uint8_t* codes,
-                            float* decoded) const {
-  TQ_CHECK(scratch.memory_ != nullptr);
+Status TrellisEncoder::Encode(const float* tiles, size_t count, Scratch& scratch, uint8_t* codes,
+                              float* decoded) const {
+  TQ_CHECK(search_ != nullptr ? scratch.lane_ != nullptr : scratch.memory_ != nullptr);
   for (size_t done = 0; done < count; done += batch_) {
     const int now = static_cast<int>(std::min<size_t>(batch_, count - done));
-    EncodeBatch(tiles + done * shape_.values(), now, scratch, codes + done * shape_.bytes(),
-                decoded == nullptr ? nullptr : decoded + done * shape_.values());
+    TQ_RETURN_IF_ERROR(
+        EncodeBatch(tiles + done * shape_.values(), now, scratch, codes + done * shape_.bytes(),
+                    decoded == nullptr ? nullptr : decoded + done * shape_.values()));
   }
+  return OkStatus();
 }
 
-void TrellisEncoder::EncodeBatch(const float* tiles, int count, Scratch& scratch, uint8_t* codes,
-                                 float* decoded) const {
+Status TrellisEncoder::EncodeBatch(const float* tiles, int count, Scratch& scratch, uint8_t* codes,
+                                   float* decoded) const {
   const TileMap& map = TileMapOf(code_);
   const int steps = shape_.steps(), words = viterbi::Words(code_.values);
   for (int tile = 0; tile < count; ++tile) {
@@ -95,9 +112,16 @@ void TrellisEncoder::EncodeBatch(const float* tiles, int count, Scratch& scratch
       }
     }
   }
-  viterbi::FindPaths({code_, steps, Reach(code_, steps), table_.get(), scratch.targets_.data(),
-                      count, scratch.states_.data(), scratch.memory_.get()},
-                     isa_);
+  const int reach = Reach(code_, steps);
+  if (search_ != nullptr) {
+    TQ_RETURN_IF_ERROR(scratch.lane_->FindPaths(code_, steps, reach, scratch.targets_.data(),
+                                                static_cast<size_t>(count),
+                                                scratch.states_.data()));
+  } else {
+    viterbi::FindPaths({code_, steps, reach, table_.get(), scratch.targets_.data(), count,
+                        scratch.states_.data(), scratch.memory_.get()},
+                       isa_);
+  }
   for (int tile = 0; tile < count; ++tile) {
     uint8_t* bytes = codes + tile * shape_.bytes();
     PackStates(code_, shape_, scratch.states_.data() + tile * steps, bytes);
@@ -106,6 +130,7 @@ void TrellisEncoder::EncodeBatch(const float* tiles, int count, Scratch& scratch
                     decoded + tile * shape_.values() + row * shape_.columns);
     }
   }
+  return OkStatus();
 }
 
 double BestScale(Code code) {

@@ -56,7 +56,9 @@ Encoded Encode(Code code, const std::vector<float>& tiles, Isa isa = CurrentIsa(
   const size_t count = tiles.size() / encoder->shape().values();
   Encoded result{std::vector<uint8_t>(count * encoder->shape().bytes()),
                  std::vector<float>(tiles.size())};
-  encoder->Encode(tiles.data(), count, *scratch, result.codes.data(), result.decoded.data());
+  EXPECT_TRUE(
+      encoder->Encode(tiles.data(), count, *scratch, result.codes.data(), result.decoded.data())
+          .ok());
   return result;
 }
 
@@ -119,8 +121,10 @@ TEST(TrellisEncoder, CallsAndThreadsDoNotChangeTheBytes) {
     (*pool)->ParallelFor(count, 2, [&](size_t begin, size_t end, size_t worker) {
       // In place: the decoded values replace the tiles.
       float* values = actual.decoded.data() + begin * shape.values();
-      encoder->Encode(values, end - begin, scratch[worker],
-                      actual.codes.data() + begin * shape.bytes(), values);
+      EXPECT_TRUE(encoder
+                      ->Encode(values, end - begin, scratch[worker],
+                               actual.codes.data() + begin * shape.bytes(), values)
+                      .ok());
     });
     ASSERT_EQ(actual, expected) << Name(code);
   }

@@ -171,7 +171,7 @@ StatusOr<QuantizedMatrix> GroupQuantizer::QuantizeTrellis(size_t i, const Planne
   RotateWeights(transform, executor, weights.mutable_as<float>());
   TQ_ASSIGN_OR_RETURN(RoundedMatrix rounded,
                       RoundMatrix(m.rows, m.cols, m.segments, factor_ ? &*factor_ : nullptr,
-                                  weights.mutable_as<float>(), executor));
+                                  weights.mutable_as<float>(), executor, options_->search));
   UnrotateWeights(transform, executor, weights.mutable_as<float>());
 
   PackedMatrix packed;

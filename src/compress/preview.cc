@@ -28,8 +28,9 @@ double SecondsSince(std::chrono::steady_clock::time_point start) {
 }
 
 // Values that all threads encode per second.
-StatusOr<double> EncodeSpeed(trellis::Code code, Executor& executor) {
-  TQ_ASSIGN_OR_RETURN(const TrellisEncoder encoder, TrellisEncoder::Create(code));
+StatusOr<double> EncodeSpeed(trellis::Code code, std::shared_ptr<const PathSearch> search,
+                             Executor& executor) {
+  TQ_ASSIGN_OR_RETURN(const TrellisEncoder encoder, TrellisEncoder::Create(code, search));
   TQ_ASSIGN_OR_RETURN(TrellisEncoder::Scratch scratch, encoder.MakeScratch());
   const size_t tiles = static_cast<size_t>(encoder.batch());
   const size_t values = tiles * static_cast<size_t>(encoder.shape().values());
@@ -40,10 +41,12 @@ StatusOr<double> EncodeSpeed(trellis::Code code, Executor& executor) {
   const auto start = std::chrono::steady_clock::now();
   double done = 0;
   do {
-    encoder.Encode(source.data(), tiles, scratch, codes.data(), nullptr);
+    TQ_RETURN_IF_ERROR(encoder.Encode(source.data(), tiles, scratch, codes.data(), nullptr));
     done += static_cast<double>(values);
   } while (SecondsSince(start) < kMeasureSeconds);
-  return done / SecondsSince(start) * static_cast<double>(executor.threads());
+  // Another search than the processor's is shared by all threads.
+  const double threads = search == nullptr ? static_cast<double>(executor.threads()) : 1;
+  return done / SecondsSince(start) * threads;
 }
 
 // Floating-point operations per second of a product in float32.
@@ -203,7 +206,7 @@ StatusOr<double> EstimateSeconds(const ModelOutline& outline, const QuantizeOpti
     const RatePosition position = PositionOfRate(chosen.plan.decoder_rate);
     trellis::Code code = trellis::kNativeCodes[position.index];
     if (options.fast) code.state_bits = 12;
-    TQ_ASSIGN_OR_RETURN(const double speed, EncodeSpeed(code, executor));
+    TQ_ASSIGN_OR_RETURN(const double speed, EncodeSpeed(code, options.search, executor));
     seconds += candidates * static_cast<double>(outline.parameters) / speed;
   }
   return seconds;

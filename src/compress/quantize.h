@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <map>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -11,6 +12,7 @@
 
 #include "base/progress.h"
 #include "base/status.h"
+#include "codec/path_search.h"
 #include "compress/overrides.h"
 #include "device/executor.h"
 #include "evaluate/evaluate.h"
@@ -45,6 +47,8 @@ struct QuantizeOptions {
   double min_bits = 0.5, max_bits = 8;  // trellis: rates of the codes of the other matrices
   bool fast = false;                    // Viterbi with 12-bit states
   bool fresh = false;                   // forget earlier work
+  // Where paths are searched, with the same result; null: on the processor.
+  std::shared_ptr<const PathSearch> search;
   // Ablations for research (tq quantize --ablate NAME), each the name of what is left out:
   bool no_rotation = false, no_hessian = false, hessian_without_scales = false, v1 = false;
 };

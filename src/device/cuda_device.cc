@@ -41,6 +41,7 @@ StatusOr<std::shared_ptr<CudaDevice>> CudaDevice::Open(int index) {
   device->name_ = properties.name;
   device->multiprocessors_ = properties.multiProcessorCount;
   device->shared_bytes_ = static_cast<int>(properties.sharedMemPerMultiprocessor);
+  device->block_shared_bytes_ = properties.sharedMemPerBlockOptin;
   error = cudaSetDevice(index);
   if (error != cudaSuccess) return OpenError(error);
   cudaStream_t stream = nullptr;

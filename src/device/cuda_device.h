@@ -27,7 +27,8 @@ class CudaDevice {
 
   const std::string& name() const { return name_; }
   int multiprocessors() const { return multiprocessors_; }
-  int shared_bytes() const { return shared_bytes_; }  // per multiprocessor
+  int shared_bytes() const { return shared_bytes_; }                   // per multiprocessor
+  uint64_t block_shared_bytes() const { return block_shared_bytes_; }  // that a block may ask for
   void* stream() const { return stream_; }
   StatusOr<uint64_t> FreeBytes() const;
 
@@ -49,6 +50,7 @@ class CudaDevice {
   int index_ = 0;
   std::string name_;
   int multiprocessors_ = 0, shared_bytes_ = 0;
+  uint64_t block_shared_bytes_ = 0;
   void* stream_ = nullptr;
 };
 

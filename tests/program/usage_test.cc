@@ -57,6 +57,20 @@ TEST_F(ProgramTest, EveryInstructionSetRunsOrIsRefused) {
   }
 }
 
+// Without CUDA, without a device, or with one: never silently on the processor.
+TEST_F(ProgramTest, CudaRunsOrIsRefused) {
+  TqJson(Quantize("out", "2", {"--uniform"}));
+  const ProcessResult run =
+      Tq({"generate", Path("out"), "-p", "the", "-n", "4", "--device", "cuda"});
+  if (run.exit_code != 0) ExpectFailure(run, {"--device cuda"});
+  ExpectFailure(Tq({"generate", Path("hf"), "-p", "the", "--device", "cuda"}),
+                {"hf", "only models made by tq quantize run on a CUDA device"});
+  ExpectFailure(
+      Tq({"generate", Path("out"), "-p", "the", "--device", "cuda", "--compute", "reference"}),
+      {"--compute reference", "--device cpu"});
+  EXPECT_EQ(Tq({"generate", Path("out"), "-p", "the", "--device", "tpu"}).exit_code, 2);
+}
+
 TEST_F(ProgramTest, AbsurdThreadCountIsRefused) {
   ExpectFailure(Tq({"bench", Path("hf"), "--threads", "1000000"}), {"1000000", "1024"});
 }

@@ -38,12 +38,17 @@ class RowEncoder {
         values_(tiles_down_ * encoder.shape().values()),
         bytes_(tiles_down_ * encoder.shape().bytes()) {}
 
+  // The first error of the search; blocks after it are left out.
+  const Status& status() const { return status_; }
+
   void operator()(uint64_t column_block, const float* target, float* decoded) {
+    if (!status_.ok()) return;
     const uint64_t n = rows_ * encoder_.shape().columns;
     const float inverse = 1 / scale_;
     for (uint64_t i = 0; i < n; ++i) values_[i] = target[i] * inverse;
     std::fill(values_.begin() + static_cast<ptrdiff_t>(n), values_.end(), 0.0f);
-    encoder_.Encode(values_.data(), tiles_down_, scratch_, bytes_.data(), values_.data());
+    status_ = encoder_.Encode(values_.data(), tiles_down_, scratch_, bytes_.data(), values_.data());
+    if (!status_.ok()) return;
     for (uint64_t i = 0; i < n; ++i) decoded[i] = values_[i] * scale_;
     if (codes_ == nullptr) return;
     const uint64_t tile_bytes = encoder_.shape().bytes();
@@ -61,6 +66,7 @@ class RowEncoder {
   uint8_t* codes_;
   std::vector<float> values_;  // a stack of tiles
   std::vector<uint8_t> bytes_;
+  Status status_;
 };
 
 StatusOr<std::vector<TrellisEncoder::Scratch>> MakeScratches(const TrellisEncoder& encoder,
@@ -129,9 +135,11 @@ StatusOr<float> SearchScale(trellis::Code code, const float* w, uint64_t rows, u
 }
 
 // Encodes a segment, w [rows of it, cols], into `codes` (of its first tile).
-Status EncodeSegment(const Segment& segment, uint64_t cols, const Feedback& feedback, float* w,
-                     uint8_t* codes, Executor& executor, RoundedMatrix& result) {
-  TQ_ASSIGN_OR_RETURN(const TrellisEncoder encoder, TrellisEncoder::Create(segment.code));
+Status EncodeSegment(const Segment& segment, uint64_t cols, const Feedback& feedback,
+                     std::shared_ptr<const PathSearch> search, float* w, uint8_t* codes,
+                     Executor& executor, RoundedMatrix& result) {
+  TQ_ASSIGN_OR_RETURN(const TrellisEncoder encoder,
+                      TrellisEncoder::Create(segment.code, std::move(search)));
   TQ_ASSIGN_OR_RETURN(auto scratches, MakeScratches(encoder, executor.threads()));
   const uint64_t rows = segment.row_end - segment.row_begin;
   const uint64_t tile_rows = encoder.shape().rows;
@@ -141,6 +149,7 @@ Status EncodeSegment(const Segment& segment, uint64_t cols, const Feedback& feed
   const uint64_t row_bytes =
       TileColumns(segment.code, cols) * static_cast<uint64_t>(encoder.shape().bytes());
   std::vector<double> losses(CeilDiv(tiles, per_item)), norms(losses.size());
+  std::vector<Status> statuses(losses.size());
   executor.ParallelFor(losses.size(), 1, [&](size_t begin, size_t end, size_t worker) {
     for (size_t item = begin; item < end; ++item) {
       const uint64_t tile = item * per_item;
@@ -151,8 +160,10 @@ Status EncodeSegment(const Segment& segment, uint64_t cols, const Feedback& feed
       RowEncoder rounder(encoder, scratches[worker], count, cols, segment.scale,
                          codes + tile * row_bytes);
       losses[item] = feedback.Round(chunk, count, std::ref(rounder));
+      statuses[item] = rounder.status();
     }
   });
+  for (const Status& status : statuses) TQ_RETURN_IF_ERROR(status);
   for (size_t item = 0; item < losses.size(); ++item) {
     result.loss += losses[item];
     result.norm += norms[item];
@@ -164,7 +175,8 @@ Status EncodeSegment(const Segment& segment, uint64_t cols, const Feedback& feed
 
 StatusOr<RoundedMatrix> RoundMatrix(uint64_t rows, uint64_t cols,
                                     const std::vector<Segment>& segments,
-                                    const HessianFactor* factor, float* w, Executor& executor) {
+                                    const HessianFactor* factor, float* w, Executor& executor,
+                                    std::shared_ptr<const PathSearch> search) {
   TQ_CHECK(!segments.empty() && segments.back().row_end == rows);
   RoundedMatrix result;
   result.segments = segments;
@@ -180,7 +192,7 @@ StatusOr<RoundedMatrix> RoundMatrix(uint64_t rows, uint64_t cols,
     TQ_ASSIGN_OR_RETURN(segment.scale,
                         SearchScale(segment.code, part, segment.row_end - segment.row_begin, cols,
                                     feedback, executor));
-    TQ_RETURN_IF_ERROR(EncodeSegment(segment, cols, feedback, part,
+    TQ_RETURN_IF_ERROR(EncodeSegment(segment, cols, feedback, search, part,
                                      result.codes.mutable_data() + segment.byte_offset, executor,
                                      result));
   }
