@@ -17,6 +17,8 @@ constexpr uint64_t kSampleRows = 64;
 // them lie above.
 constexpr double kScaleStep = 1.06;
 constexpr int kLowestStep = -3, kHighestStep = 6;
+// Tiles that a search elsewhere than on the processor should have at least.
+constexpr uint64_t kSearchTiles = 128;
 // Bits of the state in the search: ten times faster, and by what factor feedback moves the best
 // scale does not depend on them.
 constexpr int kSearchStateBits = 12;
@@ -136,16 +138,19 @@ StatusOr<float> SearchScale(trellis::Code code, const float* w, uint64_t rows, u
 
 // Encodes a segment, w [rows of it, cols], into `codes` (of its first tile).
 Status EncodeSegment(const Segment& segment, uint64_t cols, const Feedback& feedback,
-                     std::shared_ptr<const PathSearch> search, float* w, uint8_t* codes,
+                     const std::shared_ptr<const PathSearch>& search, float* w, uint8_t* codes,
                      Executor& executor, RoundedMatrix& result) {
-  TQ_ASSIGN_OR_RETURN(const TrellisEncoder encoder,
-                      TrellisEncoder::Create(segment.code, std::move(search)));
+  TQ_ASSIGN_OR_RETURN(const TrellisEncoder encoder, TrellisEncoder::Create(segment.code, search));
   TQ_ASSIGN_OR_RETURN(auto scratches, MakeScratches(encoder, executor.threads()));
   const uint64_t rows = segment.row_end - segment.row_begin;
   const uint64_t tile_rows = encoder.shape().rows;
   const uint64_t tiles = CeilDiv(rows, tile_rows);
   // Rows do not depend on each other: any cut gives the same codes.
-  const uint64_t per_item = std::clamp<uint64_t>(tiles / executor.threads(), 1, encoder.batch());
+  // Another search than the processor's wants many tiles at once, but feedback to run beside it.
+  const uint64_t least =
+      search == nullptr ? 1 : std::min<uint64_t>(CeilDiv<uint64_t>(tiles, 2), kSearchTiles);
+  const uint64_t per_item =
+      std::clamp<uint64_t>(std::max(tiles / executor.threads(), least), 1, encoder.batch());
   const uint64_t row_bytes =
       TileColumns(segment.code, cols) * static_cast<uint64_t>(encoder.shape().bytes());
   std::vector<double> losses(CeilDiv(tiles, per_item)), norms(losses.size());
