@@ -152,8 +152,7 @@ StatusOr<bool> CudaLayers::ReserveAttention(uint64_t capacity) {
   const uint64_t floats =
       cuda::AttentionScratchFloats(kChunk, config_.num_heads, config_.head_dim, blocks);
   if (floats <= attention_floats_) return false;
-  attention_floats_ = 0;
-  attention_scratch_.reset();
+  // The old one is freed only when there is a new one: recorded work holds its address.
   TQ_ASSIGN_OR_RETURN(attention_scratch_,
                       device_->Allocate(floats * sizeof(float), "scratch of attention"));
   attention_floats_ = floats;
