@@ -56,8 +56,8 @@ struct CudaOptions {
 StatusOr<std::unique_ptr<Backend>> MakeCudaBackend(std::shared_ptr<const PackedModel> model,
                                                    const CudaOptions& options = {});
 
-// What NextToken picks; errors as CheckLogits.
-StatusOr<int32_t> LikeliestToken(std::span<const float> logits, uint64_t position);
+// What NextToken picks from logits that Head has checked.
+int32_t LikeliestToken(std::span<const float> logits);
 // An error naming the first of logits [n, vocab] from `position` on that is not finite.
 Status CheckLogits(const float* logits, uint64_t n, uint64_t vocab, uint64_t position);
 

@@ -159,7 +159,7 @@ StatusOr<int32_t> Transformer::NextToken(const ForwardContext& context, KvCache&
   }
   if (logits_.size() < config_.vocab_size) logits_.resize(config_.vocab_size);
   TQ_RETURN_IF_ERROR(Forward(context, cache, tokens, Logits::kLast, logits_.data()));
-  return LikeliestToken({logits_.data(), limit}, cache.length() - 1);
+  return LikeliestToken({logits_.data(), limit});
 }
 
 Status Transformer::ForwardBlocks(const ForwardContext& context, KvCache& cache,
