@@ -61,7 +61,8 @@ TEST_F(ProgramTest, GenerationTakesTheMemoryForetold) {
   }
   EXPECT_GT(cache[1] - cache[0], 16 * kMiB);
   // The cache is what grows; at its end it is full but for the last tokens.
-  EXPECT_LE(measured[1] - measured[0], foretold[1] - foretold[0]);
+  // Up to some pages of code, which a run may touch or not.
+  EXPECT_LE(measured[1] - measured[0], foretold[1] - foretold[0] + kMiB / 8);
   EXPECT_GE(measured[1] - measured[0], (cache[1] - cache[0]) / 10 * 9);
 }
 
