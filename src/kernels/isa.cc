@@ -27,10 +27,19 @@ bool CpuHasAvxVnni() { return (Cpuid(7, 1).eax >> 4) & 1; }
 bool CpuHasF16c() { return (Cpuid(1, 0).ecx >> 29) & 1; }
 #endif
 
+// Whether a supported level is one that this machine gains by.
+bool Suits(Isa isa) {
+#if TQ_X86
+  if (isa == Isa::kAvx512Mul16) return __builtin_cpu_is("intel");
+#endif
+  (void)isa;
+  return true;
+}
+
 Isa Best() {
   Isa best = Isa::kReference;
   for (Isa isa : kAllIsas) {
-    if (IsaSupported(isa)) best = isa;
+    if (IsaSupported(isa) && Suits(isa)) best = isa;
   }
   return best;
 }
@@ -67,6 +76,8 @@ std::string_view IsaName(Isa isa) {
       return "avx512vnni";
     case Isa::kAvx512:
       return "avx512";
+    case Isa::kAvx512Mul16:
+      return "avx512mul16";
     case Isa::kNeonDot:
       return "neondot";
   }
@@ -91,6 +102,7 @@ bool IsaSupported(Isa isa) {
     case Isa::kAvx512Vnni:
       return avx512vnni;
     case Isa::kAvx512:
+    case Isa::kAvx512Mul16:
       return avx512vnni && __builtin_cpu_supports("avx512vbmi") &&
              __builtin_cpu_supports("avx512vbmi2");
     default:

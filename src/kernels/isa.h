@@ -15,14 +15,18 @@ enum class Isa {
   kAvx2Vnni,    // x86-64-v3 and AVX-VNNI
   kAvx512Vnni,  // x86-64-v4 with VNNI (Cascade Lake)
   kAvx512,      // that, VBMI and VBMI2 (Ice Lake, Zen 4 and later)
-  kNeonDot,     // AArch64 with DotProd (ARMv8.2 and later)
+  // The same, with no 32-bit products: VPMULLD takes two slots on Intel's cores, one on AMD's.
+  kAvx512Mul16,
+  kNeonDot,  // AArch64 with DotProd (ARMv8.2 and later)
 };
-// All, by rising preference.
+// All, by rising preference where they suit the machine.
 inline constexpr Isa kAllIsas[] = {Isa::kReference,  Isa::kAvx2,   Isa::kAvx2Vnni,
-                                   Isa::kAvx512Vnni, Isa::kAvx512, Isa::kNeonDot};
+                                   Isa::kAvx512Vnni, Isa::kAvx512, Isa::kAvx512Mul16,
+                                   Isa::kNeonDot};
 // What stands for a level where only the product with trellis-coded weights has kernels for it.
 constexpr Isa CommonIsa(Isa isa) {
   if (isa == Isa::kAvx512Vnni) return Isa::kAvx2;
+  if (isa == Isa::kAvx512Mul16) return Isa::kAvx512;
   return isa == Isa::kNeonDot ? Isa::kReference : isa;
 }
 

@@ -57,7 +57,7 @@ void SyrkUpper(const SyrkArgs& args) {
 
 void MatmulNt(const Args& args, Isa isa) {
 #ifdef TQ_X86
-  if (isa == Isa::kAvx512) return avx512::MatmulNt(args);
+  if (CommonIsa(isa) == Isa::kAvx512) return avx512::MatmulNt(args);
   if (isa != Isa::kReference) return avx2::MatmulNt(args);
 #endif
   (void)isa;
@@ -67,7 +67,7 @@ void MatmulNt(const Args& args) { MatmulNt(args, CurrentIsa()); }
 
 void MatmulNn(const Args& args, Isa isa) {
 #ifdef TQ_X86
-  if (isa == Isa::kAvx512) return avx512::MatmulNn(args);
+  if (CommonIsa(isa) == Isa::kAvx512) return avx512::MatmulNn(args);
   if (isa != Isa::kReference) return avx2::MatmulNn(args);
 #endif
   (void)isa;
@@ -77,7 +77,7 @@ void MatmulNn(const Args& args) { MatmulNn(args, CurrentIsa()); }
 
 void SyrkUpper(const SyrkArgs& args, Isa isa) {
 #ifdef TQ_X86
-  if (isa == Isa::kAvx512) return avx512::SyrkUpper(args);
+  if (CommonIsa(isa) == Isa::kAvx512) return avx512::SyrkUpper(args);
   if (isa != Isa::kReference) return avx2::SyrkUpper(args);
 #endif
   (void)isa;

@@ -31,7 +31,7 @@ void DecodeGroupedRow(const GroupedRow& row, float* out, [[maybe_unused]] Isa is
 #ifdef TQ_X86
   // The vector levels take 16 codes, which begin at whole bytes, from one group.
   const bool vectors = row.group_size % 16 == 0;
-  if (vectors && isa == Isa::kAvx512) return avx512::DecodeGroupedRow(row, out);
+  if (vectors && CommonIsa(isa) == Isa::kAvx512) return avx512::DecodeGroupedRow(row, out);
   if (vectors && isa != Isa::kReference) return avx2::DecodeGroupedRow(row, out);
 #endif
   reference::DecodeGroupedRow(row, out);

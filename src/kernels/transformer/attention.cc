@@ -49,7 +49,7 @@ void Attention(const AttentionArgs& args) {
 
 void Attention(const AttentionArgs& args, Isa isa) {
 #ifdef TQ_X86
-  if (isa == Isa::kAvx512) return avx512::Attention(args);
+  if (CommonIsa(isa) == Isa::kAvx512) return avx512::Attention(args);
   if (isa != Isa::kReference) return avx2::Attention(args);
 #endif
   (void)isa;

@@ -114,7 +114,7 @@ const ElementwiseKernels kElementwise = {PlainRmsNorm,     PlainRope,        Pla
 
 const ElementwiseKernels& ElementwiseFor(Isa isa) {
 #ifdef TQ_X86
-  if (isa == Isa::kAvx512) return avx512::kElementwise;
+  if (CommonIsa(isa) == Isa::kAvx512) return avx512::kElementwise;
   if (isa != Isa::kReference) return avx2::kElementwise;
 #endif
   (void)isa;

@@ -40,7 +40,7 @@ Divergence RowDivergence(const float* p_logits, const float* q_logits, size_t n)
 
 LogitStats RowStats(const float* logits, size_t n, Isa isa) {
 #ifdef TQ_X86
-  if (isa == Isa::kAvx512) return avx512::RowStats(logits, n);
+  if (CommonIsa(isa) == Isa::kAvx512) return avx512::RowStats(logits, n);
   if (isa != Isa::kReference) return avx2::RowStats(logits, n);
 #endif
   (void)isa;
@@ -50,7 +50,7 @@ LogitStats RowStats(const float* logits, size_t n) { return RowStats(logits, n, 
 
 Divergence RowDivergence(const float* p_logits, const float* q_logits, size_t n, Isa isa) {
 #ifdef TQ_X86
-  if (isa == Isa::kAvx512) return avx512::RowDivergence(p_logits, q_logits, n);
+  if (CommonIsa(isa) == Isa::kAvx512) return avx512::RowDivergence(p_logits, q_logits, n);
   if (isa != Isa::kReference) return avx2::RowDivergence(p_logits, q_logits, n);
 #endif
   (void)isa;

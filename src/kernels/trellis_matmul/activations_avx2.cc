@@ -200,10 +200,29 @@ void LayOutBytes(const int16_t* q, size_t n, uint8_t* out, size_t stride) {
   }
 }
 
+// 16 columns: 4 groups of V = 1, 2 of the others.
+template <int kValues>
+void LayOutHalves(const int16_t* q, size_t n, uint8_t* out, size_t stride) {
+  const __m128i order = kValues == 1 ? _mm_setr_epi8(0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7)
+                        : kValues == 2
+                            ? _mm_setr_epi8(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15)
+                            : _mm_setr_epi8(0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15);
+  for (size_t i = 0; i + 16 <= n; i += 16) {
+    const __m128i bytes = _mm_packs_epi16(Load128(q + i), Load128(q + i + 8));
+    for (int8_t first = 0; first < (kValues == 1 ? 16 : 8); first += 8, out += 2 * stride) {
+      const __m128i a = _mm_shuffle_epi8(bytes, _mm_add_epi8(order, _mm_set1_epi8(first)));
+      Store64(out, a);
+      Store64(out + stride, _mm_srli_si128(a, 8));
+    }
+  }
+}
+
 template <int kValues>
 void LayOutFor(ActivationForm form, const int16_t* q, size_t n, uint8_t* out, size_t stride) {
   if (form == ActivationForm::kWords) {
     LayOutWords<kValues>(q, n, out, stride);
+  } else if (form == ActivationForm::kHalves) {
+    LayOutHalves<kValues>(q, n, out, stride);
   } else if (form == ActivationForm::kMagnitudes) {
     LayOutBytes<kValues, true>(q, n, out, stride);
   } else {

@@ -96,6 +96,10 @@ double QuantizeBytes(int values, ActivationForm form, const float* a, size_t n, 
 size_t SourceOf(int values, ActivationForm form, size_t g, size_t b) {
   const auto v = static_cast<size_t>(values);
   if (form == ActivationForm::kWords) return g / v * 4 * v + b * v + g % v;
+  if (form == ActivationForm::kHalves) {
+    const size_t half = v == 4 ? g % 2 : 0, four = v == 4 ? g / 2 : g;
+    return (4 * four + b / 2) * v + (2 * half + b % 2) % v;
+  }
   const size_t lane = b / 4 % 2 * 2 + b / 8;
   return (4 * g + lane) * v + b % v;
 }
@@ -110,7 +114,8 @@ void LayOut(int values, ActivationForm form, const int16_t* q, size_t n, uint8_t
       }
       continue;
     }
-    for (size_t b = 0; b < 16; ++b) {
+    const size_t bytes = form == ActivationForm::kHalves ? 8 : 16;
+    for (size_t b = 0; b < bytes; ++b) {
       const int a = q[SourceOf(values, form, g, b)];
       if (form == ActivationForm::kMagnitudes) {
         out[b] = static_cast<uint8_t>(std::abs(a));

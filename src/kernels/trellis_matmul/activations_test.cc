@@ -19,8 +19,8 @@ namespace {
 constexpr uint64_t kSeed = 77;
 constexpr float kInf = std::numeric_limits<float>::infinity();
 constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
-constexpr ActivationForm kForms[] = {ActivationForm::kBytes, ActivationForm::kMagnitudes,
-                                     ActivationForm::kWords};
+constexpr ActivationForm kForms[] = {ActivationForm::kBytes, ActivationForm::kHalves,
+                                     ActivationForm::kMagnitudes, ActivationForm::kWords};
 
 struct ValuesAndForm {
   int values;
@@ -28,7 +28,8 @@ struct ValuesAndForm {
 };
 constexpr ValuesAndForm kCases[] = {
     {1, ActivationForm::kBytes},      {2, ActivationForm::kBytes},
-    {4, ActivationForm::kBytes},      {1, ActivationForm::kWords},
+    {4, ActivationForm::kBytes},      {2, ActivationForm::kHalves},
+    {4, ActivationForm::kHalves},     {1, ActivationForm::kWords},
     {1, ActivationForm::kMagnitudes}, {2, ActivationForm::kMagnitudes},
     {4, ActivationForm::kMagnitudes}};
 
@@ -122,6 +123,15 @@ TEST(ActivationsPlainTest, LayoutsHoldEveryActivationWhereTheHeaderSays) {
       for (int g = 0; g < 8 / values; ++g) {
         EXPECT_EQ(at(g, b), q[4 * values * g + values * kLaneOf[b / 4] + b % values]);
       }
+    }
+  }
+  for (int values : {1, 2, 4}) {
+    const int groups = 32 / GroupColumns(values, ActivationForm::kHalves);
+    Plain().lay_out(values, ActivationForm::kHalves, q.data(), 32, out.data(), 8);
+    for (int i = 0; i < 8 * groups; ++i) {
+      const int half = values == 4 ? i / 8 % 2 : 0;
+      const int lane = (values == 4 ? i / 16 : i / 8) * 4 + i % 8 / 2;
+      EXPECT_EQ(static_cast<int8_t>(out[i]), q[lane * values + (2 * half + i % 2) % values]) << i;
     }
   }
   std::vector<uint8_t> magnitudes(256);

@@ -1,4 +1,4 @@
-// What the two 512-bit levels share; included by each inside its anonymous namespace, after
+// What the 512-bit levels share; included by each inside its anonymous namespace, after
 // simd_x86.h.
 // A plane of 32 lanes is one vector.
 
@@ -8,7 +8,6 @@ struct SimdZmm : SimdX86<SimdZmm> {
   // 2 x 12 sums, 2 operands, 1 activation: 27 of 32 registers.
   static constexpr int kPanelRows = 12;
   static constexpr int kMultiplyVecs = 2;
-  static constexpr ActivationForm GemvForm(int) { return ActivationForm::kBytes; }
 
   TQ_INLINE static Vec Load(const void* p) { return _mm512_loadu_si512(p); }
   TQ_INLINE static void Store(void* p, Vec v) { _mm512_storeu_si512(p, v); }
@@ -27,6 +26,19 @@ struct SimdZmm : SimdX86<SimdZmm> {
                                                        12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22,
                                                        23, 24, 25, 26, 27, 28, 29, 30, 31, 0};
     return _mm512_permutexvar_epi16(Load(kNext), Load(tile));
+  }
+  // Bits [kShift, kShift + 16) of high:low.
+  template <int kShift>
+  TQ_INLINE static Vec Funnel(Vec low, Vec high) {
+    if constexpr (kShift == 0) {
+      return low;
+    } else {
+#ifdef __AVX512VBMI2__
+      return _mm512_shrdi_epi16(low, high, kShift);
+#else
+      return _mm512_or_si512(_mm512_srli_epi16(low, kShift), _mm512_slli_epi16(high, 16 - kShift));
+#endif
+    }
   }
   // Unsigned bytes of a 16-bit lane, added.
   TQ_INLINE static Vec AddPairs(Vec bytes) {

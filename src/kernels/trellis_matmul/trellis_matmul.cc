@@ -15,6 +15,8 @@ const MatmulTable& TableOf([[maybe_unused]] Isa isa) {
       return avx512vnni::kMatmulTable;
     case Isa::kAvx512:
       return avx512::kMatmulTable;
+    case Isa::kAvx512Mul16:
+      return avx512mul16::kMatmulTable;
     default:
       break;
   }

@@ -53,17 +53,21 @@ inline constexpr int kMaxWordColumns = 512;
 //           lanes; groups i = 0..V-1 for each 4 V columns
 //   kBytes  16 int8, for the 4 hash bytes of a row of 4 lanes in a window (4 V columns): of
 //           lanes 0, 2, 1, 3 in this order; V = 1: a0 a0 a0 a0; V = 2: a0 a1 a0 a1; V = 4: a0..a3
+//   kHalves 8 int8, for the bytes of one half of the hash, of lanes 0 to 3. Both halves meet the
+//           same for V = 1, a0 a0, and V = 2, a0 a1; V = 4 has a group for the low half, a0 a1, and
+//           one for the high half, a2 a3
 //   kMagnitudes  the magnitudes |a| of kBytes as 16 uint8, and 16 masks that make signed bytes of
 //           hash bytes u: 0x80, u - 128; where a is negative 0x7f, 127 - u. Two products with
 //           magnitudes are at most 2 * 127 * 128 < 2^15: vpmaddubsw saturates at none
-enum class ActivationForm : uint8_t { kBytes, kMagnitudes, kWords };
+enum class ActivationForm : uint8_t { kBytes, kHalves, kMagnitudes, kWords };
 
 constexpr int GroupBytes(ActivationForm form) {
-  if (form == ActivationForm::kWords) return 8;
+  if (form == ActivationForm::kWords || form == ActivationForm::kHalves) return 8;
   return form == ActivationForm::kBytes ? 16 : 32;
 }
 // Columns per group, on average over the groups of a V.
 constexpr int GroupColumns(int values, ActivationForm form) {
+  if (form == ActivationForm::kHalves && values == 4) return 8;
   return form == ActivationForm::kWords ? 4 : 4 * values;
 }
 
@@ -125,6 +129,9 @@ namespace avx512vnni {
 extern const MatmulTable kMatmulTable;
 }
 namespace avx512 {
+extern const MatmulTable kMatmulTable;
+}
+namespace avx512mul16 {
 extern const MatmulTable kMatmulTable;
 }
 namespace neondot {

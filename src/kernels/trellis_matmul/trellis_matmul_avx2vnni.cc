@@ -18,7 +18,7 @@ struct Simd : SimdYmm {
   // 2 x 6 sums, 2 operands, 1 activation: 15 of 16 registers.
   static constexpr int kPanelRows = 6;
   static constexpr int kMultiplyVecs = 2;
-  static constexpr ActivationForm GemvForm(int) { return ActivationForm::kBytes; }
+  static constexpr ActivationForm GemvForm(int) { return ActivationForm::kHalves; }
 
   TQ_INLINE static Vec DotBytes(Vec sum, Vec bytes, const uint8_t* a) {
     return _mm256_dpbusd_avx_epi32(sum, bytes, Broadcast(a));

@@ -15,15 +15,7 @@ namespace {
 #include "kernels/trellis_matmul/simd_zmm.h"
 
 struct Simd : SimdZmm {
-  // Bits [kShift, kShift + 16) of high:low.
-  template <int kShift>
-  TQ_INLINE static Vec Funnel(Vec low, Vec high) {
-    if constexpr (kShift == 0) {
-      return low;
-    } else {
-      return _mm512_shrdi_epi16(low, high, kShift);
-    }
-  }
+  static constexpr ActivationForm GemvForm(int) { return ActivationForm::kBytes; }
 };
 
 #include "kernels/trellis_matmul/trellis_matmul-inl.h"

@@ -16,15 +16,7 @@ namespace {
 #include "kernels/trellis_matmul/simd_zmm.h"
 
 struct Simd : SimdZmm {
-  // Bits [kShift, kShift + 16) of high:low.
-  template <int kShift>
-  TQ_INLINE static Vec Funnel(Vec low, Vec high) {
-    if constexpr (kShift == 0) {
-      return low;
-    } else {
-      return _mm512_or_si512(_mm512_srli_epi16(low, kShift), _mm512_slli_epi16(high, 16 - kShift));
-    }
-  }
+  static constexpr ActivationForm GemvForm(int) { return ActivationForm::kHalves; }
 };
 
 #include "kernels/trellis_matmul/trellis_matmul-inl.h"
