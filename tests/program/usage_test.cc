@@ -1,4 +1,5 @@
 // Exit codes, help, and errors that a user meets first.
+#include "kernels/isa.h"
 #include "program/program.h"
 
 namespace tq::testing {
@@ -46,7 +47,8 @@ TEST_F(ProgramTest, UnsupportedIsaNamesTheSupportedOnes) {
 // Robustness case 69: the portable level runs anywhere; any other runs or is refused by name.
 TEST_F(ProgramTest, EveryInstructionSetRunsOrIsRefused) {
   TqJson(Quantize("out", "2", {"--uniform"}));
-  for (const std::string isa : {"reference", "avx2", "avx2vnni", "avx512"}) {
+  for (const Isa level : kAllIsas) {
+    const std::string isa(IsaName(level));
     ProcessOptions options;
     options.environment = {"TQ_FORCE_ISA=" + isa};
     const ProcessResult run = Tq({"generate", Path("out"), "-p", "the", "-n", "8"}, options);
