@@ -240,6 +240,7 @@ class BenchCommand final : public Command {
             {"isa", IsaName(CurrentIsa())},
             {"device", compute_.device},
             {"device_name", model.device_name()},
+            {"positions_at_once", model.positions_at_once()},
             {"bytes_per_token", model.BytesPerToken()},
             {"weights_per_token", model.WeightsPerToken()},
             {"plain_read_bytes_per_s", plain_read_}};

@@ -5,6 +5,7 @@
 
 #include "base/checked.h"
 #include "codec/rotation.h"
+#include "device/device_arena.h"
 
 namespace tq {
 
@@ -12,38 +13,21 @@ using cuda::kMaxGemvRows;
 
 namespace {
 
-constexpr uint64_t kAlignment = 256;
 constexpr size_t kNumValues = 3;  // V: 1, 2, 4
-
-uint64_t Aligned(uint64_t bytes) { return CeilDiv(bytes, kAlignment) * kAlignment; }
-
-// Parts of one allocation, one behind the other.
-class Arena {
- public:
-  // Offset of a part of `bytes`.
-  uint64_t Add(uint64_t bytes) {
-    const uint64_t offset = bytes_;
-    bytes_ += Aligned(bytes);
-    return offset;
-  }
-  uint64_t num_bytes() const { return bytes_; }
-
- private:
-  uint64_t bytes_ = 0;
-};
 
 }  // namespace
 
 uint64_t CudaMatmulScratch::Sizes::num_bytes() const {
-  return Aligned(floats * sizeof(float)) + Aligned(activation_bytes) +
-         Aligned(sums * sizeof(int64_t)) + 2 * Aligned(kNumValues * kMaxGemvRows * sizeof(int64_t));
+  return DeviceArena::Aligned(floats * sizeof(float)) + DeviceArena::Aligned(activation_bytes) +
+         DeviceArena::Aligned(sums * sizeof(int64_t)) +
+         2 * DeviceArena::Aligned(kNumValues * kMaxGemvRows * sizeof(int64_t));
 }
 
 StatusOr<CudaMatmulScratch> CudaMatmulScratch::Create(const CudaDevice& device,
                                                       const Sizes& sizes) {
   CudaMatmulScratch scratch;
   TQ_ASSIGN_OR_RETURN(scratch.memory_, device.Allocate(sizes.num_bytes(), "scratch of products"));
-  Arena arena;
+  DeviceArena arena;
   auto* base = static_cast<uint8_t*>(scratch.memory_.get());
   scratch.floats_ = reinterpret_cast<float*>(base + arena.Add(sizes.floats * sizeof(float)));
   scratch.activations_ = base + arena.Add(sizes.activation_bytes);
@@ -86,7 +70,8 @@ class CudaMatmul::Layout {
     for (const Operand& operand : operands_) {
       group.operands_.push_back({operand.values, group.activation_bytes_});
       const trellis::Code any{operand.values, operand.values == 4 ? 2 : 4, 16};
-      group.activation_bytes_ += Aligned(cuda::ActivationBytes(any, kMaxGemvRows, cols_));
+      group.activation_bytes_ +=
+          DeviceArena::Aligned(cuda::ActivationBytes(any, kMaxGemvRows, cols_));
     }
     const auto* device = static_cast<const uint8_t*>(group.memory_.get());
     const InputTransform& input = *matrices_[0]->input;
@@ -94,15 +79,22 @@ class CudaMatmul::Layout {
     group.in_scale_ = reinterpret_cast<const uint16_t*>(device + in_scale_);
     group.in_hadamard_ = Shape(InForm(), in_matrix_, device, host);
     size_t at = 0;
+    uint64_t first_row = 0;
     for (size_t i = 0; i < matrices_.size(); ++i) {
       const PackedMatrix& matrix = *matrices_[i];
       cuda::FinishMatrix output;
       output.rows = matrix.rows;
       output.num_segments = static_cast<int>(matrix.segments.size());
       std::vector<size_t> operands;
+      group.first_rows_.push_back(first_row);
+      first_row += matrix.rows;
       for (size_t s = 0; s < matrix.segments.size(); ++s, ++at) {
         FillSegment(matrix, matrix.segments[s], places_[at], output.segments[s], host);
         operands.push_back(products_[places_[at].product].operand);
+        const bool last = s + 1 == matrix.segments.size();
+        const uint64_t end = last ? matrix.rows : matrix.segments[s + 1].row_begin;
+        group.dense_parts_.push_back(
+            {places_[at].product, places_[at].unit_row, end - matrix.segments[s].row_begin});
       }
       std::memcpy(host + out_scales_[i], matrix.out_scale.data(), matrix.rows * sizeof(uint16_t));
       output.out_scale = reinterpret_cast<const uint16_t*>(device + out_scales_[i]);
@@ -110,6 +102,7 @@ class CudaMatmul::Layout {
       group.outputs_.push_back(output);
       group.segment_operands_.push_back(std::move(operands));
     }
+    group.first_rows_.push_back(first_row);
   }
 
  private:
@@ -172,7 +165,7 @@ class CudaMatmul::Layout {
 
   std::span<const PackedMatrix* const> matrices_;
   uint64_t cols_, sum_rows_ = 0;
-  Arena arena_;
+  DeviceArena arena_;
   std::vector<Product> products_;
   std::vector<Operand> operands_;
   std::vector<Position> places_;  // of all segments, in their order

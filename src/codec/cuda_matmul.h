@@ -1,6 +1,8 @@
 // Products with packed matrices on a CUDA device: the matrices of an input group, packed for the
-// device, against at most 16 rows of x. y has the bits of PackedMatmul's fast path for many rows
-// of x, whatever the number of rows. Only in builds with TQ_CUDA.
+// device. Against at most 16 rows of x codes are used as they are, and y has the bits of
+// PackedMatmul's fast path for many rows of x, whatever the number of rows. Against more they are
+// decoded to half precision first, a part at a time, for cuBLAS: weights are exact, x is rounded to
+// 11 bits. Only in builds with TQ_CUDA.
 #pragma once
 
 #include <algorithm>
@@ -11,8 +13,10 @@
 
 #include "base/status.h"
 #include "codec/packed_matrix.h"
+#include "device/cublas.h"
 #include "device/cuda_device.h"
 #include "kernels/cuda/activations.h"
+#include "kernels/cuda/dense_steps.h"
 #include "kernels/cuda/fused_steps.h"
 #include "kernels/cuda/trellis_gemv.h"
 
@@ -42,6 +46,27 @@ class CudaMatmulScratch {
   int64_t* sums_of_x_ = nullptr;  // likewise
 };
 
+// The same for dense products of at most `rows` rows of x.
+class CudaDenseScratch {
+ public:
+  struct Sizes {
+    uint64_t rows = 0;         // of x
+    uint64_t x_stride = 0;     // of a row of x
+    uint64_t sums_stride = 0;  // of a row of outputs
+    uint64_t weight_bytes =
+        0;  // decoded at once: CudaMatmul::kMinDenseRows rows of all groups at least
+    uint64_t num_bytes() const;
+  };
+  static StatusOr<CudaDenseScratch> Create(const CudaDevice& device, const Sizes& sizes);
+
+ private:
+  friend class CudaMatmul;
+  Sizes sizes_;
+  DeviceMemory memory_;
+  uint16_t *x_ = nullptr, *sums_ = nullptr, *weights_ = nullptr;
+  float* scale_ = nullptr;
+};
+
 class CudaMatmul {
  public:
   // Copies the matrices, which share one input transform, to the device.
@@ -68,7 +93,19 @@ class CudaMatmul {
   Status StartProducts(const CudaDevice& device, const CudaMatmulScratch& scratch,
                        uint64_t n) const;
 
+  // Dense products: DenseInput is to be filled, StartDenseProducts makes the sums of DenseOutput.
+  // n is at most the scratch's rows.
+  static constexpr uint64_t kMinDenseRows = 512;  // of weights, decoded at once
+  uint64_t dense_x_stride() const { return DenseStride(cols_); }
+  uint64_t dense_sums_stride() const { return DenseStride(first_rows_.back()); }
+  cuda::DenseInput DenseInput(const CudaDenseScratch& scratch) const;
+  cuda::DenseOutput DenseOutput(const CudaDenseScratch& scratch, size_t i) const;
+  Status StartDenseProducts(const CudaDevice& device, const Cublas& blas,
+                            const CudaDenseScratch& scratch, uint64_t n) const;
+
  private:
+  // Rows of halves begin at multiples of 128 bytes.
+  static constexpr uint64_t DenseStride(uint64_t values) { return (values + 63) / 64 * 64; }
   // All segments of the group with one code, as one matrix.
   struct Product {
     trellis::Code code;
@@ -82,6 +119,12 @@ class CudaMatmul {
     int values = 0;
     uint64_t offset = 0;  // bytes of activations of kMaxGemvRows rows before it
   };
+  // A segment's place among the rows of all matrices, for dense products.
+  struct DensePart {
+    size_t product;
+    uint64_t unit_row;  // of the product
+    uint64_t rows;
+  };
   class Layout;
 
   DeviceMemory memory_;
@@ -93,6 +136,8 @@ class CudaMatmul {
   // Segments' pointers are set when they run.
   std::vector<cuda::FinishMatrix> outputs_;
   std::vector<std::vector<size_t>> segment_operands_;
+  std::vector<DensePart> dense_parts_;
+  std::vector<uint64_t> first_rows_;  // of each matrix among all, and their end
 };
 
 }  // namespace tq

@@ -130,6 +130,53 @@ TEST_P(CudaMatmulDeviceTest, HasTheBitsOfManyRowsOnTheProcessor) {
   }
 }
 
+// Weights are exact, x has 11 bits and outputs too.
+TEST_P(CudaMatmulDeviceTest, DenseProductsAreNearTheProcessors) {
+  const auto [cols, in_block] = GetParam();
+  const Group group = MakeGroup(cols, in_block);
+  const auto device = *CudaDevice::Open();
+  const auto blas = Cublas::Load(*device);
+  if (!blas.ok()) GTEST_SKIP() << "NOT TESTED: " << blas.status().message();
+  auto matmul = *CudaMatmul::Create(*device, group.pointers());
+  InlineExecutor executor;
+  const std::vector<Code> codes{{2, 4, 16}, {4, 2, 16}, {1, 3, 16}, {2, 4, 12}};
+  constexpr uint64_t kRows = 37;
+  const std::vector<float> x = Normal(kRows * cols, kRows);
+  RotatedInput rotated;
+  rotated.Prepare(*group.matrices[0].input, x.data(), kRows, cols, codes, MatmulPath::kFast,
+                  executor);
+  CudaDenseScratch::Sizes sizes;
+  sizes.rows = kRows + 3, sizes.x_stride = matmul->dense_x_stride() + 64;
+  sizes.sums_stride = matmul->dense_sums_stride();
+  sizes.weight_bytes = CudaMatmul::kMinDenseRows * matmul->dense_x_stride() * sizeof(uint16_t);
+  const CudaDenseScratch scratch = *CudaDenseScratch::Create(*device, sizes);
+  const DeviceCopy<float> device_x(x);
+  ASSERT_EQ(cudaDeviceSynchronize(), cudaSuccess);
+  ASSERT_EQ(cuda::LaunchDensePrepare(device_x.data(), kRows, matmul->DenseInput(scratch),
+                                     device->stream()),
+            cudaSuccess);
+  ASSERT_TRUE(matmul->StartDenseProducts(*device, **blas, scratch, kRows).ok());
+  for (size_t i = 0; i < group.matrices.size(); ++i) {
+    const uint64_t rows = group.matrices[i].rows;
+    const DeviceCopy<float> y(
+        std::vector<float>(kRows * rows, std::numeric_limits<float>::quiet_NaN()));
+    ASSERT_EQ(cudaDeviceSynchronize(), cudaSuccess);
+    ASSERT_EQ(
+        cuda::LaunchDenseFinish(matmul->DenseOutput(scratch, i), kRows, y.data(), device->stream()),
+        cudaSuccess);
+    ASSERT_TRUE(device->Synchronize().ok());
+    std::vector<float> expected(kRows * rows);
+    PackedMatmul(group.matrices[i], rotated, MatmulPath::kFast, executor, expected.data());
+    const std::vector<float> actual = y.Host();
+    double error = 0, sum = 0;
+    for (size_t j = 0; j < expected.size(); ++j) {
+      error += std::pow(actual[j] - expected[j], 2.0);
+      sum += std::pow(expected[j], 2.0);
+    }
+    EXPECT_LT(std::sqrt(error / sum), 1e-3) << "matrix " << i;
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Columns, CudaMatmulDeviceTest,
                          testing::Values(std::pair(128, 128), std::pair(576, 576),
                                          std::pair(1200, 80), std::pair(20, 20)),

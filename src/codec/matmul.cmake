@@ -1,7 +1,7 @@
 list(APPEND TQ_CODEC_SOURCES packed_matmul.cc rotated_input.cc)
 list(APPEND TQ_CODEC_TESTS packed_matmul_test.cc)
 if(TQ_CUDA)
-  list(APPEND TQ_CODEC_SOURCES cuda_matmul.cc)
+  list(APPEND TQ_CODEC_SOURCES cuda_dense_matmul.cc cuda_matmul.cc)
   list(APPEND TQ_CODEC_TESTS cuda_matmul_device_test.cc)
   list(APPEND TQ_CODEC_DEPS tq_kernels_cuda)
 endif()

@@ -52,6 +52,11 @@ struct CudaOptions {
   // model do not allow it.
   enum class Fuse { kNever, kWherePossible, kMust };
   Fuse fuse = Fuse::kWherePossible;
+  // Positions of a prompt that go through the layers together; fewer where memory is short, and 0
+  // for those that a token's kernels take.
+  uint64_t prefill_rows = 2048;
+  // Weights that are in half precision at once for them.
+  uint64_t prefill_weight_bytes = uint64_t{256} << 20;
 };
 StatusOr<std::unique_ptr<Backend>> MakeCudaBackend(std::shared_ptr<const PackedModel> model,
                                                    const CudaOptions& options = {});

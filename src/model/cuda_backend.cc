@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "base/checked.h"
+#include "base/format.h"
 #include "device/cuda_device.h"
 #include "kernels/cuda/argmax.h"
 #include "model/backend.h"
@@ -27,7 +28,7 @@ class CudaBackend final : public Backend {
 
   Status Load(const CudaOptions& options);
 
-  uint64_t chunk() const override { return CudaLayers::kChunk; }
+  uint64_t chunk() const override { return layers_->chunk(); }
   StatusOr<KvCache> NewCache(uint64_t capacity) override;
   Status RunLayers(const ForwardContext& context, KvCache& cache,
                    std::span<const int32_t> tokens) override;
@@ -51,7 +52,8 @@ class CudaBackend final : public Backend {
 
   // Puts tokens' rows and their position where StartLayers takes them; blocks of positions that
   // attention looks at.
-  StatusOr<uint32_t> Stage(const KvCache& cache, std::span<const int32_t> tokens);
+  StatusOr<uint32_t> Stage(const ForwardContext& context, const KvCache& cache,
+                           std::span<const int32_t> tokens);
   // From there through all layers.
   Status StartLayers(KvCache& cache, uint64_t n, uint32_t blocks);
   Status StartNextToken(KvCache& cache, uint32_t blocks, uint32_t limit);
@@ -61,13 +63,14 @@ class CudaBackend final : public Backend {
   }
   // Starts work for one token as a graph, recorded once for what it depends on.
   Status StartGraph(Recorded what, KvCache* cache, uint32_t blocks, uint32_t limit);
-  Status CheckFinite(uint64_t position) const;
+  Status CheckFinite(uint64_t position, uint64_t n) const;
 
   std::shared_ptr<const PackedModel> model_;
   ModelConfig config_;
   std::shared_ptr<CudaDevice> device_;
   std::unique_ptr<EmbeddingTable> embedding_;  // on the host: a row per token is read
   std::unique_ptr<CudaLayers> layers_;
+  uint64_t rows_ = 0;  // of the last RunLayers
   DeviceMemory staging_memory_;
   Staging staging_ = {};
   // By what is recorded, the cache's memory and capacity, the blocks that attention looks at and
@@ -81,7 +84,7 @@ Status CudaBackend::Load(const CudaOptions& options) {
   TQ_ASSIGN_OR_RETURN(const PackedDecoder decoder, FindPackedDecoder(*model_));
   TQ_ASSIGN_OR_RETURN(embedding_, MakeStoredEmbedding(decoder.embedding, model_));
   TQ_ASSIGN_OR_RETURN(layers_, CudaLayers::Load(device_, *model_, decoder, options));
-  const uint64_t hidden = CudaLayers::kChunk * config_.hidden_size;
+  const uint64_t hidden = layers_->chunk() * config_.hidden_size;
   const uint64_t logits = CudaLayers::kChunk * config_.vocab_size;
   const uint64_t bytes = (hidden + logits) * sizeof(float) + sizeof(CudaOutcome) + sizeof(uint32_t);
   TQ_ASSIGN_OR_RETURN(staging_memory_, device_->AllocateHost(bytes, "staging memory"));
@@ -105,10 +108,15 @@ StatusOr<KvCache> CudaBackend::NewCache(uint64_t capacity) {
   return KvCache::Over(std::static_pointer_cast<uint16_t>(memory), config_, capacity);
 }
 
-StatusOr<uint32_t> CudaBackend::Stage(const KvCache& cache, std::span<const int32_t> tokens) {
+StatusOr<uint32_t> CudaBackend::Stage(const ForwardContext& context, const KvCache& cache,
+                                      std::span<const int32_t> tokens) {
   // Mapped weights: reading past the end of a file that has shrunk would be a SIGBUS.
   TQ_RETURN_IF_ERROR(model_->VerifyFiles());
-  embedding_->Lookup(tokens, staging_.hidden);
+  constexpr size_t kGrain = 8;  // rows that are worth a thread
+  context.executor->ParallelFor(tokens.size(), kGrain, [&](size_t begin, size_t end, size_t) {
+    embedding_->Lookup(tokens.subspan(begin, end - begin),
+                       staging_.hidden + begin * config_.hidden_size);
+  });
   *staging_.base = static_cast<uint32_t>(cache.length());
   // Few sizes, so that few graphs are recorded: thread blocks beyond what is there end at once.
   const auto fit = [](uint64_t positions) {
@@ -121,14 +129,14 @@ StatusOr<uint32_t> CudaBackend::Stage(const KvCache& cache, std::span<const int3
 
 Status CudaBackend::StartLayers(KvCache& cache, uint64_t n, uint32_t blocks) {
   const uint64_t bytes = n * config_.hidden_size * sizeof(float);
-  TQ_RETURN_IF_ERROR(device_->Upload(staging_.hidden, bytes, layers_->hidden()));
+  TQ_RETURN_IF_ERROR(device_->Upload(staging_.hidden, bytes, layers_->hidden(n)));
   TQ_RETURN_IF_ERROR(device_->Upload(staging_.base, sizeof(uint32_t), layers_->base()));
   return layers_->Start(cache, n, blocks);
 }
 
 Status CudaBackend::StartNextToken(KvCache& cache, uint32_t blocks, uint32_t limit) {
   TQ_RETURN_IF_ERROR(StartLayers(cache, 1, blocks));
-  TQ_RETURN_IF_ERROR(layers_->StartHead(0, 1));
+  TQ_RETURN_IF_ERROR(layers_->StartHead(1, 0, 1));
   TQ_RETURN_IF_ERROR(CudaDevice::Check(
       cuda::LaunchArgmax(layers_->logits(), limit, &layers_->outcome()->next, device_->stream()),
       "choosing a token"));
@@ -136,7 +144,7 @@ Status CudaBackend::StartNextToken(KvCache& cache, uint32_t blocks, uint32_t lim
 }
 
 Status CudaBackend::StartHead(uint64_t first, uint64_t n) {
-  TQ_RETURN_IF_ERROR(layers_->StartHead(first, n));
+  TQ_RETURN_IF_ERROR(layers_->StartHead(rows_, first, n));
   return device_->Download(layers_->logits(), n * config_.vocab_size * sizeof(float),
                            staging_.logits);
 }
@@ -160,9 +168,10 @@ Status CudaBackend::StartGraph(Recorded what, KvCache* cache, uint32_t blocks, u
   return graph->second.Launch();
 }
 
-Status CudaBackend::RunLayers(const ForwardContext&, KvCache& cache,
+Status CudaBackend::RunLayers(const ForwardContext& context, KvCache& cache,
                               std::span<const int32_t> tokens) {
-  TQ_ASSIGN_OR_RETURN(const uint32_t blocks, Stage(cache, tokens));
+  TQ_ASSIGN_OR_RETURN(const uint32_t blocks, Stage(context, cache, tokens));
+  rows_ = tokens.size();
   if (tokens.size() == 1) {
     TQ_RETURN_IF_ERROR(StartGraph(Recorded::kLayers, &cache, blocks, 0));
   } else {
@@ -170,15 +179,15 @@ Status CudaBackend::RunLayers(const ForwardContext&, KvCache& cache,
     TQ_RETURN_IF_ERROR(FetchOutcome());
   }
   TQ_RETURN_IF_ERROR(device_->Synchronize());
-  return CheckFinite(cache.length());
+  return CheckFinite(cache.length(), tokens.size());
 }
 
-StatusOr<int32_t> CudaBackend::NextToken(const ForwardContext&, KvCache& cache, int32_t token,
-                                         uint32_t limit) {
-  TQ_ASSIGN_OR_RETURN(const uint32_t blocks, Stage(cache, {&token, 1}));
+StatusOr<int32_t> CudaBackend::NextToken(const ForwardContext& context, KvCache& cache,
+                                         int32_t token, uint32_t limit) {
+  TQ_ASSIGN_OR_RETURN(const uint32_t blocks, Stage(context, cache, {&token, 1}));
   TQ_RETURN_IF_ERROR(StartGraph(Recorded::kNextToken, &cache, blocks, limit));
   TQ_RETURN_IF_ERROR(device_->Synchronize());
-  TQ_RETURN_IF_ERROR(CheckFinite(cache.length()));
+  TQ_RETURN_IF_ERROR(CheckFinite(cache.length(), 1));
   const cuda::ArgmaxResult& next = staging_.outcome->next;
   if (next.first_bad != UINT32_MAX) {
     return DataLoss("head: the logits of position {} have a value that is not finite for token {}",
@@ -187,24 +196,28 @@ StatusOr<int32_t> CudaBackend::NextToken(const ForwardContext&, KvCache& cache, 
   return static_cast<int32_t>(next.best & UINT32_MAX);
 }
 
-Status CudaBackend::CheckFinite(uint64_t position) const {
+Status CudaBackend::CheckFinite(uint64_t position, uint64_t n) const {
   const uint32_t place = staging_.outcome->first_bad;
   if (place == kNowhere) return OkStatus();
   if (place == 0) {
     return DataLoss("embedding: a row at position {} or after it is not finite", position);
   }
-  return DataLoss(
-      "layer {}: after its {} the hidden state of position {} or one of the {} after it is not "
-      "finite",
-      (place - 1) / 2, place % 2 == 1 ? "attention" : "MLP", position, CudaLayers::kChunk - 1);
+  const std::string after = n == 1 ? "" : fmt::format(" or one of the {} after it", n - 1);
+  return DataLoss("layer {}: after its {} the hidden state of position {}{} is not finite",
+                  (place - 1) / 2, place % 2 == 1 ? "attention" : "MLP", position, after);
 }
 
 Status CudaBackend::Head(const ForwardContext&, uint64_t first, uint64_t n, uint64_t position,
                          float* logits) {
-  TQ_RETURN_IF_ERROR(first == 0 && n == 1 ? StartGraph(Recorded::kHead, nullptr, 0, 0)
-                                          : StartHead(first, n));
-  TQ_RETURN_IF_ERROR(device_->Synchronize());
-  std::memcpy(logits, staging_.logits, n * config_.vocab_size * sizeof(float));
+  for (uint64_t done = 0; done < n;) {
+    const uint64_t count = std::min<uint64_t>(n - done, CudaLayers::kChunk);
+    TQ_RETURN_IF_ERROR(rows_ == 1 ? StartGraph(Recorded::kHead, nullptr, 0, 0)
+                                  : StartHead(first + done, count));
+    TQ_RETURN_IF_ERROR(device_->Synchronize());
+    std::memcpy(logits + done * config_.vocab_size, staging_.logits,
+                count * config_.vocab_size * sizeof(float));
+    done += count;
+  }
   return CheckLogits(logits, n, config_.vocab_size, position);
 }
 

@@ -150,7 +150,7 @@ TEST_P(CudaBackendDeviceTest, FusedIsTheModelOfTheProcessorAndNamesLayers) {
   auto cpu = *Transformer::FromPacked(twins.packed);
   auto cuda = *Transformer::FromPacked(twins.packed, DeviceKind::kCuda);
   const auto tokens = SomeTokens(299);
-  EXPECT_LT(RelativeError(AllLogits(*cuda, tokens, MatmulPath::kFast),
+  EXPECT_LT(RelativeError(LogitsInRuns(*cuda, tokens, 16, inline_executor),
                           AllLogits(*cpu, tokens, MatmulPath::kFast)),
             1e-3);
   const Twins infinite = MakeTwins(folder_ / "infinite", config, "trellis", [&](auto& source) {
@@ -163,6 +163,59 @@ TEST_P(CudaBackendDeviceTest, FusedIsTheModelOfTheProcessorAndNamesLayers) {
                                        Logits::kNone, nullptr);
   EXPECT_EQ(status.code(), StatusCode::kDataLoss);
   EXPECT_THAT(status.message(), HasSubstr("layer 2: after its attention"));
+}
+
+// Prompts in half precision, in registers and through memory, in one piece and in several.
+TEST_P(CudaBackendDeviceTest, PromptsAtOnceAreNearTheModelOfTheProcessor) {
+  ModelConfig any = FusableConfig(GetParam());
+  any.hidden_size = 192;
+  any.intermediate_size = 240;
+  for (const ModelConfig& config : {FusableConfig(GetParam()), any}) {
+    const Twins twins = MakeTwins(folder_ / std::to_string(config.hidden_size), config, "trellis");
+    auto cpu = *Transformer::FromPacked(twins.packed);
+    const auto tokens = SomeTokens(299);
+    const auto expected = AllLogits(*cpu, tokens, MatmulPath::kFast);
+    for (const uint64_t rows : {2048, 128}) {
+      CudaOptions options;
+      options.prefill_rows = rows;
+      auto backend = *MakeCudaBackend(twins.packed, options);
+      if (backend->chunk() != rows) GTEST_SKIP() << "NOT TESTED: " << backend->chunk() << " rows";
+      KvCache cache = *backend->NewCache(tokens.size() + 1);
+      std::vector<float> logits(expected.size());
+      const ForwardContext context{&inline_executor, MatmulPath::kFast};
+      for (size_t at = 0, n = 0; at < tokens.size(); at += n) {
+        n = std::min<size_t>(rows, tokens.size() - at);
+        ASSERT_TRUE(backend->RunLayers(context, cache, std::span(tokens).subspan(at, n)).ok());
+        cache.Advance(n);
+        ASSERT_TRUE(backend->Head(context, 0, n, at, &logits[at * config.vocab_size]).ok());
+      }
+      const double error = RelativeError(logits, expected);
+      EXPECT_LT(error, 3e-3) << config.hidden_size << " columns, " << rows << " rows";
+      RecordProperty(fmt::format("error_{}_{}", config.hidden_size, rows),
+                     fmt::format("{}", error));
+      // A token behind them goes through its own kernels.
+      const auto next = backend->NextToken(context, cache, 7, config.vocab_size);
+      ASSERT_TRUE(next.ok()) << next.status().message();
+      cache.Truncate(tokens.size());
+      ASSERT_TRUE(backend->RunLayers(context, cache, SomeTokens(1)).ok());
+      std::vector<float> one(config.vocab_size);
+      EXPECT_TRUE(backend->Head(context, 0, 1, tokens.size(), one.data()).ok());
+    }
+  }
+}
+
+TEST_P(CudaBackendDeviceTest, PromptsAtOnceNameTheirLayer) {
+  const ModelConfig config = FusableConfig(GetParam());
+  const Twins twins = MakeTwins(folder_ / "model", config, "trellis", [&](auto& source) {
+    float* norm = source.Mutable("model.layers.1.post_attention_layernorm.weight");
+    std::fill_n(norm, config.hidden_size, 3e38f);
+  });
+  auto model = *Transformer::FromPacked(twins.packed, DeviceKind::kCuda);
+  KvCache cache = *model->NewCache(100);
+  const Status status = model->Forward({&inline_executor, MatmulPath::kFast}, cache,
+                                       SomeTokens(100), Logits::kNone, nullptr);
+  EXPECT_EQ(status.code(), StatusCode::kDataLoss);
+  EXPECT_THAT(status.message(), HasSubstr("layer 1: after its MLP"));
 }
 
 TEST_P(CudaBackendDeviceTest, GroupedModelsAreRefusedByName) {

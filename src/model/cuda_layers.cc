@@ -43,18 +43,21 @@ StatusOr<std::unique_ptr<CudaLayers>> CudaLayers::Load(std::shared_ptr<CudaDevic
                            layers->device_->name());
     }
   }
+  TQ_ASSIGN_OR_RETURN(layers->prefill_, CudaPrefill::Create(layers->device_, layers->config_,
+                                                            layers->weights_, options));
   return layers;
 }
 
 Status CudaLayers::LoadWeights(const PackedDecoder& decoder) {
   TQ_RETURN_IF_ERROR(LoadNorms(decoder));
   for (size_t i = 0; i < decoder.layers.size(); ++i) {
-    TQ_ASSIGN_OR_RETURN(layers_[i].qkv, LoadGroup(decoder.layers[i].qkv));
-    TQ_ASSIGN_OR_RETURN(layers_[i].o, LoadGroup(decoder.layers[i].o));
-    TQ_ASSIGN_OR_RETURN(layers_[i].gate_up, LoadGroup(decoder.layers[i].gate_up));
-    TQ_ASSIGN_OR_RETURN(layers_[i].down, LoadGroup(decoder.layers[i].down));
+    CudaLayerWeights& layer = weights_.layers[i];
+    TQ_ASSIGN_OR_RETURN(layer.qkv, LoadGroup(decoder.layers[i].qkv));
+    TQ_ASSIGN_OR_RETURN(layer.o, LoadGroup(decoder.layers[i].o));
+    TQ_ASSIGN_OR_RETURN(layer.gate_up, LoadGroup(decoder.layers[i].gate_up));
+    TQ_ASSIGN_OR_RETURN(layer.down, LoadGroup(decoder.layers[i].down));
   }
-  TQ_ASSIGN_OR_RETURN(head_, LoadGroup(decoder.head));
+  TQ_ASSIGN_OR_RETURN(weights_.head, LoadGroup(decoder.head));
   TQ_ASSIGN_OR_RETURN(scratch_, CudaMatmulScratch::Create(*device_, scratch_sizes_));
   return AllocateBuffers();
 }
@@ -101,25 +104,29 @@ Status CudaLayers::LoadNorms(const PackedDecoder& decoder) {
   }
   add(decoder.norm);
   bytes_per_token_ += host.size() * sizeof(float);
-  TQ_ASSIGN_OR_RETURN(norms_, device_->Allocate(host.size() * sizeof(float), "norms"));
-  TQ_RETURN_IF_ERROR(device_->Upload(host.data(), host.size() * sizeof(float), norms_.get()));
-  const auto* norms = static_cast<const float*>(norms_.get());
-  layers_.resize(decoder.layers.size());
-  for (Layer& layer : layers_) {
+  TQ_ASSIGN_OR_RETURN(weights_.norm_memory,
+                      device_->Allocate(host.size() * sizeof(float), "norms"));
+  TQ_RETURN_IF_ERROR(
+      device_->Upload(host.data(), host.size() * sizeof(float), weights_.norm_memory.get()));
+  const auto* norms = static_cast<const float*>(weights_.norm_memory.get());
+  weights_.layers.resize(decoder.layers.size());
+  for (CudaLayerWeights& layer : weights_.layers) {
     layer.attention_norm = norms;
     layer.mlp_norm = norms + hidden;
     norms += 2 * hidden;
   }
-  norm_ = norms;
+  weights_.norm = norms;
   const uint64_t half = config_.head_dim / 2;
   std::vector<double> frequencies(half);
   for (uint64_t i = 0; i < half; ++i) {
     frequencies[i] = std::pow(static_cast<double>(config_.rope_theta),
                               -static_cast<double>(i) / static_cast<double>(half));
   }
-  TQ_ASSIGN_OR_RETURN(frequencies_, device_->Allocate(half * sizeof(double), "frequencies"));
+  TQ_ASSIGN_OR_RETURN(weights_.frequency_memory,
+                      device_->Allocate(half * sizeof(double), "frequencies"));
   TQ_RETURN_IF_ERROR(
-      device_->Upload(frequencies.data(), half * sizeof(double), frequencies_.get()));
+      device_->Upload(frequencies.data(), half * sizeof(double), weights_.frequency_memory.get()));
+  weights_.frequencies = static_cast<const double*>(weights_.frequency_memory.get());
   return device_->Synchronize();
 }
 
@@ -196,7 +203,7 @@ Status CudaLayers::StartNorm(const float* added, const float* weight, uint64_t n
 }
 
 Status CudaLayers::StartLayer(uint32_t index, KvCache& cache, uint64_t n, uint32_t blocks) {
-  const Layer& layer = layers_[index];
+  const CudaLayerWeights& layer = weights_.layers[index];
   const Buffers& b = buffers_;
   void* stream = device_->stream();
   const float* before = index == 0 ? nullptr : b.narrow;
@@ -222,7 +229,7 @@ bool CudaLayers::CanFuseAll() const {
     }
     return true;
   };
-  for (const Layer& layer : layers_) {
+  for (const CudaLayerWeights& layer : weights_.layers) {
     for (const auto* group : {&layer.qkv, &layer.o, &layer.gate_up, &layer.down}) {
       if (!inputs(**group) || !outputs(**group)) return false;
     }
@@ -245,9 +252,9 @@ Status CudaLayers::StartFusedNorm(const CudaMatmul* added, const float* weight, 
 
 // Leaves the output of its last product in the sums: the next layer, or FinishLast, adds it.
 Status CudaLayers::StartFusedLayer(uint32_t index, KvCache& cache, uint64_t n, uint32_t blocks) {
-  const Layer& layer = layers_[index];
+  const CudaLayerWeights& layer = weights_.layers[index];
   void* stream = device_->stream();
-  const CudaMatmul* before = index == 0 ? nullptr : layers_[index - 1].down.get();
+  const CudaMatmul* before = index == 0 ? nullptr : weights_.layers[index - 1].down.get();
   TQ_RETURN_IF_ERROR(StartFusedNorm(before, layer.attention_norm, 2 * index, n, *layer.qkv));
 
   cuda::FusedRopeArgs rope;
@@ -273,7 +280,7 @@ Status CudaLayers::StartFusedLayer(uint32_t index, KvCache& cache, uint64_t n, u
 }
 
 Status CudaLayers::FinishLast(uint64_t n) {
-  const CudaMatmul& last = *layers_.back().down;
+  const CudaMatmul& last = *weights_.layers.back().down;
   cuda::FinishArgs finish;
   finish.sums = last.Sums(scratch_).sums, finish.sum_stride = last.Sums(scratch_).stride;
   finish.n = n, finish.num_matrices = 1;
@@ -284,24 +291,22 @@ Status CudaLayers::FinishLast(uint64_t n) {
 
 Status CudaLayers::Start(KvCache& cache, uint64_t n, uint32_t blocks) {
   TQ_RETURN_IF_ERROR(device_->Fill(buffers_.outcome, 0xff, sizeof(CudaOutcome)));
-  const cuda::RopeTableArgs table{static_cast<const double*>(frequencies_.get()),
-                                  buffers_.base,
-                                  n,
-                                  config_.head_dim / 2,
-                                  buffers_.cosines,
-                                  buffers_.sines};
+  if (n > kChunk) return prefill_->Start(cache, n, buffers_.base, &buffers_.outcome->first_bad);
+  const cuda::RopeTableArgs table{weights_.frequencies, buffers_.base,    n,
+                                  config_.head_dim / 2, buffers_.cosines, buffers_.sines};
   TQ_RETURN_IF_ERROR(Check(cuda::LaunchRopeTable(table, device_->stream()), "angles"));
   for (uint32_t i = 0; i < config_.num_layers; ++i) {
     TQ_RETURN_IF_ERROR(fuse_ ? StartFusedLayer(i, cache, n, blocks)
                              : StartLayer(i, cache, n, blocks));
   }
   if (fuse_) TQ_RETURN_IF_ERROR(FinishLast(n));
-  return StartNorm(buffers_.narrow, norm_, n, 2 * config_.num_layers);
+  return StartNorm(buffers_.narrow, weights_.norm, n, 2 * config_.num_layers);
 }
 
-Status CudaLayers::StartHead(uint64_t first, uint64_t n) {
-  const float* x = buffers_.normed + first * config_.hidden_size;
-  return Run(*head_, x, n, std::array{buffers_.logits});
+Status CudaLayers::StartHead(uint64_t rows, uint64_t first, uint64_t n) {
+  const float* normed = rows > kChunk ? prefill_->normed() : buffers_.normed;
+  const float* x = normed + first * config_.hidden_size;
+  return Run(*weights_.head, x, n, std::array{buffers_.logits});
 }
 
 }  // namespace tq

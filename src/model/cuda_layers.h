@@ -1,6 +1,6 @@
 // A packed model's layers and head in the memory of a CUDA device, and the buffers that a chunk of
-// positions needs there. Work is started on the device's stream; nothing waits. Only in builds with
-// TQ_CUDA.
+// positions needs there, and through CudaPrefill those of many. Work is started on the device's
+// stream; nothing waits. Only in builds with TQ_CUDA.
 #pragma once
 
 #include <cstdint>
@@ -12,26 +12,20 @@
 
 #include "base/status.h"
 #include "checkpoint/packed_model.h"
-#include "codec/cuda_matmul.h"
 #include "device/cuda_device.h"
-#include "kernels/cuda/argmax.h"
 #include "kernels/cuda/transformer.h"
 #include "model/backend.h"
+#include "model/cuda_prefill.h"
+#include "model/cuda_weights.h"
 #include "model/kv_cache.h"
 #include "model/packed_decoder.h"
 
 namespace tq {
 
-// What a run reports; bytes 0xff before.
-struct CudaOutcome {
-  uint32_t first_bad;  // half layer after which a value is not finite, counted from the embedding
-  uint32_t unused;
-  cuda::ArgmaxResult next;
-};
-
 class CudaLayers {
  public:
-  static constexpr uint64_t kChunk = cuda::kMaxGemvRows;  // positions at once
+  // Positions at once with the bits of one at a time. More, up to chunk(), go through CudaPrefill.
+  static constexpr uint64_t kChunk = cuda::kMaxGemvRows;
 
   // Errors: a group that is not trellis-coded, or shares no input transform; weights that do not
   // fit into the memory that is free; CudaOptions::Fuse::kMust where steps cannot be fused.
@@ -44,29 +38,24 @@ class CudaLayers {
   // changed.
   StatusOr<bool> ReserveAttention(uint64_t capacity);
 
-  // In device memory: what Start reads (hidden [n, hidden], base), and what it and StartHead leave.
-  float* hidden() { return buffers_.hidden; }
+  uint64_t chunk() const { return prefill_ == nullptr ? kChunk : prefill_->rows(); }
+
+  // In device memory: what Start reads for n positions (hidden [n, hidden], base), and what it and
+  // StartHead leave.
+  float* hidden(uint64_t n) { return n > kChunk ? prefill_->hidden() : buffers_.hidden; }
   uint32_t* base() { return buffers_.base; }
   float* logits() { return buffers_.logits; }
   CudaOutcome* outcome() { return buffers_.outcome; }
 
-  // All layers and the final norm for n rows at positions *base on; attention looks at `blocks`
-  // blocks of positions, at least those that there are.
+  // All layers and the final norm for n rows, at most chunk(), at positions *base on; attention
+  // looks at `blocks` blocks of positions, at least those that there are.
   Status Start(KvCache& cache, uint64_t n, uint32_t blocks);
-  // Logits of rows [first, first + n) of the last Start.
-  Status StartHead(uint64_t first, uint64_t n);
-
+  // Logits of rows [first, first + n) of the last Start, which had `rows`; n is at most kChunk.
+  Status StartHead(uint64_t rows, uint64_t first, uint64_t n);
   // Bytes of weights that a token reads, but for its row of the embedding.
   uint64_t bytes_per_token() const { return bytes_per_token_; }
 
  private:
-  // Norms are float [hidden].
-  struct Layer {
-    const float* attention_norm = nullptr;
-    std::unique_ptr<CudaMatmul> qkv, o;
-    const float* mlp_norm = nullptr;
-    std::unique_ptr<CudaMatmul> gate_up, down;
-  };
   struct Buffers {
     float *hidden, *normed, *q, *k, *v, *attended, *gate, *up, *narrow, *logits;
     float *cosines, *sines;
@@ -102,13 +91,12 @@ class CudaLayers {
   std::shared_ptr<CudaDevice> device_;
   ModelConfig config_;
   bool fuse_ = false;
-  DeviceMemory norms_, frequencies_, buffer_memory_, attention_scratch_;
-  std::vector<Layer> layers_;
-  const float* norm_ = nullptr;
-  std::unique_ptr<CudaMatmul> head_;
+  CudaWeights weights_;
+  DeviceMemory buffer_memory_, attention_scratch_;
   CudaMatmulScratch scratch_;
   CudaMatmulScratch::Sizes scratch_sizes_;
   Buffers buffers_ = {};
+  std::unique_ptr<CudaPrefill> prefill_;  // null: prompts go through kChunk positions at a time
   uint64_t bytes_per_token_ = 0, attention_floats_ = 0;
 };
 

@@ -2,9 +2,10 @@
 // class; only their LinearGroups differ.
 //
 // The logits of a position depend on the tokens up to it alone, to the bit: on the processor not on
-// the number of threads, on a CUDA device not on whether its tokens came at once, in pieces or one
-// by one. (Products are exact integer sums or one chain of additions; attention visits keys in
-// fixed blocks. On the processor a token alone has activations of 8 bits, several have 14.) The
+// the number of threads, on a CUDA device not on whether its tokens came one by one or up to 16 at
+// once. (Products are exact integer sums or one chain of additions; attention visits keys in fixed
+// blocks. On the processor a token alone has activations of 8 bits, several have 14; on a CUDA
+// device more than 16 at once have 11, and another order of additions for another number.) The
 // reference path of packed models is close to that, but makes no such promise.
 #pragma once
 
@@ -53,6 +54,8 @@ class Transformer {
   }
   // "cpu", or the name of the device that it runs on.
   std::string device_name() const { return backend_->device_name(); }
+  // Positions of a prompt that go through the layers together, at most.
+  uint64_t positions_at_once() const { return backend_->chunk(); }
   // A cache of this model, in the memory of its device.
   StatusOr<KvCache> NewCache(uint64_t capacity);
 

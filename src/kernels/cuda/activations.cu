@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "kernels/cuda/activations.h"
+#include "kernels/cuda/hadamard.cuh"
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/ptx.cuh"
 #include "kernels/cuda/steps.cuh"
@@ -19,75 +20,11 @@ template <int V>
 constexpr Code kCode = {V, V == 4 ? 2 : 4, 16};
 
 constexpr int kThreads = 256;
-// Values that a thread block transforms, where the order is smaller.
-constexpr uint64_t kSpan = 256;
 // Units that a thread block lays out: an item of 4 or 8 slots per thread.
 constexpr uint32_t kLayOutUnits = kThreads / (4 * kUnitTiles);
-// Shared memory for the values of a thread block: any device since sm_80 has 99 KiB, some of which
-// kernels use otherwise. The same for all launches, as it is an attribute of the kernel.
-constexpr int kMaxShared = 96 << 10;
-constexpr int kMaxLog2 = 14;
-
-uint64_t OrderOf(const HadamardShape& shape) {
-  return static_cast<uint64_t>(shape.m) << shape.log2;
-}
-bool IsValid(const HadamardShape& shape) {
-  const bool known =
-      shape.m == 1 || shape.m == 12 || shape.m == 20 || shape.m == 28 || shape.m == 36;
-  return known && shape.log2 >= 0 && shape.log2 <= kMaxLog2 &&
-         OrderOf(shape) * sizeof(float) <= static_cast<uint64_t>(kMaxShared);
-}
-// Whole orders.
-uint64_t SpanOf(const HadamardShape& shape) {
-  const uint64_t order = OrderOf(shape);
-  return order >= kSpan ? order : kSpan / order * order;
-}
 // Columns with the padding of any V.
 constexpr uint64_t PaddedColumns(uint64_t cols) {
   return UnitsAcross(kCode<4>, cols) * UnitColumns(kCode<4>);
-}
-
-// Rows of M of one column of a block: x [kOrder, width] with rows `stride` apart, in place.
-template <int kOrder>
-__device__ __forceinline__ void MixColumn(const float* matrix, uint32_t stride, float* x) {
-  float column[kOrder];
-#pragma unroll
-  for (int a = 0; a < kOrder; ++a) column[a] = x[a * stride];
-  for (int a = 0; a < kOrder; ++a) {
-    const float* row = matrix + a * kOrder;
-    float sum = __fmul_rn(row[0], column[0]);
-#pragma unroll
-    for (int c = 1; c < kOrder; ++c) sum = __fadd_rn(sum, __fmul_rn(row[c], column[c]));
-    x[a * stride] = sum;
-  }
-}
-template <int kOrder>
-__device__ __forceinline__ void MixColumns(const HadamardShape& shape, uint32_t n, float* x) {
-  const uint32_t width = 1u << shape.log2;
-  for (uint32_t i = threadIdx.x; i < n / kOrder; i += blockDim.x) {
-    MixColumn<kOrder>(shape.matrix, width, x + i / width * width * kOrder + i % width);
-  }
-}
-
-// The transform of x [n] in shared memory by all threads of the thread block, but for its scale.
-// Begins and ends with a barrier.
-__device__ void Transform(const HadamardShape& shape, uint32_t n, float* x) {
-  __syncthreads();
-  for (int k = 0; k < shape.log2; ++k) {
-    const uint32_t half = 1u << k;
-    for (uint32_t i = threadIdx.x; i < n / 2; i += blockDim.x) {
-      const uint32_t j = i / half * 2 * half + i % half;
-      const float a = x[j], b = x[j + half];
-      x[j] = a + b;
-      x[j + half] = a - b;
-    }
-    __syncthreads();
-  }
-  if (shape.m == 12) MixColumns<12>(shape, n, x);
-  if (shape.m == 20) MixColumns<20>(shape, n, x);
-  if (shape.m == 28) MixColumns<28>(shape, n, x);
-  if (shape.m == 36) MixColumns<36>(shape, n, x);
-  if (shape.m != 1) __syncthreads();
 }
 
 // A span of a: scaled, rotated, combined. partial [n][spans]: the largest |a| of each as its

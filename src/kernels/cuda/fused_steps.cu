@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "kernels/cuda/fused_steps.h"
+#include "kernels/cuda/hadamard.cuh"
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/ptx.cuh"
 #include "kernels/cuda/steps.cuh"
@@ -20,7 +21,6 @@ constexpr uint32_t kMaxWarps = 32;
 // A block per warp.
 constexpr uint32_t kMaxBlocks = kCluster * kMaxWarps;
 constexpr uint64_t kMaxColumns = uint64_t{kMaxBlocks} * kStepBlock;
-constexpr int kLog2Block = 7;
 // Blocks of positions that are read together need registers.
 constexpr uint32_t kMaxAttentionWarps = kMaxWarps / 2;
 
@@ -28,42 +28,6 @@ constexpr uint32_t kMaxAttentionWarps = kMaxWarps / 2;
 constexpr uint32_t PaddedBlocks(uint64_t cols) {
   constexpr uint64_t kUnit = 2 * kStepBlock;
   return static_cast<uint32_t>((cols + kUnit - 1) / kUnit * 2);
-}
-
-// H of a block, without its scale; butterflies in the order of hadamard.h.
-__device__ __forceinline__ void Hadamard(float (&x)[4]) {
-  const float a = x[0] + x[1], b = x[0] - x[1], c = x[2] + x[3], d = x[2] - x[3];
-  x[0] = a + c, x[2] = a - c, x[1] = b + d, x[3] = b - d;
-  const uint32_t lane = threadIdx.x % 32;
-#pragma unroll
-  for (uint32_t step = 1; step < 32; step *= 2) {
-#pragma unroll
-    for (float& value : x) {
-      const float other = __shfl_xor_sync(~0u, value, step);
-      value = (lane & step) != 0 ? other - value : value + other;
-    }
-  }
-}
-
-struct FourHalves {
-  uint2 bits;
-  // At a multiple of four.
-  __device__ __forceinline__ explicit FourHalves(const uint16_t* halves)
-      : bits(*reinterpret_cast<const uint2*>(halves)) {}
-  __device__ __forceinline__ void Scale(float (&x)[4]) const {
-    const uint32_t words[2] = {bits.x, bits.y};
-#pragma unroll
-    for (int j = 0; j < 4; ++j) {
-      x[j] = __fmul_rn(x[j], FromHalf(static_cast<uint16_t>(words[j / 2] >> 16 * (j % 2))));
-    }
-  }
-};
-__device__ __forceinline__ void LoadFour(const float* from, float (&x)[4]) {
-  const float4 values = *reinterpret_cast<const float4*>(from);
-  x[0] = values.x, x[1] = values.y, x[2] = values.z, x[3] = values.w;
-}
-__device__ __forceinline__ void StoreFour(const float (&x)[4], float* to) {
-  *reinterpret_cast<float4*>(to) = {x[0], x[1], x[2], x[3]};
 }
 
 // Four neighbouring sums of row b of x on their way to y: first all loads, so that they wait for
@@ -98,7 +62,7 @@ struct Sums {
     for (int j = 0; j < 4; ++j) {
       y[j] = static_cast<float>((static_cast<double>(sums[j]) + bias) * factor);
     }
-    Hadamard(y);
+    WarpHadamard(y);
 #pragma unroll
     for (float& value : y) value = __fmul_rn(value, matrix.hadamard.scale);
     out_scale.Scale(y);
@@ -214,7 +178,7 @@ __device__ __forceinline__ void PrepareInput(const ProductInput& to, const Place
                                              const FourHalves& in_scale, float (&x)[4],
                                              Exchanges& exchanges) {
   in_scale.Scale(x);
-  Hadamard(x);
+  WarpHadamard(x);
 #pragma unroll
   for (float& value : x) value = __fmul_rn(value, to.hadamard.scale);
 #pragma unroll 1
@@ -411,7 +375,7 @@ int LaunchInCluster(void (*kernel)(Args), const ProductInput& to, uint64_t n, co
 
 }  // namespace
 
-bool CanFuse(const HadamardShape& output) { return output.m == 1 && output.log2 == kLog2Block; }
+bool CanFuse(const HadamardShape& output) { return IsWarpHadamard(output); }
 bool CanFuse(const ProductInput& input) {
   return CanFuse(input.hadamard) && input.cols % kStepBlock == 0 && input.cols >= kStepBlock &&
          input.cols <= kMaxColumns && input.num_operands >= 1 && input.num_operands <= kMaxOperands;

@@ -18,10 +18,47 @@ __device__ __forceinline__ void MmaU8S8(int32_t (&d)[4], const uint32_t (&a)[4],
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
+// D += A B of 16 x 16 and 16 x 8 halves in float (mma.m16n8k16). Lane 4 g + c holds of A rows g,
+// g + 8, g, g + 8 at columns 2 c, 2 c + 1 (a0, a1) and 8 more (a2, a3), of B rows 2 c, 2 c + 1 (b0)
+// and 8 more (b1) of column g, of D what MmaU8S8 says. Since sm_80.
+__device__ __forceinline__ void MmaF16(float (&d)[4], const uint32_t (&a)[4], uint32_t b0,
+                                       uint32_t b1) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 "
+      "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+// Four matrices of 8 x 8 halves from shared memory: lane i gives the address of row i % 8 of matrix
+// i / 8, and gets columns 2 c, 2 c + 1 of row g of each; kTransposed: rows 2 c, 2 c + 1 of column
+// g.
+template <bool kTransposed>
+__device__ __forceinline__ void LoadMatrices(uint32_t (&r)[4], const void* shared) {
+  const auto address = static_cast<uint32_t>(__cvta_generic_to_shared(shared));
+  if constexpr (kTransposed) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                 : "r"(address)
+                 : "memory");
+  } else {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                 : "r"(address)
+                 : "memory");
+  }
+}
+
 // Copies 16 bytes to shared memory behind the thread's back, past L1. Since sm_80.
 __device__ __forceinline__ void CopyAsync16(void* shared, const void* global) {
   const auto address = static_cast<uint32_t>(__cvta_generic_to_shared(shared));
   asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16;" ::"r"(address), "l"(global)
+               : "memory");
+}
+// The same, or zeros where it is not `present`; then `global` is not read.
+__device__ __forceinline__ void CopyAsync16OrZero(void* shared, const void* global, bool present) {
+  const auto address = static_cast<uint32_t>(__cvta_generic_to_shared(shared));
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(address), "l"(global),
+               "r"(present ? 16 : 0)
                : "memory");
 }
 // Ends a group of copies; waits until at most kPending groups of this thread are under way.

@@ -19,6 +19,27 @@ __device__ __forceinline__ float FromHalf(uint16_t bits) {
   return __half2float(__ushort_as_half(bits));
 }
 
+struct FourHalves {
+  uint2 bits;
+  // At a multiple of four.
+  __device__ __forceinline__ explicit FourHalves(const uint16_t* halves)
+      : bits(*reinterpret_cast<const uint2*>(halves)) {}
+  __device__ __forceinline__ void Scale(float (&x)[4]) const {
+    const uint32_t words[2] = {bits.x, bits.y};
+#pragma unroll
+    for (int j = 0; j < 4; ++j) {
+      x[j] = __fmul_rn(x[j], FromHalf(static_cast<uint16_t>(words[j / 2] >> 16 * (j % 2))));
+    }
+  }
+};
+__device__ __forceinline__ void LoadFour(const float* from, float (&x)[4]) {
+  const float4 values = *reinterpret_cast<const float4*>(from);
+  x[0] = values.x, x[1] = values.y, x[2] = values.z, x[3] = values.w;
+}
+__device__ __forceinline__ void StoreFour(const float (&x)[4], float* to) {
+  *reinterpret_cast<float4*>(to) = {x[0], x[1], x[2], x[3]};
+}
+
 // The sum over a warp, the same in every lane.
 __device__ __forceinline__ float WarpSum(float value) {
   for (int step = 16; step > 0; step /= 2) value += __shfl_xor_sync(~0u, value, step);

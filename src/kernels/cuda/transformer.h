@@ -8,7 +8,7 @@
 namespace tq::cuda {
 
 // Rows of one launch, at most.
-inline constexpr uint64_t kMaxTransformerRows = 1024;
+inline constexpr uint64_t kMaxTransformerRows = 4096;
 inline constexpr uint32_t kMaxHeadDim = 256;
 // Cached positions that a thread block of the attention takes: absolute ones, so that sums do not
 // depend on where a call begins.
@@ -75,6 +75,11 @@ uint64_t AttentionScratchFloats(uint64_t n, uint32_t heads, uint32_t head_dim, u
 int LaunchAttention(const AttentionArgs& args, void* stream);
 // Its first kernel alone, which leaves in `scratch` what blocks of positions make.
 int LaunchAttentionBlocks(const AttentionArgs& args, void* stream);
+
+// The same for many queries, through tensor cores: queries and weights of positions in half
+// precision, sums in float. `blocks` and `scratch` are not used.
+bool CanAttendMany(uint32_t head_dim);
+int LaunchManyAttention(const AttentionArgs& args, void* stream);
 
 // gate = silu(gate) * up for `size` values.
 int LaunchSiluMultiply(float* gate, const float* up, uint64_t size, void* stream);

@@ -181,36 +181,73 @@ TEST_P(AttentionDeviceTest, RopeTurnsAndStores) {
   }
 }
 
+// Random queries and a random cache, whose positions beyond the last are no numbers.
+struct Problem {
+  Shape shape;
+  uint64_t n, stride, row;
+  std::vector<float> q;
+  std::vector<uint16_t> keys, values;
+  DeviceCopy<float> device_q;
+  DeviceCopy<uint16_t> device_keys, device_values;
+  DeviceCopy<uint32_t> device_base;
+
+  Problem(const Shape& s, uint64_t queries)
+      : shape(s),
+        n(queries),
+        stride((s.base + n + 300) * s.head_dim),
+        row(uint64_t{s.heads} * s.head_dim),
+        q(Normal(n * row, "q")),
+        keys(Cache("keys")),
+        values(Cache("values")),
+        device_q(q),
+        device_keys(keys),
+        device_values(values),
+        device_base(std::vector<uint32_t>{s.base}) {}
+
+  std::vector<uint16_t> Cache(std::string_view label) const {
+    std::vector<uint16_t> cache(shape.kv_heads * stride);
+    transformer::FloatToHalf(Normal(cache.size(), label).data(), cache.size(), cache.data());
+    for (uint32_t h = 0; h < shape.kv_heads; ++h) {
+      std::fill(cache.begin() +
+                    static_cast<std::ptrdiff_t>(h * stride + (shape.base + n) * shape.head_dim),
+                cache.begin() + static_cast<std::ptrdiff_t>((h + 1) * stride), uint16_t{0x7e01});
+    }
+    return cache;
+  }
+  std::vector<float> Expected() const {
+    std::vector<float> expected(n * row);
+    for (uint32_t h = 0; h < shape.kv_heads; ++h) {
+      transformer::AttentionArgs args;
+      args.n = n, args.group = shape.heads / shape.kv_heads, args.head_dim = shape.head_dim;
+      args.first = shape.base;
+      args.scale = 1.0f / std::sqrt(static_cast<float>(shape.head_dim));
+      args.q = &q[uint64_t{h} * args.group * shape.head_dim], args.q_stride = row;
+      args.keys = &keys[h * stride], args.values = &values[h * stride];
+      args.out = &expected[uint64_t{h} * args.group * shape.head_dim], args.out_stride = row;
+      transformer::Attention(args, Isa::kReference);
+    }
+    return expected;
+  }
+  AttentionArgs Args() const {
+    AttentionArgs args;
+    args.queries = device_q.data(), args.base = device_base.data(), args.n = n;
+    args.heads = shape.heads, args.kv_heads = shape.kv_heads, args.head_dim = shape.head_dim;
+    args.cache = {device_keys.data(), device_values.data(), stride};
+    return args;
+  }
+};
+
 TEST_P(AttentionDeviceTest, AttentionEqualsItsTwin) {
   const auto [heads, kv_heads, d, base, n] = GetParam();
-  const uint64_t capacity = base + n + 300, stride = capacity * d, row = uint64_t{heads} * d;
-  const std::vector<float> q = Normal(n * row, "q");
-  std::vector<uint16_t> keys(kv_heads * stride), values(kv_heads * stride);
-  transformer::FloatToHalf(Normal(keys.size(), "keys").data(), keys.size(), keys.data());
-  transformer::FloatToHalf(Normal(values.size(), "values").data(), values.size(), values.data());
-  std::vector<float> expected(n * row);
-  for (uint32_t h = 0; h < kv_heads; ++h) {
-    transformer::AttentionArgs args;
-    args.n = n, args.group = heads / kv_heads, args.head_dim = d, args.first = base;
-    args.scale = 1.0f / std::sqrt(static_cast<float>(d));
-    args.q = &q[uint64_t{h} * args.group * d], args.q_stride = row;
-    args.keys = &keys[h * stride], args.values = &values[h * stride];
-    args.out = &expected[uint64_t{h} * args.group * d], args.out_stride = row;
-    transformer::Attention(args, Isa::kReference);
-  }
-  const DeviceCopy<float> device_q(q);
-  const DeviceCopy<uint16_t> device_keys(keys), device_values(values);
-  const DeviceCopy<uint32_t> device_base(std::vector<uint32_t>{base});
+  const Problem problem(GetParam(), n);
+  const std::vector<float> expected = problem.Expected();
   std::vector<float> first;
   const uint32_t needed = (base + n + kAttentionBlock - 1) / kAttentionBlock;
   for (uint32_t blocks : {needed, needed + 2}) {
-    const DeviceCopy<float> out(std::vector<float>(n * row, kNan));
+    const DeviceCopy<float> out(std::vector<float>(n * problem.row, kNan));
     const DeviceCopy<float> scratch(
         std::vector<float>(AttentionScratchFloats(n, heads, d, blocks), kNan));
-    AttentionArgs args;
-    args.queries = device_q.data(), args.base = device_base.data(), args.n = n;
-    args.heads = heads, args.kv_heads = kv_heads, args.head_dim = d;
-    args.cache = {device_keys.data(), device_values.data(), stride};
+    AttentionArgs args = problem.Args();
     args.blocks = blocks, args.scratch = scratch.data(), args.out = out.data();
     ASSERT_EQ(LaunchAttention(args, nullptr), cudaSuccess);
     ExpectNear(out.Host(), expected, 1e-5f);
@@ -218,6 +255,25 @@ TEST_P(AttentionDeviceTest, AttentionEqualsItsTwin) {
     if (first.empty()) first = out.Host();
     EXPECT_EQ(out.Host(), first);
   }
+}
+
+// In half precision: queries, and weights of positions, to 2^-11 of them.
+TEST_P(AttentionDeviceTest, AttentionOfManyIsNearItsTwin) {
+  const auto [heads, kv_heads, d, base, few] = GetParam();
+  if (!CanAttendMany(d)) {
+    EXPECT_EQ(LaunchManyAttention({}, nullptr), cudaErrorInvalidValue);
+    return;
+  }
+  const Problem problem(GetParam(), few * 61);  // more than a block of queries
+  const uint64_t row = uint64_t{heads} * d;
+  const DeviceCopy<float> out(std::vector<float>((problem.n + 1) * row, kNan));
+  AttentionArgs args = problem.Args();
+  args.out = out.data();
+  ASSERT_EQ(LaunchManyAttention(args, nullptr), cudaSuccess);
+  std::vector<float> actual = out.Host();
+  for (uint64_t i = problem.n * row; i < actual.size(); ++i) ASSERT_TRUE(std::isnan(actual[i]));
+  actual.resize(problem.n * row);
+  ExpectNear(actual, problem.Expected(), 4e-3f);
 }
 
 INSTANTIATE_TEST_SUITE_P(Shapes, AttentionDeviceTest, testing::ValuesIn(kShapes),

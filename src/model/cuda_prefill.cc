@@ -1,0 +1,219 @@
+#include "model/cuda_prefill.h"
+
+#include <algorithm>
+
+#include "base/checked.h"
+#include "base/format.h"
+#include "base/log.h"
+#include "kernels/cuda/dense_steps.h"
+
+namespace tq {
+namespace {
+
+// Below, a token's kernels are as fast.
+constexpr uint64_t kMinRows = 64;
+// The share of the memory that is free behind the weights: the rest is for caches.
+constexpr uint64_t kShareOfFree = 4;
+
+template <typename Function>
+void ForEachGroup(const CudaWeights& weights, const Function& function) {
+  for (const CudaLayerWeights& layer : weights.layers) {
+    for (const auto* group : {&layer.qkv, &layer.o, &layer.gate_up, &layer.down}) {
+      function(**group);
+    }
+  }
+}
+
+}  // namespace
+
+StatusOr<std::unique_ptr<CudaPrefill>> CudaPrefill::Create(std::shared_ptr<CudaDevice> device,
+                                                           const ModelConfig& config,
+                                                           const CudaWeights& weights,
+                                                           const CudaOptions& options) {
+  if (options.prefill_rows == 0 || !cuda::CanAttendMany(config.head_dim))
+    return std::unique_ptr<CudaPrefill>();
+  auto blas = Cublas::Load(*device);
+  if (!blas.ok()) {
+    Warn("{}; prompts run {} positions at a time", blas.status().message(), cuda::kMaxGemvRows);
+    return std::unique_ptr<CudaPrefill>();
+  }
+  std::unique_ptr<CudaPrefill> prefill(new CudaPrefill(device, config, weights));
+  prefill->blas_ = *std::move(blas);
+  TQ_ASSIGN_OR_RETURN(const uint64_t free, device->FreeBytes());
+  uint64_t rows = std::min(options.prefill_rows, cuda::kMaxTransformerRows);
+  const uint64_t weight_bytes = options.prefill_weight_bytes;
+  while (rows >= kMinRows && prefill->NumBytes(rows, weight_bytes) > free / kShareOfFree) rows /= 2;
+  if (rows < kMinRows) {
+    Warn("{}: {} of {} free are too little for prompts to run {} positions at a time; {} do",
+         device->name(), FormatBytes(prefill->NumBytes(kMinRows, weight_bytes)), FormatBytes(free),
+         kMinRows, cuda::kMaxGemvRows);
+    return std::unique_ptr<CudaPrefill>();
+  }
+  TQ_RETURN_IF_ERROR(prefill->Allocate(rows, weight_bytes));
+  return prefill;
+}
+
+bool CudaPrefill::CanKeepRows() const {
+  bool can = true;
+  ForEachGroup(weights_, [&](const CudaMatmul& group) {
+    can = can && cuda::CanKeepRow(group.DenseInput(scratch_));
+    for (size_t i = 0; i < group.size(); ++i) {
+      can = can && cuda::CanKeepRow(group.DenseOutput(scratch_, i));
+    }
+  });
+  return can;
+}
+
+std::array<CudaPrefill::BufferPart, 11> CudaPrefill::BufferParts() const {
+  const uint64_t hidden = config_.hidden_size, q = config_.q_size(), kv = config_.kv_size();
+  // What stays in registers needs no room.
+  const uint64_t wide = keep_rows_ ? 0 : config_.intermediate_size;
+  const uint64_t half = config_.head_dim / 2;
+  return {{{&Buffers::hidden, hidden},
+           {&Buffers::normed, hidden},
+           {&Buffers::q, q},
+           {&Buffers::k, kv},
+           {&Buffers::v, kv},
+           {&Buffers::attended, q},
+           {&Buffers::gate, wide},
+           {&Buffers::up, wide},
+           {&Buffers::narrow, hidden},
+           {&Buffers::cosines, half},
+           {&Buffers::sines, half}}};
+}
+
+CudaDenseScratch::Sizes CudaPrefill::ScratchSizes(uint64_t rows, uint64_t weight_bytes) const {
+  CudaDenseScratch::Sizes sizes;
+  sizes.rows = rows, sizes.weight_bytes = weight_bytes;
+  ForEachGroup(weights_, [&](const CudaMatmul& group) {
+    sizes.x_stride = std::max(sizes.x_stride, group.dense_x_stride());
+    sizes.sums_stride = std::max(sizes.sums_stride, group.dense_sums_stride());
+  });
+  const uint64_t least = CudaMatmul::kMinDenseRows * sizes.x_stride * sizeof(uint16_t);
+  sizes.weight_bytes = std::max(sizes.weight_bytes, least);
+  return sizes;
+}
+
+uint64_t CudaPrefill::NumBytes(uint64_t rows, uint64_t weight_bytes) const {
+  uint64_t floats = 0;
+  for (const auto& [member, size] : BufferParts()) floats += rows * size;
+  return floats * sizeof(float) + ScratchSizes(rows, weight_bytes).num_bytes();
+}
+
+Status CudaPrefill::Allocate(uint64_t rows, uint64_t weight_bytes) {
+  TQ_ASSIGN_OR_RETURN(scratch_,
+                      CudaDenseScratch::Create(*device_, ScratchSizes(rows, weight_bytes)));
+  keep_rows_ = CanKeepRows();
+  uint64_t floats = 0;
+  for (const auto& [member, size] : BufferParts()) floats += rows * size;
+  TQ_ASSIGN_OR_RETURN(buffer_memory_,
+                      device_->Allocate(floats * sizeof(float), "activations of prompts"));
+  auto* at = static_cast<float*>(buffer_memory_.get());
+  for (const auto& [member, size] : BufferParts()) {
+    buffers_.*member = at;
+    at += rows * size;
+  }
+  rows_ = rows;
+  return OkStatus();
+}
+
+cuda::NormArgs CudaPrefill::Norm(const float* weight, uint32_t place) const {
+  cuda::NormArgs args;
+  args.x = buffers_.hidden, args.weight = weight, args.y = buffers_.normed;
+  args.n = n_, args.size = config_.hidden_size, args.eps = config_.rms_norm_eps;
+  args.first_bad = first_bad_, args.place = place;
+  return args;
+}
+
+Status CudaPrefill::Finish(const CudaMatmul& from, size_t i, float* y) {
+  return Check(cuda::LaunchDenseFinish(from.DenseOutput(scratch_, i), n_, y, device_->stream()),
+               "finishing a product");
+}
+
+Status CudaPrefill::StartFrom(float* x, const CudaMatmul& to) {
+  TQ_RETURN_IF_ERROR(
+      Check(cuda::LaunchDensePrepare(x, n_, to.DenseInput(scratch_), device_->stream()),
+            "preparing a product"));
+  return StartProducts(to);
+}
+
+Status CudaPrefill::StartNorm(const CudaMatmul* added, const float* weight, uint32_t place,
+                              const CudaMatmul& to) {
+  if (keep_rows_) {
+    cuda::DenseNormArgs args;
+    if (added != nullptr) args.added = added->DenseOutput(scratch_, 0);
+    args.norm = Norm(weight, place);
+    args.to = to.DenseInput(scratch_);
+    TQ_RETURN_IF_ERROR(Check(cuda::LaunchDenseNorm(args, device_->stream()), "a norm"));
+    return StartProducts(to);
+  }
+  cuda::NormArgs args = Norm(weight, place);
+  if (added != nullptr) {
+    TQ_RETURN_IF_ERROR(Finish(*added, 0, buffers_.narrow));
+    args.added = buffers_.narrow;
+  }
+  TQ_RETURN_IF_ERROR(Check(cuda::LaunchNorm(args, device_->stream()), "a norm"));
+  return StartFrom(buffers_.normed, to);
+}
+
+Status CudaPrefill::StartAttention(uint32_t index, KvCache& cache) {
+  const Buffers& b = buffers_;
+  const CudaMatmul& qkv = *weights_.layers[index].qkv;
+  size_t i = 0;
+  for (float* y : {b.q, b.k, b.v}) TQ_RETURN_IF_ERROR(Finish(qkv, i++, y));
+  const cuda::CacheLayer layer{cache.Keys(index, 0), cache.Values(index, 0),
+                               cache.capacity() * config_.head_dim};
+  cuda::RopeArgs rope;
+  rope.queries = b.q, rope.keys = b.k, rope.values = b.v;
+  rope.cosines = b.cosines, rope.sines = b.sines, rope.base = base_;
+  rope.n = n_, rope.heads = config_.num_heads, rope.kv_heads = config_.num_kv_heads;
+  rope.head_dim = config_.head_dim, rope.cache = layer;
+  TQ_RETURN_IF_ERROR(Check(cuda::LaunchRope(rope, device_->stream()), "RoPE"));
+  cuda::AttentionArgs attention;
+  attention.queries = b.q, attention.base = base_, attention.n = n_;
+  attention.heads = config_.num_heads, attention.kv_heads = config_.num_kv_heads;
+  attention.head_dim = config_.head_dim, attention.cache = layer, attention.out = b.attended;
+  return Check(cuda::LaunchManyAttention(attention, device_->stream()), "attention");
+}
+
+Status CudaPrefill::StartSilu(const CudaMatmul& gate_up, const CudaMatmul& to) {
+  if (keep_rows_) {
+    const cuda::DenseSiluArgs args{gate_up.DenseOutput(scratch_, 0),
+                                   gate_up.DenseOutput(scratch_, 1), n_, to.DenseInput(scratch_)};
+    TQ_RETURN_IF_ERROR(Check(cuda::LaunchDenseSilu(args, device_->stream()), "SiLU"));
+    return StartProducts(to);
+  }
+  TQ_RETURN_IF_ERROR(Finish(gate_up, 0, buffers_.gate));
+  TQ_RETURN_IF_ERROR(Finish(gate_up, 1, buffers_.up));
+  TQ_RETURN_IF_ERROR(
+      Check(cuda::LaunchSiluMultiply(buffers_.gate, buffers_.up, n_ * config_.intermediate_size,
+                                     device_->stream()),
+            "SiLU"));
+  return StartFrom(buffers_.gate, to);
+}
+
+// Leaves the output of its last product in the sums: the next layer, or Start, adds it.
+Status CudaPrefill::StartLayer(uint32_t index, KvCache& cache) {
+  const CudaLayerWeights& layer = weights_.layers[index];
+  const CudaMatmul* before = index == 0 ? nullptr : weights_.layers[index - 1].down.get();
+  TQ_RETURN_IF_ERROR(StartNorm(before, layer.attention_norm, 2 * index, *layer.qkv));
+  TQ_RETURN_IF_ERROR(StartAttention(index, cache));
+  TQ_RETURN_IF_ERROR(StartFrom(buffers_.attended, *layer.o));
+  TQ_RETURN_IF_ERROR(StartNorm(layer.o.get(), layer.mlp_norm, 2 * index + 1, *layer.gate_up));
+  return StartSilu(*layer.gate_up, *layer.down);
+}
+
+Status CudaPrefill::Start(KvCache& cache, uint64_t n, const uint32_t* base, uint32_t* first_bad) {
+  TQ_CHECK(n >= 1 && n <= rows_);
+  n_ = n, base_ = base, first_bad_ = first_bad;
+  const cuda::RopeTableArgs table{weights_.frequencies, base,          n, config_.head_dim / 2,
+                                  buffers_.cosines,     buffers_.sines};
+  TQ_RETURN_IF_ERROR(Check(cuda::LaunchRopeTable(table, device_->stream()), "angles"));
+  for (uint32_t i = 0; i < config_.num_layers; ++i) TQ_RETURN_IF_ERROR(StartLayer(i, cache));
+  TQ_RETURN_IF_ERROR(Finish(*weights_.layers.back().down, 0, buffers_.narrow));
+  cuda::NormArgs last = Norm(weights_.norm, 2 * config_.num_layers);
+  last.added = buffers_.narrow;
+  return Check(cuda::LaunchNorm(last, device_->stream()), "a norm");
+}
+
+}  // namespace tq
