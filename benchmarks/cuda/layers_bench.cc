@@ -140,7 +140,9 @@ Status Run(const std::string& path, uint64_t repeats, uint64_t context, uint64_t
                                           repeats, status));
   using Fuse = CudaOptions::Fuse;
   for (const Fuse fuse : {Fuse::kWherePossible, Fuse::kNever}) {
-    TQ_ASSIGN_OR_RETURN(const auto backend, MakeCudaBackend(model, {fuse}));
+    CudaOptions options;
+    options.fuse = fuse;
+    TQ_ASSIGN_OR_RETURN(const auto backend, MakeCudaBackend(model, options));
     TQ_ASSIGN_OR_RETURN(KvCache cache, backend->NewCache(context + 16));
     cache.Advance(context);
     for (const uint64_t n : {1, 4, 16}) {

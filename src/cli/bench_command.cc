@@ -90,7 +90,9 @@ class BenchCommand final : public Command {
     TQ_RETURN_IF_ERROR(CheckOutputFiles({json_, markdown_}));
     TQ_ASSIGN_OR_RETURN(auto pool, compute_.MakePool());
     const double load_start = NowSeconds();
-    TQ_ASSIGN_OR_RETURN(auto model, compute_.LoadModel(model_));
+    const uint64_t positions = *std::max_element(prompts_.begin(), prompts_.end()) +
+                               *std::max_element(tokens_.begin(), tokens_.end());
+    TQ_ASSIGN_OR_RETURN(auto model, compute_.LoadModel(model_, positions));
     load_s_ = NowSeconds() - load_start;
     for (const uint64_t prompt : prompts_) TQ_RETURN_IF_ERROR(Measure(*model, *pool, prompt));
     // Before the buffer of the plain read enters it.

@@ -32,7 +32,7 @@ class ChatCommand final : public Command {
   Status Run() override {
     TQ_ASSIGN_OR_RETURN(auto pool, compute_.MakePool());
     TQ_ASSIGN_OR_RETURN(auto tokenizer, Tokenizer::FromModel(model_));
-    TQ_ASSIGN_OR_RETURN(auto model, compute_.LoadModel(model_));
+    TQ_ASSIGN_OR_RETURN(auto model, compute_.LoadModel(model_, options_.context));
     const ForwardContext context{pool.get(), compute_.path()};
     TQ_ASSIGN_OR_RETURN(auto session, Session::Create(*model, *tokenizer, context, options_));
 

@@ -21,6 +21,10 @@ void ComputeOptions::AddTo(CLI::App& app) {
   app.add_option("--device", device, "Where the model runs: cpu, or cuda (models of tq quantize)")
       ->check(CLI::IsMember({"cpu", "cuda"}))
       ->capture_default_str();
+  app.add_option("--gpu-memory", gpu_memory,
+                 "Memory of the CUDA device for weights, activations and KV cache, as 6GiB: layers "
+                 "that do not fit run on the processor (default: all must fit)")
+      ->transform(CLI::AsSizeValue(/*kb_is_1000=*/true));
   app.add_option("--compute", compute,
                  "fast: integer activations; reference: float activations, plain code, slow")
       ->check(CLI::IsMember({"fast", "reference"}))
@@ -31,13 +35,16 @@ StatusOr<std::unique_ptr<ThreadPool>> ComputeOptions::MakePool() const {
   return ThreadPool::Create(threads);
 }
 
-StatusOr<std::unique_ptr<Transformer>> ComputeOptions::LoadModel(
-    const std::filesystem::path& path) const {
-  if (device == "cpu") return Transformer::Load(path);
+StatusOr<std::unique_ptr<Transformer>> ComputeOptions::LoadModel(const std::filesystem::path& path,
+                                                                 uint64_t positions) const {
+  if (device == "cpu") {
+    if (gpu_memory != 0) return InvalidArgument("--gpu-memory: only with --device cuda");
+    return Transformer::Load(path);
+  }
   if (this->path() == MatmulPath::kReference) {
     return Unimplemented("--compute reference: only with --device cpu");
   }
-  return Transformer::Load(path, DeviceKind::kCuda);
+  return Transformer::Load(path, {DeviceKind::kCuda, gpu_memory, positions});
 }
 
 void AddModelArgument(CLI::App& app, std::filesystem::path& model) {

@@ -45,15 +45,18 @@ std::unique_ptr<Command> MakeChatCommand();
 std::unique_ptr<Command> MakeInspectCommand();
 std::unique_ptr<Command> MakeBenchCommand();
 
-// Where and how models run: --device, --threads, --compute.
+// Where and how models run: --device, --gpu-memory, --threads, --compute.
 struct ComputeOptions {
   size_t threads = 0;
+  uint64_t gpu_memory = 0;
   std::string compute = "fast", device = "cpu";
 
   void AddTo(CLI::App& app);
   StatusOr<std::unique_ptr<ThreadPool>> MakePool() const;
-  // On the device.
-  StatusOr<std::unique_ptr<Transformer>> LoadModel(const std::filesystem::path& path) const;
+  // On the device, which --gpu-memory leaves room on for a cache of `positions` (0: as many as the
+  // model was trained for).
+  StatusOr<std::unique_ptr<Transformer>> LoadModel(const std::filesystem::path& path,
+                                                   uint64_t positions) const;
   MatmulPath path() const {
     return compute == "reference" ? MatmulPath::kReference : MatmulPath::kFast;
   }

@@ -40,7 +40,7 @@ class EvalCommand final : public Command {
     TQ_ASSIGN_OR_RETURN(auto tokenizer, Tokenizer::FromModel(model_));
     TQ_ASSIGN_OR_RETURN(const std::string text, ReadFile(text_, kMaxTextBytes));
     const std::vector<int32_t> tokens = tokenizer->Encode(text);
-    TQ_ASSIGN_OR_RETURN(auto model, compute_.LoadModel(model_));
+    TQ_ASSIGN_OR_RETURN(auto model, compute_.LoadModel(model_, options_.context));
     std::unique_ptr<Transformer> reference;
     if (!reference_.empty()) {
       TQ_RETURN_IF_ERROR(CheckSameTokens(text, tokens));

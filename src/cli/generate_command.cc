@@ -1,6 +1,8 @@
 // tq generate: continue a prompt.
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "base/memory_usage.h"
 #include "cli/command.h"
 #include "cli/sampling_options.h"
@@ -26,13 +28,14 @@ class GenerateCommand final : public Command {
   Status Run() override {
     TQ_ASSIGN_OR_RETURN(auto pool, compute_.MakePool());
     TQ_ASSIGN_OR_RETURN(auto tokenizer, Tokenizer::FromModel(model_));
-    TQ_ASSIGN_OR_RETURN(auto model, compute_.LoadModel(model_));
     const std::vector<int32_t> ids = tokenizer->EncodePrompt(prompt_);
     if (ids.empty()) return InvalidArgument("--prompt: the text is empty");
-    if (options_.context == 0) {
-      // Room for what was asked, so that memory follows the work, not the model's maximum.
-      const uint64_t most = model->config().max_position;
-      options_.context = std::min(most, ids.size() + std::min(tokens_, most));
+    // Room for what was asked, so that memory follows the work, not the model's maximum.
+    const bool fits_work = options_.context == 0;
+    if (fits_work) options_.context = ids.size() + std::min<uint64_t>(tokens_, UINT32_MAX);
+    TQ_ASSIGN_OR_RETURN(auto model, compute_.LoadModel(model_, options_.context));
+    if (fits_work) {
+      options_.context = std::min<uint64_t>(options_.context, model->config().max_position);
     }
     const ForwardContext context{pool.get(), compute_.path()};
     TQ_ASSIGN_OR_RETURN(auto session, Session::Create(*model, *tokenizer, context, options_));

@@ -61,6 +61,12 @@ class CudaMatmul::Layout {
     }
   }
   uint64_t num_bytes() const { return arena_.num_bytes(); }
+  CudaMatmulScratch::Sizes scratch_sizes() const {
+    uint64_t activation_bytes = 0;
+    for (const Operand& operand : operands_) activation_bytes += OperandBytes(operand);
+    return {cuda::PrepareScratchFloats(kMaxGemvRows, cols_), activation_bytes,
+            kMaxGemvRows * sum_rows_};
+  }
 
   // Fills `group` but for its device memory, whose contents go to `host`.
   void Fill(CudaMatmul& group, uint8_t* host) const {
@@ -69,9 +75,7 @@ class CudaMatmul::Layout {
     group.products_ = products_;
     for (const Operand& operand : operands_) {
       group.operands_.push_back({operand.values, group.activation_bytes_});
-      const trellis::Code any{operand.values, operand.values == 4 ? 2 : 4, 16};
-      group.activation_bytes_ +=
-          DeviceArena::Aligned(cuda::ActivationBytes(any, kMaxGemvRows, cols_));
+      group.activation_bytes_ += OperandBytes(operand);
     }
     const auto* device = static_cast<const uint8_t*>(group.memory_.get());
     const InputTransform& input = *matrices_[0]->input;
@@ -112,6 +116,10 @@ class CudaMatmul::Layout {
     uint64_t unit_rows;
   };
 
+  uint64_t OperandBytes(const Operand& operand) const {
+    const trellis::Code any{operand.values, operand.values == 4 ? 2 : 4, 16};
+    return DeviceArena::Aligned(cuda::ActivationBytes(any, kMaxGemvRows, cols_));
+  }
   HadamardForm InForm() const {
     return HadamardFormOf(matrices_[0]->input->in_block, HadamardSide::kForward);
   }
@@ -175,6 +183,10 @@ class CudaMatmul::Layout {
 
 uint64_t CudaMatmul::NumBytes(std::span<const PackedMatrix* const> matrices) {
   return Layout(matrices).num_bytes();
+}
+
+CudaMatmulScratch::Sizes CudaMatmul::ScratchSizes(std::span<const PackedMatrix* const> matrices) {
+  return Layout(matrices).scratch_sizes();
 }
 
 StatusOr<std::unique_ptr<CudaMatmul>> CudaMatmul::Create(

@@ -72,8 +72,9 @@ class CudaMatmul {
   // Copies the matrices, which share one input transform, to the device.
   static StatusOr<std::unique_ptr<CudaMatmul>> Create(
       const CudaDevice& device, std::span<const PackedMatrix* const> matrices);
-  // Device memory that Create takes, without making anything.
+  // Device memory that Create takes, and the scratch of what it would make.
   static uint64_t NumBytes(std::span<const PackedMatrix* const> matrices);
+  static CudaMatmulScratch::Sizes ScratchSizes(std::span<const PackedMatrix* const> matrices);
 
   CudaMatmulScratch::Sizes scratch_sizes() const;
   uint64_t cols() const { return cols_; }

@@ -49,8 +49,9 @@ Status Session::CatchUp() {
   logits_.resize(model_.config().vocab_size);
   const uint64_t start = cache_.length();
   const auto rest = std::span<const int32_t>(history_).subspan(start);
-  for (size_t at = 0; at < rest.size(); at += kCancelInterval) {
-    const auto piece = rest.subspan(at, std::min<size_t>(kCancelInterval, rest.size() - at));
+  const uint64_t together = std::max(kCancelInterval, model_.positions_at_once());
+  for (size_t at = 0; at < rest.size(); at += together) {
+    const auto piece = rest.subspan(at, std::min<size_t>(together, rest.size() - at));
     const bool last = at + piece.size() == rest.size();
     Status status = CheckCancelled();
     if (status.ok()) {

@@ -45,9 +45,12 @@ class Backend {
 StatusOr<std::unique_ptr<Backend>> MakeFloatBackend(const ModelSource& source);
 // Weights stay packed in the mapped files.
 StatusOr<std::unique_ptr<Backend>> MakePackedBackend(std::shared_ptr<const PackedModel> model);
-// Copies packed weights to the device, for which NewCache plans what else is needed. An error that
-// says so in builds without TQ_CUDA.
+// Copies packed weights to the device. An error that says so in builds without TQ_CUDA.
 struct CudaOptions {
+  // Memory of the device for weights, activations and a cache of `positions` (0: as many as the
+  // model was trained for). Layers that do not fit run on the processor, and the head with them. 0:
+  // all that is free, and all layers must fit.
+  uint64_t memory_bytes = 0, positions = 0;
   // Several steps in one kernel: the same bits in less time. kMust is an error where device or
   // model do not allow it.
   enum class Fuse { kNever, kWherePossible, kMust };

@@ -1,5 +1,6 @@
-// A model on a CUDA device. Everything is planned when the model is loaded and when a cache is
-// made; a token at a time runs as one recorded graph.
+// A model on a CUDA device, or its first layers there and the others on the processor. Everything
+// is planned when the model is loaded and when a cache is made; a token at a time runs as one
+// recorded graph.
 #include <algorithm>
 #include <cstring>
 #include <map>
@@ -12,6 +13,7 @@
 #include "device/cuda_device.h"
 #include "kernels/cuda/argmax.h"
 #include "model/backend.h"
+#include "model/cpu_layers.h"
 #include "model/cuda_layers.h"
 #include "model/embedding.h"
 #include "model/packed_decoder.h"
@@ -28,7 +30,9 @@ class CudaBackend final : public Backend {
 
   Status Load(const CudaOptions& options);
 
-  uint64_t chunk() const override { return layers_->chunk(); }
+  uint64_t chunk() const override {
+    return rest_ == nullptr ? layers_->chunk() : std::min(layers_->chunk(), rest_->chunk());
+  }
   StatusOr<KvCache> NewCache(uint64_t capacity) override;
   Status RunLayers(const ForwardContext& context, KvCache& cache,
                    std::span<const int32_t> tokens) override;
@@ -36,9 +40,14 @@ class CudaBackend final : public Backend {
               float* logits) override;
   StatusOr<int32_t> NextToken(const ForwardContext& context, KvCache& cache, int32_t token,
                               uint32_t limit) override;
-  std::string device_name() const override { return device_->name(); }
+  std::string device_name() const override {
+    if (rest_ == nullptr) return device_->name();
+    return fmt::format("{}, {} of {} layers", device_->name(), layers_->layers(),
+                       config_.num_layers);
+  }
   uint64_t BytesPerToken() const override {
-    return layers_->bytes_per_token() + embedding_->bytes_per_row();
+    return layers_->bytes_per_token() + embedding_->bytes_per_row() +
+           (rest_ == nullptr ? 0 : rest_->bytes_per_token());
   }
 
  private:
@@ -70,7 +79,9 @@ class CudaBackend final : public Backend {
   std::shared_ptr<CudaDevice> device_;
   std::unique_ptr<EmbeddingTable> embedding_;  // on the host: a row per token is read
   std::unique_ptr<CudaLayers> layers_;
-  uint64_t rows_ = 0;  // of the last RunLayers
+  std::unique_ptr<CpuLayers> rest_;     // layers behind them, on the processor; null: none
+  std::vector<float> hidden_, logits_;  // of the rest: [chunk, hidden], [vocab]
+  uint64_t rows_ = 0;                   // of the last RunLayers
   DeviceMemory staging_memory_;
   Staging staging_ = {};
   // By what is recorded, the cache's memory and capacity, the blocks that attention looks at and
@@ -84,6 +95,11 @@ Status CudaBackend::Load(const CudaOptions& options) {
   TQ_ASSIGN_OR_RETURN(const PackedDecoder decoder, FindPackedDecoder(*model_));
   TQ_ASSIGN_OR_RETURN(embedding_, MakeStoredEmbedding(decoder.embedding, model_));
   TQ_ASSIGN_OR_RETURN(layers_, CudaLayers::Load(device_, *model_, decoder, options));
+  if (!layers_->has_head()) {
+    TQ_ASSIGN_OR_RETURN(rest_, CpuLayers::Load(model_, layers_->layers()));
+    hidden_.resize(chunk() * config_.hidden_size);
+    logits_.resize(config_.vocab_size);
+  }
   const uint64_t hidden = layers_->chunk() * config_.hidden_size;
   const uint64_t logits = CudaLayers::kChunk * config_.vocab_size;
   const uint64_t bytes = (hidden + logits) * sizeof(float) + sizeof(CudaOutcome) + sizeof(uint32_t);
@@ -96,8 +112,8 @@ Status CudaBackend::Load(const CudaOptions& options) {
 }
 
 StatusOr<KvCache> CudaBackend::NewCache(uint64_t capacity) {
-  TQ_ASSIGN_OR_RETURN(const uint64_t bytes,
-                      KvCache::NumBytes(config_, config_.num_layers, capacity));
+  const uint32_t layers = layers_->layers();
+  TQ_ASSIGN_OR_RETURN(const uint64_t bytes, KvCache::NumBytes(config_, layers, capacity));
   if (capacity > INT32_MAX) {
     return InvalidArgument("context {}: at most {} positions on a CUDA device", capacity,
                            INT32_MAX);
@@ -105,7 +121,12 @@ StatusOr<KvCache> CudaBackend::NewCache(uint64_t capacity) {
   TQ_ASSIGN_OR_RETURN(const bool moved, layers_->ReserveAttention(capacity));
   if (moved) graphs_.clear();
   TQ_ASSIGN_OR_RETURN(DeviceMemory memory, device_->Allocate(bytes, "the KV cache"));
-  return KvCache::Over(std::static_pointer_cast<uint16_t>(memory), config_, capacity);
+  TQ_ASSIGN_OR_RETURN(KvCache cache, KvCache::Over(std::static_pointer_cast<uint16_t>(memory),
+                                                   config_, layers, capacity));
+  if (rest_ == nullptr) return cache;
+  TQ_ASSIGN_OR_RETURN(KvCache rest,
+                      KvCache::Create(config_, config_.num_layers - layers, capacity));
+  return KvCache::Joined(std::move(cache), std::move(rest));
 }
 
 StatusOr<uint32_t> CudaBackend::Stage(const ForwardContext& context, const KvCache& cache,
@@ -178,12 +199,22 @@ Status CudaBackend::RunLayers(const ForwardContext& context, KvCache& cache,
     TQ_RETURN_IF_ERROR(StartLayers(cache, tokens.size(), blocks));
     TQ_RETURN_IF_ERROR(FetchOutcome());
   }
+  if (rest_ != nullptr) {
+    TQ_RETURN_IF_ERROR(device_->Download(
+        layers_->hidden(rows_), rows_ * config_.hidden_size * sizeof(float), hidden_.data()));
+  }
   TQ_RETURN_IF_ERROR(device_->Synchronize());
-  return CheckFinite(cache.length(), tokens.size());
+  TQ_RETURN_IF_ERROR(CheckFinite(cache.length(), tokens.size()));
+  return rest_ == nullptr ? OkStatus() : rest_->Run(context, cache, hidden_.data(), rows_);
 }
 
 StatusOr<int32_t> CudaBackend::NextToken(const ForwardContext& context, KvCache& cache,
                                          int32_t token, uint32_t limit) {
+  if (rest_ != nullptr) {
+    TQ_RETURN_IF_ERROR(RunLayers(context, cache, {&token, 1}));
+    TQ_RETURN_IF_ERROR(Head(context, 0, 1, cache.length(), logits_.data()));
+    return LikeliestToken({logits_.data(), limit});
+  }
   TQ_ASSIGN_OR_RETURN(const uint32_t blocks, Stage(context, cache, {&token, 1}));
   TQ_RETURN_IF_ERROR(StartGraph(Recorded::kNextToken, &cache, blocks, limit));
   TQ_RETURN_IF_ERROR(device_->Synchronize());
@@ -207,8 +238,11 @@ Status CudaBackend::CheckFinite(uint64_t position, uint64_t n) const {
                   (place - 1) / 2, place % 2 == 1 ? "attention" : "MLP", position, after);
 }
 
-Status CudaBackend::Head(const ForwardContext&, uint64_t first, uint64_t n, uint64_t position,
-                         float* logits) {
+Status CudaBackend::Head(const ForwardContext& context, uint64_t first, uint64_t n,
+                         uint64_t position, float* logits) {
+  if (rest_ != nullptr) {
+    return rest_->Head(context, &hidden_[first * config_.hidden_size], n, position, logits);
+  }
   for (uint64_t done = 0; done < n;) {
     const uint64_t count = std::min<uint64_t>(n - done, CudaLayers::kChunk);
     TQ_RETURN_IF_ERROR(rows_ == 1 ? StartGraph(Recorded::kHead, nullptr, 0, 0)

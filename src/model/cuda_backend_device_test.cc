@@ -16,6 +16,12 @@ namespace {
 using ::testing::HasSubstr;
 using testing::TempFolder;
 
+CudaOptions WithFuse(CudaOptions::Fuse fuse) {
+  CudaOptions options;
+  options.fuse = fuse;
+  return options;
+}
+
 class CudaBackendDeviceTest : public ::testing::TestWithParam<bool> {
  protected:
   void SetUp() override { TQ_SKIP_WITHOUT_DEVICE(); }
@@ -29,7 +35,7 @@ class CudaBackendDeviceTest : public ::testing::TestWithParam<bool> {
 TEST_P(CudaBackendDeviceTest, IsTheModelOfTheProcessor) {
   const Twins twins = MakeTwins(folder_ / "model", PackedConfig(GetParam()), "trellis");
   auto cpu = *Transformer::FromPacked(twins.packed);
-  auto cuda = Transformer::FromPacked(twins.packed, DeviceKind::kCuda);
+  auto cuda = Transformer::FromPacked(twins.packed, {DeviceKind::kCuda});
   ASSERT_TRUE(cuda.ok()) << cuda.status().message();
   EXPECT_EQ((*cuda)->BytesPerToken(), cpu->BytesPerToken());
   // More than a block of attention, no multiple of a chunk.
@@ -42,7 +48,7 @@ TEST_P(CudaBackendDeviceTest, IsTheModelOfTheProcessor) {
 
 TEST_P(CudaBackendDeviceTest, RunsDoNotChangeABit) {
   const Twins twins = MakeTwins(folder_ / "model", PackedConfig(GetParam()), "trellis");
-  auto model = *Transformer::FromPacked(twins.packed, DeviceKind::kCuda);
+  auto model = *Transformer::FromPacked(twins.packed, {DeviceKind::kCuda});
   const auto tokens = SomeTokens(270);
   const auto at_once = AllLogits(*model, tokens, MatmulPath::kFast);
   for (uint64_t run : {1, 3, 16, 50}) {
@@ -52,7 +58,7 @@ TEST_P(CudaBackendDeviceTest, RunsDoNotChangeABit) {
 
 TEST_P(CudaBackendDeviceTest, NextTokenIsTheLikeliest) {
   const Twins twins = MakeTwins(folder_ / "model", PackedConfig(GetParam()), "trellis");
-  auto model = *Transformer::FromPacked(twins.packed, DeviceKind::kCuda);
+  auto model = *Transformer::FromPacked(twins.packed, {DeviceKind::kCuda});
   const ForwardContext context{&inline_executor, MatmulPath::kFast};
   KvCache one = *model->NewCache(90), two = *model->NewCache(90);
   std::vector<float> logits(300);
@@ -72,7 +78,7 @@ TEST_P(CudaBackendDeviceTest, NextTokenIsTheLikeliest) {
 
 TEST_P(CudaBackendDeviceTest, TwoCachesAreTwoConversations) {
   const Twins twins = MakeTwins(folder_ / "model", PackedConfig(GetParam()), "trellis");
-  auto model = *Transformer::FromPacked(twins.packed, DeviceKind::kCuda);
+  auto model = *Transformer::FromPacked(twins.packed, {DeviceKind::kCuda});
   const ForwardContext context{&inline_executor, MatmulPath::kFast};
   const auto tokens = SomeTokens(40);
   const auto expected = LogitsInRuns(*model, tokens, 1, inline_executor);
@@ -95,7 +101,7 @@ TEST_P(CudaBackendDeviceTest, ValuesThatAreNotFiniteNameTheirLayer) {
     std::fill_n(norm, config.hidden_size, 3e38f);
   });
   for (uint64_t n : {1, 5}) {
-    auto model = *Transformer::FromPacked(twins.packed, DeviceKind::kCuda);
+    auto model = *Transformer::FromPacked(twins.packed, {DeviceKind::kCuda});
     KvCache cache = *model->NewCache(8);
     const Status status = model->Forward({&inline_executor, MatmulPath::kFast}, cache,
                                          SomeTokens(n), Logits::kNone, nullptr);
@@ -122,7 +128,7 @@ TEST_P(CudaBackendDeviceTest, FusedStepsDoNotChangeABit) {
   const Twins twins = MakeTwins(folder_ / "model", config, "trellis");
   std::vector<std::unique_ptr<Backend>> backends;
   for (const auto fuse : {CudaOptions::Fuse::kMust, CudaOptions::Fuse::kNever}) {
-    auto backend = MakeCudaBackend(twins.packed, {fuse});
+    auto backend = MakeCudaBackend(twins.packed, WithFuse(fuse));
     ASSERT_TRUE(backend.ok()) << backend.status().message();
     backends.push_back(*std::move(backend));
   }
@@ -148,7 +154,7 @@ TEST_P(CudaBackendDeviceTest, FusedIsTheModelOfTheProcessorAndNamesLayers) {
   const ModelConfig config = FusableConfig(GetParam());
   const Twins twins = MakeTwins(folder_ / "model", config, "trellis");
   auto cpu = *Transformer::FromPacked(twins.packed);
-  auto cuda = *Transformer::FromPacked(twins.packed, DeviceKind::kCuda);
+  auto cuda = *Transformer::FromPacked(twins.packed, {DeviceKind::kCuda});
   const auto tokens = SomeTokens(299);
   EXPECT_LT(RelativeError(LogitsInRuns(*cuda, tokens, 16, inline_executor),
                           AllLogits(*cpu, tokens, MatmulPath::kFast)),
@@ -157,7 +163,7 @@ TEST_P(CudaBackendDeviceTest, FusedIsTheModelOfTheProcessorAndNamesLayers) {
     float* norm = source.Mutable("model.layers.2.input_layernorm.weight");
     std::fill_n(norm, config.hidden_size, 3e38f);
   });
-  auto model = *Transformer::FromPacked(infinite.packed, DeviceKind::kCuda);
+  auto model = *Transformer::FromPacked(infinite.packed, {DeviceKind::kCuda});
   KvCache cache = *model->NewCache(8);
   const Status status = model->Forward({&inline_executor, MatmulPath::kFast}, cache, SomeTokens(3),
                                        Logits::kNone, nullptr);
@@ -210,7 +216,7 @@ TEST_P(CudaBackendDeviceTest, PromptsAtOnceNameTheirLayer) {
     float* norm = source.Mutable("model.layers.1.post_attention_layernorm.weight");
     std::fill_n(norm, config.hidden_size, 3e38f);
   });
-  auto model = *Transformer::FromPacked(twins.packed, DeviceKind::kCuda);
+  auto model = *Transformer::FromPacked(twins.packed, {DeviceKind::kCuda});
   KvCache cache = *model->NewCache(100);
   const Status status = model->Forward({&inline_executor, MatmulPath::kFast}, cache,
                                        SomeTokens(100), Logits::kNone, nullptr);
@@ -218,9 +224,42 @@ TEST_P(CudaBackendDeviceTest, PromptsAtOnceNameTheirLayer) {
   EXPECT_THAT(status.message(), HasSubstr("layer 1: after its MLP"));
 }
 
+TEST_P(CudaBackendDeviceTest, LayersThatDoNotFitRunOnTheProcessor) {
+  const ModelConfig config = FusableConfig(GetParam());
+  const Twins twins = MakeTwins(folder_ / "model", config, "trellis");
+  auto cpu = *Transformer::FromPacked(twins.packed);
+  const auto tokens = SomeTokens(150);
+  const auto expected = AllLogits(*cpu, tokens, MatmulPath::kFast);
+  std::vector<std::string> names;
+  for (uint64_t kilobytes = 512; names.empty() || names.back().find("of") != std::string::npos;
+       kilobytes += 32) {
+    ASSERT_LT(kilobytes, 65536u);
+    auto model = Transformer::FromPacked(twins.packed, {DeviceKind::kCuda, kilobytes << 10, 151});
+    if (!model.ok()) {
+      EXPECT_EQ(model.status().code(), StatusCode::kResourceExhausted);
+      EXPECT_THAT(model.status().message(), HasSubstr("--gpu-memory"));
+      EXPECT_TRUE(names.empty());
+      continue;
+    }
+    if (!names.empty() && names.back() == (*model)->device_name()) continue;
+    names.push_back((*model)->device_name());
+    EXPECT_EQ((*model)->BytesPerToken(), cpu->BytesPerToken());
+    EXPECT_LT(RelativeError(LogitsInRuns(**model, tokens, 16, inline_executor), expected), 1e-3)
+        << names.back();
+    EXPECT_LT(RelativeError(AllLogits(**model, tokens, MatmulPath::kFast), expected), 3e-3)
+        << names.back();
+    KvCache cache = *(*model)->NewCache(151);
+    const ForwardContext context{&inline_executor, MatmulPath::kFast};
+    EXPECT_TRUE((*model)->NextToken(context, cache, tokens, config.vocab_size).ok());
+    EXPECT_TRUE((*model)->NextToken(context, cache, SomeTokens(1), config.vocab_size).ok());
+  }
+  // One layer, two, three, and with the head.
+  EXPECT_EQ(names.size(), config.num_layers + 1) << ::testing::PrintToString(names);
+}
+
 TEST_P(CudaBackendDeviceTest, GroupedModelsAreRefusedByName) {
   const Twins twins = MakeTwins(folder_ / "model", PackedConfig(GetParam()), "rtn");
-  const auto model = Transformer::FromPacked(twins.packed, DeviceKind::kCuda);
+  const auto model = Transformer::FromPacked(twins.packed, {DeviceKind::kCuda});
   ASSERT_FALSE(model.ok());
   EXPECT_EQ(model.status().code(), StatusCode::kUnimplemented);
   EXPECT_THAT(model.status().message(), HasSubstr("self_attn.qkv"));

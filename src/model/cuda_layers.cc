@@ -1,7 +1,9 @@
 #include "model/cuda_layers.h"
 
+#include <algorithm>
 #include <array>
 #include <cmath>
+#include <numeric>
 #include <utility>
 #include <variant>
 
@@ -34,8 +36,8 @@ StatusOr<std::unique_ptr<CudaLayers>> CudaLayers::Load(std::shared_ptr<CudaDevic
                                                        const PackedDecoder& decoder,
                                                        const CudaOptions& options) {
   std::unique_ptr<CudaLayers> layers(new CudaLayers(std::move(device), model.config()));
-  TQ_RETURN_IF_ERROR(layers->CheckMemory(model, decoder));
-  TQ_RETURN_IF_ERROR(layers->LoadWeights(decoder));
+  TQ_ASSIGN_OR_RETURN(const Fitting fitting, layers->Plan(model, decoder, options));
+  TQ_RETURN_IF_ERROR(layers->LoadWeights(decoder, fitting));
   if (options.fuse != CudaOptions::Fuse::kNever) {
     layers->fuse_ = layers->CanFuseAll();
     if (!layers->fuse_ && options.fuse == CudaOptions::Fuse::kMust) {
@@ -43,43 +45,75 @@ StatusOr<std::unique_ptr<CudaLayers>> CudaLayers::Load(std::shared_ptr<CudaDevic
                            layers->device_->name());
     }
   }
-  TQ_ASSIGN_OR_RETURN(layers->prefill_, CudaPrefill::Create(layers->device_, layers->config_,
-                                                            layers->weights_, options));
+  TQ_ASSIGN_OR_RETURN(layers->prefill_,
+                      CudaPrefill::Create(layers->device_, layers->config_, layers->weights_,
+                                          fitting.room, options));
   return layers;
 }
 
-Status CudaLayers::LoadWeights(const PackedDecoder& decoder) {
-  TQ_RETURN_IF_ERROR(LoadNorms(decoder));
-  for (size_t i = 0; i < decoder.layers.size(); ++i) {
+Status CudaLayers::LoadWeights(const PackedDecoder& decoder, const Fitting& fitting) {
+  TQ_RETURN_IF_ERROR(LoadNorms(decoder, fitting));
+  for (uint32_t i = 0; i < fitting.layers; ++i) {
     CudaLayerWeights& layer = weights_.layers[i];
     TQ_ASSIGN_OR_RETURN(layer.qkv, LoadGroup(decoder.layers[i].qkv));
     TQ_ASSIGN_OR_RETURN(layer.o, LoadGroup(decoder.layers[i].o));
     TQ_ASSIGN_OR_RETURN(layer.gate_up, LoadGroup(decoder.layers[i].gate_up));
     TQ_ASSIGN_OR_RETURN(layer.down, LoadGroup(decoder.layers[i].down));
   }
-  TQ_ASSIGN_OR_RETURN(weights_.head, LoadGroup(decoder.head));
+  if (fitting.head) {
+    TQ_ASSIGN_OR_RETURN(weights_.head, LoadGroup(decoder.head));
+  }
   TQ_ASSIGN_OR_RETURN(scratch_, CudaMatmulScratch::Create(*device_, scratch_sizes_));
   return AllocateBuffers();
 }
 
-Status CudaLayers::CheckMemory(const PackedModel& model, const PackedDecoder& decoder) const {
-  uint64_t needed = 0;
+StatusOr<CudaLayers::Fitting> CudaLayers::Plan(const PackedModel& model,
+                                               const PackedDecoder& decoder,
+                                               const CudaOptions& options) const {
+  // Layers, then the head; scratch grows to the largest of them.
+  std::vector<uint64_t> needed;
+  CudaMatmulScratch::Sizes scratch;
   const auto add = [&](const PackedGroup& group) -> Status {
     TQ_ASSIGN_OR_RETURN(const auto members, MembersOf(group));
-    needed += CudaMatmul::NumBytes(members);
+    needed.back() += CudaMatmul::NumBytes(members);
+    scratch.Include(CudaMatmul::ScratchSizes(members));
     return OkStatus();
   };
+  const uint64_t positions = options.positions != 0 ? options.positions : config_.max_position;
+  TQ_ASSIGN_OR_RETURN(const uint64_t cache, KvCache::NumBytes(config_, 1, positions));
   for (const PackedLayer& layer : decoder.layers) {
+    needed.push_back(options.memory_bytes == 0 ? 0 : cache);
     for (const PackedGroup* group : {&layer.qkv, &layer.o, &layer.gate_up, &layer.down}) {
       TQ_RETURN_IF_ERROR(add(*group));
     }
   }
+  needed.push_back(0);
   TQ_RETURN_IF_ERROR(add(decoder.head));
+  uint64_t fixed = scratch.num_bytes() + BufferFloats() * sizeof(float) +
+                   config_.hidden_size * (2 * uint64_t{config_.num_layers} + 1) * sizeof(float);
+  if (options.memory_bytes != 0) fixed += AttentionFloats(positions) * sizeof(float);
   TQ_ASSIGN_OR_RETURN(const uint64_t free, device_->FreeBytes());
-  if (needed <= free) return OkStatus();
-  return ResourceExhausted("{}: its weights take {} of device memory, {} has {} free",
-                           model.path().string(), FormatBytes(needed), device_->name(),
-                           FormatBytes(free));
+  const uint64_t most = options.memory_bytes == 0 ? free : std::min(free, options.memory_bytes);
+  uint64_t sum = fixed;
+  size_t fit = 0;
+  while (fit < needed.size() && sum + needed[fit] <= most) sum += needed[fit++];
+  const uint64_t room = most - std::min(sum, most);
+  if (fit == needed.size()) return Fitting{config_.num_layers, true, room};
+  if (options.memory_bytes == 0) {
+    return ResourceExhausted(
+        "{}: its weights and activations take {} of device memory, {} has {} free; with "
+        "--gpu-memory SIZE the layers that fit into SIZE run there and the others on the processor",
+        model.path().string(), FormatBytes(std::accumulate(needed.begin(), needed.end(), fixed)),
+        device_->name(), FormatBytes(free));
+  }
+  if (fit == 0) {
+    return ResourceExhausted(
+        "--gpu-memory {}: a layer of {} with {} positions takes {} of device memory; {} has {} "
+        "free",
+        FormatBytes(options.memory_bytes), model.path().string(), positions,
+        FormatBytes(fixed + needed[0]), device_->name(), FormatBytes(free));
+  }
+  return Fitting{static_cast<uint32_t>(fit), false, room};
 }
 
 StatusOr<std::unique_ptr<CudaMatmul>> CudaLayers::LoadGroup(const PackedGroup& group) {
@@ -92,24 +126,25 @@ StatusOr<std::unique_ptr<CudaMatmul>> CudaLayers::LoadGroup(const PackedGroup& g
   return matmul;
 }
 
-Status CudaLayers::LoadNorms(const PackedDecoder& decoder) {
+Status CudaLayers::LoadNorms(const PackedDecoder& decoder, const Fitting& fitting) {
   const uint64_t hidden = config_.hidden_size;
   std::vector<float> host;
   const auto add = [&](const Tensor& norm) {
     host.insert(host.end(), norm.as<float>(), norm.as<float>() + hidden);
   };
-  for (const PackedLayer& layer : decoder.layers) {
-    add(layer.attention_norm);
-    add(layer.mlp_norm);
+  for (uint32_t i = 0; i < fitting.layers; ++i) {
+    add(decoder.layers[i].attention_norm);
+    add(decoder.layers[i].mlp_norm);
   }
   add(decoder.norm);
-  bytes_per_token_ += host.size() * sizeof(float);
+  // Without the head the last norm is not used.
+  bytes_per_token_ += (host.size() - (fitting.head ? 0 : hidden)) * sizeof(float);
   TQ_ASSIGN_OR_RETURN(weights_.norm_memory,
                       device_->Allocate(host.size() * sizeof(float), "norms"));
   TQ_RETURN_IF_ERROR(
       device_->Upload(host.data(), host.size() * sizeof(float), weights_.norm_memory.get()));
   const auto* norms = static_cast<const float*>(weights_.norm_memory.get());
-  weights_.layers.resize(decoder.layers.size());
+  weights_.layers.resize(fitting.layers);
   for (CudaLayerWeights& layer : weights_.layers) {
     layer.attention_norm = norms;
     layer.mlp_norm = norms + hidden;
@@ -130,23 +165,35 @@ Status CudaLayers::LoadNorms(const PackedDecoder& decoder) {
   return device_->Synchronize();
 }
 
-Status CudaLayers::AllocateBuffers() {
-  const uint64_t hidden = config_.hidden_size, q = config_.q_size(), kv = config_.kv_size();
-  const uint64_t wide = config_.intermediate_size, vocab = config_.vocab_size;
-  const uint64_t half = config_.head_dim / 2;
-  const std::pair<float**, uint64_t> parts[] = {
-      {&buffers_.hidden, hidden}, {&buffers_.normed, hidden}, {&buffers_.q, q},
-      {&buffers_.k, kv},          {&buffers_.v, kv},          {&buffers_.attended, q},
-      {&buffers_.gate, wide},     {&buffers_.up, wide},       {&buffers_.narrow, hidden},
-      {&buffers_.logits, vocab},  {&buffers_.cosines, half},  {&buffers_.sines, half}};
+uint64_t CudaLayers::BufferFloats() const {
   uint64_t floats = 0;
-  for (const auto& [pointer, size] : parts) floats += kChunk * size;
-  TQ_ASSIGN_OR_RETURN(buffer_memory_, device_->Allocate(floats * sizeof(float) +
-                                                            sizeof(CudaOutcome) + sizeof(uint32_t),
-                                                        "activations"));
+  for (const auto& [member, size] : BufferParts()) floats += kChunk * size;
+  return floats + (sizeof(CudaOutcome) + sizeof(uint32_t)) / sizeof(float);
+}
+
+std::array<CudaLayers::BufferPart, 12> CudaLayers::BufferParts() const {
+  const uint64_t hidden = config_.hidden_size, q = config_.q_size(), kv = config_.kv_size();
+  const uint64_t wide = config_.intermediate_size, half = config_.head_dim / 2;
+  return {{{&Buffers::hidden, hidden},
+           {&Buffers::normed, hidden},
+           {&Buffers::q, q},
+           {&Buffers::k, kv},
+           {&Buffers::v, kv},
+           {&Buffers::attended, q},
+           {&Buffers::gate, wide},
+           {&Buffers::up, wide},
+           {&Buffers::narrow, hidden},
+           {&Buffers::logits, config_.vocab_size},
+           {&Buffers::cosines, half},
+           {&Buffers::sines, half}}};
+}
+
+Status CudaLayers::AllocateBuffers() {
+  TQ_ASSIGN_OR_RETURN(buffer_memory_,
+                      device_->Allocate(BufferFloats() * sizeof(float), "activations"));
   auto* at = static_cast<float*>(buffer_memory_.get());
-  for (const auto& [pointer, size] : parts) {
-    *pointer = at;
+  for (const auto& [member, size] : BufferParts()) {
+    buffers_.*member = at;
     at += kChunk * size;
   }
   buffers_.outcome = reinterpret_cast<CudaOutcome*>(at);
@@ -154,10 +201,13 @@ Status CudaLayers::AllocateBuffers() {
   return OkStatus();
 }
 
+uint64_t CudaLayers::AttentionFloats(uint64_t positions) const {
+  const auto blocks = static_cast<uint32_t>(CeilDiv<uint64_t>(positions, cuda::kAttentionBlock));
+  return cuda::AttentionScratchFloats(kChunk, config_.num_heads, config_.head_dim, blocks);
+}
+
 StatusOr<bool> CudaLayers::ReserveAttention(uint64_t capacity) {
-  const auto blocks = static_cast<uint32_t>(CeilDiv<uint64_t>(capacity, cuda::kAttentionBlock));
-  const uint64_t floats =
-      cuda::AttentionScratchFloats(kChunk, config_.num_heads, config_.head_dim, blocks);
+  const uint64_t floats = AttentionFloats(capacity);
   if (floats <= attention_floats_) return false;
   // The old one is freed only when there is a new one: recorded work holds its address.
   TQ_ASSIGN_OR_RETURN(attention_scratch_,
@@ -295,12 +345,12 @@ Status CudaLayers::Start(KvCache& cache, uint64_t n, uint32_t blocks) {
   const cuda::RopeTableArgs table{weights_.frequencies, buffers_.base,    n,
                                   config_.head_dim / 2, buffers_.cosines, buffers_.sines};
   TQ_RETURN_IF_ERROR(Check(cuda::LaunchRopeTable(table, device_->stream()), "angles"));
-  for (uint32_t i = 0; i < config_.num_layers; ++i) {
+  for (uint32_t i = 0; i < layers(); ++i) {
     TQ_RETURN_IF_ERROR(fuse_ ? StartFusedLayer(i, cache, n, blocks)
                              : StartLayer(i, cache, n, blocks));
   }
   if (fuse_) TQ_RETURN_IF_ERROR(FinishLast(n));
-  return StartNorm(buffers_.narrow, weights_.norm, n, 2 * config_.num_layers);
+  return StartNorm(buffers_.narrow, weights_.norm, n, 2 * layers());
 }
 
 Status CudaLayers::StartHead(uint64_t rows, uint64_t first, uint64_t n) {

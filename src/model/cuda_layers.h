@@ -3,6 +3,7 @@
 // stream; nothing waits. Only in builds with TQ_CUDA.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -27,8 +28,9 @@ class CudaLayers {
   // Positions at once with the bits of one at a time. More, up to chunk(), go through CudaPrefill.
   static constexpr uint64_t kChunk = cuda::kMaxGemvRows;
 
-  // Errors: a group that is not trellis-coded, or shares no input transform; weights that do not
-  // fit into the memory that is free; CudaOptions::Fuse::kMust where steps cannot be fused.
+  // As many of the first layers as fit. Errors: a group that is not trellis-coded, or shares no
+  // input transform; not all layers fit, or with CudaOptions::memory_bytes not one;
+  // CudaOptions::Fuse::kMust where steps cannot be fused.
   static StatusOr<std::unique_ptr<CudaLayers>> Load(std::shared_ptr<CudaDevice> device,
                                                     const PackedModel& model,
                                                     const PackedDecoder& decoder,
@@ -38,17 +40,20 @@ class CudaLayers {
   // changed.
   StatusOr<bool> ReserveAttention(uint64_t capacity);
 
+  uint32_t layers() const { return static_cast<uint32_t>(weights_.layers.size()); }
+  // Whether the head is here too: then all layers are.
+  bool has_head() const { return weights_.head != nullptr; }
   uint64_t chunk() const { return prefill_ == nullptr ? kChunk : prefill_->rows(); }
 
-  // In device memory: what Start reads for n positions (hidden [n, hidden], base), and what it and
-  // StartHead leave.
+  // In device memory: what Start reads for n positions (hidden [n, hidden], base), and what it (the
+  // residual stream there too) and StartHead leave.
   float* hidden(uint64_t n) { return n > kChunk ? prefill_->hidden() : buffers_.hidden; }
   uint32_t* base() { return buffers_.base; }
   float* logits() { return buffers_.logits; }
   CudaOutcome* outcome() { return buffers_.outcome; }
 
-  // All layers and the final norm for n rows, at most chunk(), at positions *base on; attention
-  // looks at `blocks` blocks of positions, at least those that there are.
+  // The layers and, if they are all, the final norm for n rows, at most chunk(), at positions *base
+  // on; attention looks at `blocks` blocks of positions, at least those that there are.
   Status Start(KvCache& cache, uint64_t n, uint32_t blocks);
   // Logits of rows [first, first + n) of the last Start, which had `rows`; n is at most kChunk.
   Status StartHead(uint64_t rows, uint64_t first, uint64_t n);
@@ -62,13 +67,24 @@ class CudaLayers {
     uint32_t* base;
     CudaOutcome* outcome;
   };
+  using BufferPart = std::pair<float * Buffers::*, uint64_t>;  // floats of a row
 
   CudaLayers(std::shared_ptr<CudaDevice> device, const ModelConfig& config)
       : device_(std::move(device)), config_(config) {}
-  Status LoadWeights(const PackedDecoder& decoder);
-  Status CheckMemory(const PackedModel& model, const PackedDecoder& decoder) const;
+  // What fits: the decoder's first layers, the head too if all do, and the memory that is left.
+  struct Fitting {
+    uint32_t layers = 0;
+    bool head = false;
+    uint64_t room = 0;
+  };
+  StatusOr<Fitting> Plan(const PackedModel& model, const PackedDecoder& decoder,
+                         const CudaOptions& options) const;
+  std::array<BufferPart, 12> BufferParts() const;
+  uint64_t BufferFloats() const;
+  uint64_t AttentionFloats(uint64_t positions) const;
+  Status LoadWeights(const PackedDecoder& decoder, const Fitting& fitting);
   StatusOr<std::unique_ptr<CudaMatmul>> LoadGroup(const PackedGroup& group);
-  Status LoadNorms(const PackedDecoder& decoder);
+  Status LoadNorms(const PackedDecoder& decoder, const Fitting& fitting);
   Status AllocateBuffers();
   bool CanFuseAll() const;
 

@@ -12,8 +12,8 @@ namespace {
 
 // Below, a token's kernels are as fast.
 constexpr uint64_t kMinRows = 64;
-// The share of the memory that is free behind the weights: the rest is for caches.
-constexpr uint64_t kShareOfFree = 4;
+// The share of the memory that is left behind the weights: the rest is for caches.
+constexpr uint64_t kShareOfRoom = 4;
 
 template <typename Function>
 void ForEachGroup(const CudaWeights& weights, const Function& function) {
@@ -29,6 +29,7 @@ void ForEachGroup(const CudaWeights& weights, const Function& function) {
 StatusOr<std::unique_ptr<CudaPrefill>> CudaPrefill::Create(std::shared_ptr<CudaDevice> device,
                                                            const ModelConfig& config,
                                                            const CudaWeights& weights,
+                                                           uint64_t room,
                                                            const CudaOptions& options) {
   if (options.prefill_rows == 0 || !cuda::CanAttendMany(config.head_dim))
     return std::unique_ptr<CudaPrefill>();
@@ -39,13 +40,12 @@ StatusOr<std::unique_ptr<CudaPrefill>> CudaPrefill::Create(std::shared_ptr<CudaD
   }
   std::unique_ptr<CudaPrefill> prefill(new CudaPrefill(device, config, weights));
   prefill->blas_ = *std::move(blas);
-  TQ_ASSIGN_OR_RETURN(const uint64_t free, device->FreeBytes());
   uint64_t rows = std::min(options.prefill_rows, cuda::kMaxTransformerRows);
   const uint64_t weight_bytes = options.prefill_weight_bytes;
-  while (rows >= kMinRows && prefill->NumBytes(rows, weight_bytes) > free / kShareOfFree) rows /= 2;
+  while (rows >= kMinRows && prefill->NumBytes(rows, weight_bytes) > room / kShareOfRoom) rows /= 2;
   if (rows < kMinRows) {
-    Warn("{}: {} of {} free are too little for prompts to run {} positions at a time; {} do",
-         device->name(), FormatBytes(prefill->NumBytes(kMinRows, weight_bytes)), FormatBytes(free),
+    Warn("{}: {} of {} left are too little for prompts to run {} positions at a time; {} do",
+         device->name(), FormatBytes(prefill->NumBytes(kMinRows, weight_bytes)), FormatBytes(room),
          kMinRows, cuda::kMaxGemvRows);
     return std::unique_ptr<CudaPrefill>();
   }
@@ -54,7 +54,7 @@ StatusOr<std::unique_ptr<CudaPrefill>> CudaPrefill::Create(std::shared_ptr<CudaD
 }
 
 bool CudaPrefill::CanKeepRows() const {
-  bool can = true;
+  bool can = cuda::CanKeepRope(config_.head_dim);
   ForEachGroup(weights_, [&](const CudaMatmul& group) {
     can = can && cuda::CanKeepRow(group.DenseInput(scratch_));
     for (size_t i = 0; i < group.size(); ++i) {
@@ -68,12 +68,13 @@ std::array<CudaPrefill::BufferPart, 11> CudaPrefill::BufferParts() const {
   const uint64_t hidden = config_.hidden_size, q = config_.q_size(), kv = config_.kv_size();
   // What stays in registers needs no room.
   const uint64_t wide = keep_rows_ ? 0 : config_.intermediate_size;
+  const uint64_t k = keep_rows_ ? 0 : kv;
   const uint64_t half = config_.head_dim / 2;
   return {{{&Buffers::hidden, hidden},
            {&Buffers::normed, hidden},
            {&Buffers::q, q},
-           {&Buffers::k, kv},
-           {&Buffers::v, kv},
+           {&Buffers::k, k},
+           {&Buffers::v, k},
            {&Buffers::attended, q},
            {&Buffers::gate, wide},
            {&Buffers::up, wide},
@@ -159,8 +160,6 @@ Status CudaPrefill::StartNorm(const CudaMatmul* added, const float* weight, uint
 Status CudaPrefill::StartAttention(uint32_t index, KvCache& cache) {
   const Buffers& b = buffers_;
   const CudaMatmul& qkv = *weights_.layers[index].qkv;
-  size_t i = 0;
-  for (float* y : {b.q, b.k, b.v}) TQ_RETURN_IF_ERROR(Finish(qkv, i++, y));
   const cuda::CacheLayer layer{cache.Keys(index, 0), cache.Values(index, 0),
                                cache.capacity() * config_.head_dim};
   cuda::RopeArgs rope;
@@ -168,7 +167,15 @@ Status CudaPrefill::StartAttention(uint32_t index, KvCache& cache) {
   rope.cosines = b.cosines, rope.sines = b.sines, rope.base = base_;
   rope.n = n_, rope.heads = config_.num_heads, rope.kv_heads = config_.num_kv_heads;
   rope.head_dim = config_.head_dim, rope.cache = layer;
-  TQ_RETURN_IF_ERROR(Check(cuda::LaunchRope(rope, device_->stream()), "RoPE"));
+  if (keep_rows_) {
+    const cuda::DenseRopeArgs args{qkv.DenseOutput(scratch_, 0), qkv.DenseOutput(scratch_, 1),
+                                   qkv.DenseOutput(scratch_, 2), rope};
+    TQ_RETURN_IF_ERROR(Check(cuda::LaunchDenseRope(args, device_->stream()), "RoPE"));
+  } else {
+    size_t i = 0;
+    for (float* y : {b.q, b.k, b.v}) TQ_RETURN_IF_ERROR(Finish(qkv, i++, y));
+    TQ_RETURN_IF_ERROR(Check(cuda::LaunchRope(rope, device_->stream()), "RoPE"));
+  }
   cuda::AttentionArgs attention;
   attention.queries = b.q, attention.base = base_, attention.n = n_;
   attention.heads = config_.num_heads, attention.kv_heads = config_.num_kv_heads;
@@ -209,9 +216,9 @@ Status CudaPrefill::Start(KvCache& cache, uint64_t n, const uint32_t* base, uint
   const cuda::RopeTableArgs table{weights_.frequencies, base,          n, config_.head_dim / 2,
                                   buffers_.cosines,     buffers_.sines};
   TQ_RETURN_IF_ERROR(Check(cuda::LaunchRopeTable(table, device_->stream()), "angles"));
-  for (uint32_t i = 0; i < config_.num_layers; ++i) TQ_RETURN_IF_ERROR(StartLayer(i, cache));
+  for (uint32_t i = 0; i < weights_.layers.size(); ++i) TQ_RETURN_IF_ERROR(StartLayer(i, cache));
   TQ_RETURN_IF_ERROR(Finish(*weights_.layers.back().down, 0, buffers_.narrow));
-  cuda::NormArgs last = Norm(weights_.norm, 2 * config_.num_layers);
+  cuda::NormArgs last = Norm(weights_.norm, 2 * static_cast<uint32_t>(weights_.layers.size()));
   last.added = buffers_.narrow;
   return Check(cuda::LaunchNorm(last, device_->stream()), "a norm");
 }

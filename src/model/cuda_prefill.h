@@ -22,11 +22,12 @@ namespace tq {
 
 class CudaPrefill {
  public:
-  // Null, with a warning where a user could change that, if cuBLAS or memory are missing, if heads
-  // have another size than the attention is made for, or if none is asked for.
+  // Takes a part of the `room` in the device's memory. Null, with a warning where a user could
+  // change that, if cuBLAS or memory are missing, if heads have another size than the attention is
+  // made for, or if none is asked for.
   static StatusOr<std::unique_ptr<CudaPrefill>> Create(std::shared_ptr<CudaDevice> device,
                                                        const ModelConfig& config,
-                                                       const CudaWeights& weights,
+                                                       const CudaWeights& weights, uint64_t room,
                                                        const CudaOptions& options);
 
   uint64_t rows() const { return rows_; }  // positions at once, at most
@@ -34,7 +35,7 @@ class CudaPrefill {
   float* hidden() { return buffers_.hidden; }
   const float* normed() const { return buffers_.normed; }
 
-  // All layers and the final norm for n rows at positions *base on. Lowers *first_bad to the half
+  // The layers and the final norm for n rows at positions *base on. Lowers *first_bad to the half
   // layer after which a value is not finite, counted from the embedding.
   Status Start(KvCache& cache, uint64_t n, const uint32_t* base, uint32_t* first_bad);
 

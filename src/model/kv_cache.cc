@@ -44,9 +44,19 @@ StatusOr<KvCache> KvCache::Create(const ModelConfig& config, uint32_t layers, ui
 }
 
 StatusOr<KvCache> KvCache::Over(std::shared_ptr<uint16_t> memory, const ModelConfig& config,
-                                uint64_t capacity) {
-  TQ_ASSIGN_OR_RETURN(const uint64_t bytes, NumBytes(config, config.num_layers, capacity));
-  return KvCache(std::move(memory), bytes, config, config.num_layers, capacity);
+                                uint32_t layers, uint64_t capacity) {
+  TQ_ASSIGN_OR_RETURN(const uint64_t bytes, NumBytes(config, layers, capacity));
+  return KvCache(std::move(memory), bytes, config, layers, capacity);
+}
+
+KvCache KvCache::Joined(KvCache front, KvCache back) {
+  TQ_CHECK(front.capacity_ == back.capacity_ && front.length_ == 0 && back.length_ == 0 &&
+           front.kv_heads_ == back.kv_heads_ && front.head_dim_ == back.head_dim_ &&
+           front.back_ == nullptr && back.back_ == nullptr);
+  front.back_ = std::move(back.memory_);
+  front.layers_ += back.layers_;
+  front.num_bytes_ += back.num_bytes_;
+  return front;
 }
 
 void KvCache::Advance(uint64_t n) {

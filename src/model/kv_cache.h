@@ -20,7 +20,10 @@ class KvCache {
   // Over memory of NumBytes that was allocated elsewhere, on a device say: then Keys and Values are
   // addresses there.
   static StatusOr<KvCache> Over(std::shared_ptr<uint16_t> memory, const ModelConfig& config,
-                                uint64_t capacity);
+                                uint32_t layers, uint64_t capacity);
+  // The layers of `front`, then those of `back`, both empty and of the same capacity: for a model
+  // whose layers run in two places.
+  static KvCache Joined(KvCache front, KvCache back);
   // Bytes of such a cache when it is full.
   static StatusOr<uint64_t> NumBytes(const ModelConfig& config, uint32_t layers, uint64_t capacity);
 
@@ -42,6 +45,7 @@ class KvCache {
   KvCache(std::shared_ptr<uint16_t> memory, uint64_t num_bytes, const ModelConfig& config,
           uint32_t layers, uint64_t capacity)
       : memory_(std::move(memory)),
+        front_layers_(layers),
         capacity_(capacity),
         num_bytes_(num_bytes),
         layers_(layers),
@@ -49,10 +53,15 @@ class KvCache {
         head_dim_(config.head_dim) {}
 
   uint16_t* At(uint64_t slab, uint32_t head) {
-    return memory_.get() + (slab * kv_heads_ + head) * capacity_ * head_dim_;
+    const bool in_front = slab < 2 * front_layers_;
+    uint16_t* memory = in_front ? memory_.get() : back_.get();
+    if (!in_front) slab -= 2 * front_layers_;
+    return memory + (slab * kv_heads_ + head) * capacity_ * head_dim_;
   }
 
-  std::shared_ptr<uint16_t> memory_;  // [layers, 2, kv_heads, capacity, head_dim]
+  std::shared_ptr<uint16_t> memory_;  // [front layers, 2, kv_heads, capacity, head_dim]
+  std::shared_ptr<uint16_t> back_;    // the same of the others, if any
+  uint64_t front_layers_ = 0;
   uint64_t capacity_ = 0, length_ = 0;
   uint64_t num_bytes_ = 0;
   uint32_t layers_ = 0, kv_heads_ = 0, head_dim_ = 0;

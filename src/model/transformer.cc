@@ -55,13 +55,13 @@ Transformer::Transformer(const ModelConfig& config, std::unique_ptr<Backend> bac
 Transformer::~Transformer() = default;
 
 StatusOr<std::unique_ptr<Transformer>> Transformer::Load(const std::filesystem::path& path,
-                                                         DeviceKind device) {
+                                                         const DeviceChoice& device) {
   TQ_ASSIGN_OR_RETURN(const ModelKind kind, DetectModelKind(path));
   if (kind == ModelKind::kPacked) {
     TQ_ASSIGN_OR_RETURN(std::shared_ptr<const PackedModel> packed, PackedModel::Open(path));
     return FromPacked(std::move(packed), device);
   }
-  if (device != DeviceKind::kCpu) {
+  if (device.kind != DeviceKind::kCpu) {
     return Unimplemented("{}: only models made by tq quantize run on a CUDA device", path.string());
   }
   TQ_ASSIGN_OR_RETURN(auto source, ModelSource::Open(path));
@@ -78,11 +78,14 @@ StatusOr<std::unique_ptr<Transformer>> Transformer::FromSource(const ModelSource
 }
 
 StatusOr<std::unique_ptr<Transformer>> Transformer::FromPacked(
-    std::shared_ptr<const PackedModel> model, DeviceKind device) {
+    std::shared_ptr<const PackedModel> model, const DeviceChoice& device) {
   TQ_RETURN_IF_ERROR(CheckConfig(model->config()).WithContext(model->path().string()));
   TQ_RETURN_IF_ERROR(model->VerifyFiles());
-  TQ_ASSIGN_OR_RETURN(auto backend, device == DeviceKind::kCuda ? MakeCudaBackend(model)
-                                                                : MakePackedBackend(model));
+  CudaOptions options;
+  options.memory_bytes = device.memory_bytes, options.positions = device.positions;
+  TQ_ASSIGN_OR_RETURN(auto backend, device.kind == DeviceKind::kCuda
+                                        ? MakeCudaBackend(model, options)
+                                        : MakePackedBackend(model));
   std::unique_ptr<Transformer> transformer(new Transformer(model->config(), std::move(backend)));
   transformer->num_parameters_ = model->num_parameters();
   transformer->file_bytes_ = model->num_bytes();

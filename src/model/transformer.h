@@ -29,17 +29,22 @@ namespace tq {
 
 enum class Logits { kNone, kLast, kAll };
 enum class DeviceKind { kCpu, kCuda };
+// Where a model runs; on a CUDA device with what memory and for how many positions (CudaOptions).
+struct DeviceChoice {
+  DeviceKind kind = DeviceKind::kCpu;
+  uint64_t memory_bytes = 0, positions = 0;
+};
 
 class Transformer {
  public:
   // Any of the three kinds of model; on a CUDA device packed ones.
   static StatusOr<std::unique_ptr<Transformer>> Load(const std::filesystem::path& path,
-                                                     DeviceKind device = DeviceKind::kCpu);
+                                                     const DeviceChoice& device = {});
   // Reads everything into float32; the source may go afterwards.
   static StatusOr<std::unique_ptr<Transformer>> FromSource(const ModelSource& source);
   // Weights stay packed, in the mapped files or in the device's memory.
   static StatusOr<std::unique_ptr<Transformer>> FromPacked(std::shared_ptr<const PackedModel> model,
-                                                           DeviceKind device = DeviceKind::kCpu);
+                                                           const DeviceChoice& device = {});
   ~Transformer();
 
   const ModelConfig& config() const { return config_; }

@@ -71,6 +71,8 @@ TEST_F(ProgramTest, CudaRunsOrIsRefused) {
       Tq({"generate", Path("out"), "-p", "the", "--device", "cuda", "--compute", "reference"}),
       {"--compute reference", "--device cpu"});
   EXPECT_EQ(Tq({"generate", Path("out"), "-p", "the", "--device", "tpu"}).exit_code, 2);
+  ExpectFailure(Tq({"generate", Path("out"), "-p", "the", "--gpu-memory", "1GiB"}),
+                {"--gpu-memory", "--device cuda"});
 }
 
 TEST_F(ProgramTest, AbsurdThreadCountIsRefused) {

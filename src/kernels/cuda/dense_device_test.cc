@@ -278,6 +278,72 @@ TEST_P(DenseStepsDeviceTest, StepsBetweenProducts) {
   expect_same("SiLU");
 }
 
+// Heads, KV heads, values of a head.
+struct Heads {
+  uint32_t heads, kv_heads, head_dim;
+};
+class DenseRopeDeviceTest : public testing::TestWithParam<Heads> {
+ protected:
+  void SetUp() override { TQ_SKIP_WITHOUT_DEVICE(); }
+};
+
+TEST_P(DenseRopeDeviceTest, TurnsAndStoresAsThePlainSteps) {
+  const auto [heads, kv_heads, d] = GetParam();
+  constexpr uint64_t kRows = 5, kBase = 9, kCapacity = 20;
+  const uint64_t q_rows = heads * d, kv_rows = kv_heads * d, stride = q_rows + 2 * kv_rows;
+  const DeviceCopy<uint16_t> sums(Halves(Normal(kRows * stride, "sums")));
+  const DeviceCopy<uint16_t> out_scale(Halves(Normal(q_rows, "out_scale")));
+  const DeviceCopy<float> scale({1, 2, 0.5f, 3, 4});
+  const DeviceCopy<float> cosines(Normal(kRows * d / 2, "cos")),
+      sines(Normal(kRows * d / 2, "sin"));
+  const DeviceCopy<uint32_t> base({kBase});
+  const auto output = [&](uint64_t first, uint64_t rows) {
+    DenseOutput from;
+    from.rows = rows, from.num_segments = 1, from.segments[0] = {0, 0.001f};
+    from.out_scale = out_scale.data(), from.hadamard = {1, 7, nullptr, 1 / std::sqrt(128.0f)};
+    from.sums = sums.data() + first, from.stride = stride, from.scale = scale.data();
+    return from;
+  };
+  const DenseOutput outputs[] = {output(0, q_rows), output(q_rows, kv_rows),
+                                 output(q_rows + kv_rows, kv_rows)};
+  std::vector<float> queries[2];
+  std::vector<uint16_t> keys[2], values[2];
+  for (const int fused : {0, 1}) {
+    const DeviceCopy<float> q(std::vector<float>(kRows * q_rows, kNan));
+    const DeviceCopy<float> k(std::vector<float>(kRows * kv_rows, kNan));
+    const DeviceCopy<float> v(std::vector<float>(kRows * kv_rows, kNan));
+    const std::vector<uint16_t> empty(kv_rows * kCapacity, kPoison);
+    const DeviceCopy<uint16_t> cached_keys(empty), cached_values(empty);
+    RopeArgs rope;
+    rope.queries = q.data(), rope.keys = k.data(), rope.values = v.data();
+    rope.cosines = cosines.data(), rope.sines = sines.data(), rope.base = base.data();
+    rope.n = kRows, rope.heads = heads, rope.kv_heads = kv_heads, rope.head_dim = d;
+    rope.cache = {cached_keys.data(), cached_values.data(), kCapacity * d};
+    if (fused == 1) {
+      ASSERT_EQ(LaunchDenseRope({outputs[0], outputs[1], outputs[2], rope}, nullptr), cudaSuccess);
+    } else {
+      float* const y[] = {q.data(), k.data(), v.data()};
+      for (int i : {0, 1, 2}) {
+        ASSERT_EQ(LaunchDenseFinish(outputs[i], kRows, y[i], nullptr), cudaSuccess);
+      }
+      ASSERT_EQ(LaunchRope(rope, nullptr), cudaSuccess);
+    }
+    queries[fused] = q.Host(), keys[fused] = cached_keys.Host(),
+    values[fused] = cached_values.Host();
+  }
+  EXPECT_EQ(queries[1], queries[0]);
+  EXPECT_EQ(keys[1], keys[0]);
+  EXPECT_EQ(values[1], values[0]);
+}
+
+INSTANTIATE_TEST_SUITE_P(Heads, DenseRopeDeviceTest,
+                         testing::Values(Heads{8, 2, 64}, Heads{14, 2, 64}, Heads{4, 1, 128},
+                                         Heads{32, 8, 128}),
+                         [](const auto& info) {
+                           return fmt::format("{}of{}x{}", info.param.heads, info.param.kv_heads,
+                                              info.param.head_dim);
+                         });
+
 INSTANTIATE_TEST_SUITE_P(Orders, DenseStepsDeviceTest, testing::ValuesIn(kOrders),
                          [](const auto& info) {
                            return fmt::format("{}x2to{}x{}", info.param.m, info.param.log2,

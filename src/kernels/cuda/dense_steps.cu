@@ -1,5 +1,6 @@
-// A thread block takes a row. Where transforms have 128 values its warps keep it in registers, four
-// neighbours a lane, from one product's output to the next one's input.
+// A thread block takes a row. Where transforms have 128 values its warps keep it in registers from
+// one product's output to the next one's input: 512 values a warp, 16 a lane, so that of the seven
+// levels of a transform four are within lanes.
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
 
@@ -14,9 +15,9 @@ namespace tq::cuda {
 namespace {
 
 constexpr uint32_t kMaxWarps = 32;
-// Blocks of kStepBlock values that a warp keeps.
-constexpr uint32_t kTurns = 4;
-constexpr uint64_t kMaxKept = uint64_t{kMaxWarps} * kTurns * kStepBlock;
+constexpr uint32_t kWarpValues = 512;
+constexpr uint64_t kMaxKept = uint64_t{kMaxWarps} * kWarpValues;
+constexpr uint32_t kRopeWarps = 4;
 constexpr int kThreads = 256;
 constexpr uint64_t kMaxRows = 65535;  // of x: a grid's second dimension
 
@@ -41,6 +42,41 @@ struct Normalising {
   }
 };
 
+// A lane's values: four neighbours at each of four places 32 apart in a block of 128 that eight
+// lanes share, so that loads and stores are of whole sectors.
+struct Values {
+  float at[4][4];
+};
+struct Place {
+  uint32_t first;  // column of the first
+  bool inside;     // of the row
+  __device__ __forceinline__ Place(uint32_t warp, uint64_t cols)
+      : first(warp * kWarpValues + threadIdx.x % 32 / 8 * kStepBlock + threadIdx.x % 8 * 4),
+        inside(first < cols) {}
+  __device__ __forceinline__ uint32_t column(int t) const { return first + 32 * t; }
+};
+
+template <typename Function>
+__device__ __forceinline__ void ForEach(Values& values, const Function& function) {
+#pragma unroll
+  for (int i = 0; i < 16; ++i) values.at[i / 4][i % 4] = function(values.at[i / 4][i % 4]);
+}
+__device__ __forceinline__ void Load(const float* from, const Place& place, Values& values) {
+#pragma unroll
+  for (int t = 0; t < 4; ++t) {
+    if (place.inside) {
+      LoadFour(from + place.column(t), values.at[t]);
+    } else {
+#pragma unroll
+      for (int j = 0; j < 4; ++j) values.at[t][j] = 0;
+    }
+  }
+}
+__device__ __forceinline__ void Store(const Values& values, const Place& place, float* to) {
+  if (!place.inside) return;
+#pragma unroll
+  for (int t = 0; t < 4; ++t) StoreFour(values.at[t], to + place.column(t));
+}
 __device__ __forceinline__ uint2 ToHalves(const float (&x)[4], float factor) {
   const __half2 low = __floats2half2_rn(x[0] * factor, x[1] * factor);
   const __half2 high = __floats2half2_rn(x[2] * factor, x[3] * factor);
@@ -51,6 +87,44 @@ __device__ __forceinline__ void FromHalves(uint2 bits, float (&x)[4]) {
   const float2 high = __half22float2(*reinterpret_cast<const __half2*>(&bits.y));
   x[0] = low.x, x[1] = low.y, x[2] = high.x, x[3] = high.y;
 }
+// Times halves, IEEE binary16.
+__device__ __forceinline__ void Scale(const uint16_t* halves, const Place& place, Values& values) {
+  if (!place.inside) return;
+#pragma unroll
+  for (int t = 0; t < 4; ++t) FourHalves(halves + place.column(t)).Scale(values.at[t]);
+}
+
+// H of each block of 128, with butterflies in the order of hadamard.h.
+__device__ __forceinline__ void Hadamard(float scale, Values& values) {
+  auto& x = values.at;
+#pragma unroll
+  for (int t = 0; t < 4; ++t) {
+    const float a = x[t][0] + x[t][1], b = x[t][0] - x[t][1];
+    const float c = x[t][2] + x[t][3], d = x[t][2] - x[t][3];
+    x[t][0] = a + c, x[t][2] = a - c, x[t][1] = b + d, x[t][3] = b - d;
+  }
+#pragma unroll
+  for (uint32_t step = 1; step < 8; step *= 2) {
+    const float sign = (threadIdx.x & step) != 0 ? -1 : 1;
+    ForEach(values,
+            [&](float value) { return __fmaf_rn(value, sign, __shfl_xor_sync(~0u, value, step)); });
+  }
+#pragma unroll
+  for (int j = 0; j < 4; ++j) {
+    const float a = x[0][j] + x[1][j], b = x[0][j] - x[1][j];
+    const float c = x[2][j] + x[3][j], d = x[2][j] - x[3][j];
+    x[0][j] = (a + c) * scale, x[2][j] = (a - c) * scale;
+    x[1][j] = (b + d) * scale, x[3][j] = (b - d) * scale;
+  }
+}
+__device__ __forceinline__ float Squares(const Values& values) {
+  float sum = 0;
+#pragma unroll
+  for (int i = 0; i < 16; ++i) {
+    sum = __fmaf_rn(values.at[i / 4][i % 4], values.at[i / 4][i % 4], sum);
+  }
+  return WarpSum(sum);
+}
 
 // What the sums of a row of the matrix are worth in row b of x.
 __device__ __forceinline__ float SumScale(const DenseOutput& from, uint64_t row, uint64_t b) {
@@ -59,59 +133,77 @@ __device__ __forceinline__ float SumScale(const DenseOutput& from, uint64_t row,
   return __fmul_rn(from.scale[b], from.segments[s].weight_scale / kDenseUnit);
 }
 
-// y of four neighbours of a block of 128, by a warp.
-__device__ __forceinline__ void FinishFour(const DenseOutput& from, uint64_t row, uint64_t b,
-                                           float (&y)[4]) {
-  FromHalves(*reinterpret_cast<const uint2*>(from.sums + b * from.stride + row), y);
-  const FourHalves out_scale(from.out_scale + row);
-  // Segments begin at multiples of 64 rows, so that four have the same.
-  const float scale = SumScale(from, row, b);
+// y of row b, by whole warps.
+__device__ __forceinline__ void Finish(const DenseOutput& from, uint64_t b, const Place& place,
+                                       Values& y) {
+  const uint16_t* sums = from.sums + b * from.stride;
 #pragma unroll
-  for (float& value : y) value = __fmul_rn(value, scale);
-  WarpHadamard(y);
+  for (int t = 0; t < 4; ++t) {
+    const uint2 halves =
+        place.inside ? *reinterpret_cast<const uint2*>(sums + place.column(t)) : uint2{0, 0};
+    FromHalves(halves, y.at[t]);
+  }
+  // Segments begin at multiples of 64 rows.
 #pragma unroll
-  for (float& value : y) value = __fmul_rn(value, from.hadamard.scale);
-  out_scale.Scale(y);
+  for (int t = 0; t < 4; t += 2) {
+    const float scale = place.inside ? SumScale(from, place.column(t), b) : 0;
+#pragma unroll
+    for (int j = 0; j < 4; ++j) y.at[t][j] *= scale, y.at[t + 1][j] *= scale;
+  }
+  Hadamard(from.hadamard.scale, y);
+  Scale(from.out_scale, place, y);
 }
 
-// Where rows come from: each has Load for four neighbours of row b, called by whole warps.
+// Where rows come from: each has Get for a lane's values of row b, called by whole warps.
 struct FromFloats {
   const float* x;
   uint64_t cols;
   static constexpr bool kNorms = false;
-  __device__ __forceinline__ void Load(uint64_t b, uint32_t column, float (&out)[4]) const {
-    LoadFour(x + b * cols + column, out);
+  __device__ __forceinline__ void Get(uint64_t b, const Place& place, Values& values) const {
+    Load(x + b * cols, place, values);
   }
 };
 struct FromResidual {
   DenseOutput added;
   NormArgs norm;
   static constexpr bool kNorms = true;
-  __device__ __forceinline__ void Load(uint64_t b, uint32_t column, float (&x)[4]) const {
-    float* at = norm.x + b * norm.size + column;
-    LoadFour(at, x);
+  __device__ __forceinline__ void Get(uint64_t b, const Place& place, Values& x) const {
+    float* row = norm.x + b * norm.size;
+    Load(row, place, x);
     if (added.num_segments > 0) {
-      float y[4];
-      FinishFour(added, column, b, y);
+      Values y;
+      Finish(added, b, place, y);
 #pragma unroll
-      for (int j = 0; j < 4; ++j) x[j] = __fadd_rn(x[j], y[j]);
-      StoreFour(x, at);
+      for (int t = 0; t < 4; ++t) {
+#pragma unroll
+        for (int j = 0; j < 4; ++j) x.at[t][j] = __fadd_rn(x.at[t][j], y.at[t][j]);
+      }
+      Store(x, place, row);
     }
     bool finite = true;
-#pragma unroll
-    for (float value : x) finite = finite && isfinite(value);
+    ForEach(x, [&](float value) {
+      finite = finite && isfinite(value);
+      return value;
+    });
     if (!finite) atomicMin(norm.first_bad, norm.place);
   }
 };
 struct FromGate {
   DenseOutput gate, up;
   static constexpr bool kNorms = false;
-  __device__ __forceinline__ void Load(uint64_t b, uint32_t column, float (&x)[4]) const {
-    float factor[4];
-    FinishFour(gate, column, b, x);
-    FinishFour(up, column, b, factor);
+  __device__ __forceinline__ void Get(uint64_t b, const Place& place, Values& x) const {
+    Values factor;
+    Finish(gate, b, place, x);
+    Finish(up, b, place, factor);
 #pragma unroll
-    for (int j = 0; j < 4; ++j) x[j] = SiluTimes(x[j], factor[j]);
+    for (int t = 0; t < 4; ++t) {
+#pragma unroll
+      for (int j = 0; j < 4; ++j) {
+        const float value = x.at[t][j];
+        // Of 22 bits, for a value that becomes one of 11.
+        x.at[t][j] = __fdividef(value, 1 + __expf(-value)) * factor.at[t][j];
+      }
+    }
   }
 };
 
@@ -120,52 +212,92 @@ template <typename Source>
 __global__ void __launch_bounds__(32 * kMaxWarps, 1)
     KeptRowKernel(const __grid_constant__ Source from, const __grid_constant__ DenseInput to) {
   __shared__ float sums[kMaxWarps];
-  const uint32_t warps = blockDim.x / 32, blocks = static_cast<uint32_t>(to.cols / kStepBlock);
   const uint64_t b = blockIdx.x;
-  const auto block = [&](uint32_t turn) { return turn * warps + threadIdx.x / 32; };
-  const auto column = [&](uint32_t turn) {
-    return block(turn) * kStepBlock + threadIdx.x % 32 * 4;
-  };
-  float x[kTurns][4] = {};
-#pragma unroll
-  for (uint32_t t = 0; t < kTurns; ++t) {
-    if (block(t) < blocks) from.Load(b, column(t), x[t]);
-  }
+  const Place place(threadIdx.x / 32, to.cols);
+  Values x;
+  from.Get(b, place, x);
   if constexpr (Source::kNorms) {
-    float squares = 0;
+    const float scale = NormScale(BlockSum(Squares(x), sums), from.norm.size, from.norm.eps);
+    Values weight;
+    Load(from.norm.weight, place, weight);
 #pragma unroll
-    for (uint32_t t = 0; t < kTurns; ++t) squares += BlockSquares(x[t]);
-    const float scale = NormScale(BlockSum(squares, sums), from.norm.size, from.norm.eps);
+    for (int t = 0; t < 4; ++t) {
 #pragma unroll
-    for (uint32_t t = 0; t < kTurns; ++t) {
-      if (block(t) >= blocks) continue;
-      float weight[4];
-      LoadFour(from.norm.weight + column(t), weight);
-#pragma unroll
-      for (int j = 0; j < 4; ++j) x[t][j] = Normed(x[t][j], scale, weight[j]);
+      for (int j = 0; j < 4; ++j) x.at[t][j] = Normed(x.at[t][j], scale, weight.at[t][j]);
     }
   }
-  float squares = 0;
+  Scale(to.in_scale, place, x);
+  Hadamard(to.hadamard.scale, x);
+  const Normalising normalising(BlockSum(Squares(x), sums), to.cols);
+  if (place.inside) {
 #pragma unroll
-  for (uint32_t t = 0; t < kTurns; ++t) {
-    if (block(t) >= blocks) continue;
-    FourHalves(to.in_scale + column(t)).Scale(x[t]);
-    WarpHadamard(x[t]);
-#pragma unroll
-    for (float& value : x[t]) value = __fmul_rn(value, to.hadamard.scale);
-    squares += BlockSquares(x[t]);
-  }
-  const Normalising normalising(BlockSum(squares, sums), to.cols);
-#pragma unroll
-  for (uint32_t t = 0; t < kTurns; ++t) {
-    if (block(t) >= blocks) continue;
-    *reinterpret_cast<uint2*>(to.x + b * to.stride + column(t)) =
-        ToHalves(x[t], normalising.inverse);
+    for (int t = 0; t < 4; ++t) {
+      *reinterpret_cast<uint2*>(to.x + b * to.stride + place.column(t)) =
+          ToHalves(x.at[t], normalising.inverse);
+    }
   }
   for (uint64_t i = to.cols + threadIdx.x; i < to.stride; i += blockDim.x) {
     to.x[b * to.stride + i] = 0;
   }
   if (threadIdx.x == 0) to.scale[b] = normalising.scale;
+}
+
+// A warp's values of queries, keys or values, turned. The other half of a head is in the same lane.
+__device__ __forceinline__ void Turn(const RopeArgs& rope, uint64_t b, const Place& place,
+                                     Values& y) {
+  const uint32_t half = rope.head_dim / 2;
+  const int apart = static_cast<int>(half / 32);  // 2, or 1 for heads of 64
+  if (!place.inside) return;
+#pragma unroll
+  for (int t = 0; t < 4; ++t) {
+    if ((t & apart) != 0) continue;
+    const uint64_t at = b * half + place.column(t) % half;
+    float cosines[4], sines[4];
+    LoadFour(rope.cosines + at, cosines);
+    LoadFour(rope.sines + at, sines);
+#pragma unroll
+    for (int j = 0; j < 4; ++j) {
+      float& second = apart == 2 ? y.at[(t + 2) % 4][j] : y.at[(t + 1) % 4][j];
+      const float first = y.at[t][j], other = second;
+      y.at[t][j] = Turned(first, other, cosines[j], sines[j], false);
+      second = Turned(other, first, cosines[j], sines[j], true);
+    }
+  }
+}
+
+// Grid: thread blocks of kRopeWarps warps through the queries, then the keys, then the values; rows
+// of x.
+__global__ void __launch_bounds__(32 * kRopeWarps)
+    RopeKernel(const __grid_constant__ DenseRopeArgs args, uint32_t q_warps, uint32_t kv_warps) {
+  const uint32_t warp = blockIdx.x * kRopeWarps + threadIdx.x / 32;
+  const uint64_t b = blockIdx.y;
+  const RopeArgs& rope = args.rope;
+  Values y;
+  if (warp < q_warps) {
+    const Place place(warp, args.q.rows);
+    Finish(args.q, b, place, y);
+    Turn(rope, b, place, y);
+    Store(y, place, rope.queries + b * args.q.rows);
+    return;
+  }
+  if (warp >= q_warps + 2 * kv_warps) return;
+  const bool is_value = warp >= q_warps + kv_warps;
+  const Place place(warp - q_warps - (is_value ? kv_warps : 0), args.k.rows);
+  if (is_value) {
+    Finish(args.v, b, place, y);
+  } else {
+    Finish(args.k, b, place, y);
+    Turn(rope, b, place, y);
+  }
+  if (!place.inside) return;
+  uint16_t* cache = is_value ? rope.cache.values : rope.cache.keys;
+  const uint64_t position = uint64_t{*rope.base} + b;
+#pragma unroll
+  for (int t = 0; t < 4; ++t) {
+    const uint32_t head = place.column(t) / rope.head_dim, at = place.column(t) % rope.head_dim;
+    *reinterpret_cast<uint2*>(cache + head * rope.cache.stride + position * rope.head_dim + at) =
+        ToHalves(y.at[t], 1);
+  }
 }
 
 // A row of any transform, a span at a time, by way of x itself.
@@ -197,29 +329,30 @@ __global__ void __launch_bounds__(kThreads)
   if (threadIdx.x == 0) to.scale[blockIdx.x] = normalising.scale;
 }
 
-// Grid: spans of y, rows of x.
-template <bool kWarps>
+// Grid: thread blocks of kThreads through y, rows of x.
 __global__ void __launch_bounds__(kThreads)
-    FinishKernel(const __grid_constant__ DenseOutput from, float* y, uint32_t span) {
+    FinishKernel(const __grid_constant__ DenseOutput from, float* y) {
+  const uint64_t b = blockIdx.y;
+  const Place place(blockIdx.x * (kThreads / 32) + threadIdx.x / 32, from.rows);
+  Values values;
+  Finish(from, b, place, values);
+  Store(values, place, y + b * from.rows);
+}
+
+// Of any transform. Grid: spans of y, rows of x.
+__global__ void __launch_bounds__(kThreads)
+    AnyFinishKernel(const __grid_constant__ DenseOutput from, float* y, uint32_t span) {
+  extern __shared__ float a[];
   const uint64_t b = blockIdx.y, begin = uint64_t{blockIdx.x} * span;
   const auto count = static_cast<uint32_t>(min(uint64_t{span}, from.rows - begin));
   float* out = y + b * from.rows + begin;
-  if constexpr (kWarps) {
-    for (uint32_t i = 4 * threadIdx.x; i < count; i += 4 * blockDim.x) {
-      float values[4];
-      FinishFour(from, begin + i, b, values);
-      StoreFour(values, out + i);
-    }
-  } else {
-    extern __shared__ float a[];
-    for (uint32_t i = threadIdx.x; i < count; i += blockDim.x) {
-      const float sum = FromHalf(from.sums[b * from.stride + begin + i]);
-      a[i] = __fmul_rn(sum, SumScale(from, begin + i, b));
-    }
-    Transform(from.hadamard, count, a);
-    for (uint32_t i = threadIdx.x; i < count; i += blockDim.x) {
-      out[i] = __fmul_rn(__fmul_rn(a[i], from.hadamard.scale), FromHalf(from.out_scale[begin + i]));
-    }
+  for (uint32_t i = threadIdx.x; i < count; i += blockDim.x) {
+    const float sum = FromHalf(from.sums[b * from.stride + begin + i]);
+    a[i] = __fmul_rn(sum, SumScale(from, begin + i, b));
+  }
+  Transform(from.hadamard, count, a);
+  for (uint32_t i = threadIdx.x; i < count; i += blockDim.x) {
+    out[i] = __fmul_rn(__fmul_rn(a[i], from.hadamard.scale), FromHalf(from.out_scale[begin + i]));
   }
 }
 
@@ -233,10 +366,13 @@ bool IsValid(const DenseOutput& from) {
          from.num_segments >= 1 && from.num_segments <= kMaxFinishSegments;
 }
 
+unsigned WarpsOf(uint64_t values) {
+  return static_cast<unsigned>((values + kWarpValues - 1) / kWarpValues);
+}
+
 template <typename Source>
 int LaunchKeptRow(const Source& from, uint64_t n, const DenseInput& to, void* stream) {
-  const uint64_t blocks = to.cols / kStepBlock;
-  const auto warps = static_cast<unsigned>((blocks + kTurns - 1) / kTurns);
+  const unsigned warps = WarpsOf(to.cols);
   KeptRowKernel<<<static_cast<unsigned>(n), 32 * warps, 0, static_cast<cudaStream_t>(stream)>>>(
       from, to);
   return cudaGetLastError();
@@ -248,8 +384,10 @@ bool CanKeepRow(const DenseInput& input) {
   return IsWarpHadamard(input.hadamard) && input.cols % kStepBlock == 0 && input.cols <= kMaxKept &&
          input.stride % 4 == 0;
 }
+bool CanKeepRope(uint32_t head_dim) { return head_dim == 64 || head_dim == 128; }
 bool CanKeepRow(const DenseOutput& output) {
   return IsWarpHadamard(output.hadamard) && output.stride % 4 == 0 &&
+         output.rows % kStepBlock == 0 &&
          reinterpret_cast<uintptr_t>(output.sums) % sizeof(uint2) == 0;
 }
 
@@ -268,18 +406,20 @@ int LaunchDensePrepare(float* x, uint64_t n, const DenseInput& to, void* stream)
 int LaunchDenseFinish(const DenseOutput& from, uint64_t n, float* y, void* stream) {
   if (!IsValid(from) || n < 1 || n > kMaxRows) return cudaErrorInvalidValue;
   const auto on = static_cast<cudaStream_t>(stream);
-  const bool warps = CanKeepRow(from);
-  const uint64_t span = warps ? 4 * kThreads : SpanOf(from.hadamard);
-  const dim3 grid(static_cast<unsigned>((from.rows + span - 1) / span), static_cast<unsigned>(n));
-  if (warps) {
-    FinishKernel<true><<<grid, kThreads, 0, on>>>(from, y, static_cast<uint32_t>(span));
+  const auto rows = static_cast<unsigned>(n);
+  if (CanKeepRow(from)) {
+    constexpr unsigned kWarps = kThreads / 32;
+    const dim3 grid((WarpsOf(from.rows) + kWarps - 1) / kWarps, rows);
+    FinishKernel<<<grid, kThreads, 0, on>>>(from, y);
     return cudaGetLastError();
   }
+  const uint64_t span = SpanOf(from.hadamard);
   const cudaError_t error = cudaFuncSetAttribute(
-      FinishKernel<false>, cudaFuncAttributeMaxDynamicSharedMemorySize, kMaxShared);
+      AnyFinishKernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kMaxShared);
   if (error != cudaSuccess) return error;
-  FinishKernel<false>
-      <<<grid, kThreads, span * sizeof(float), on>>>(from, y, static_cast<uint32_t>(span));
+  const dim3 grid(static_cast<unsigned>((from.rows + span - 1) / span), rows);
+  AnyFinishKernel<<<grid, kThreads, span * sizeof(float), on>>>(from, y,
+                                                                static_cast<uint32_t>(span));
   return cudaGetLastError();
 }
 
@@ -301,6 +441,22 @@ int LaunchDenseSilu(const DenseSiluArgs& args, void* stream) {
   }
   if (!IsValid(args.to, args.n) || !CanKeepRow(args.to)) return cudaErrorInvalidValue;
   return LaunchKeptRow(FromGate{args.gate, args.up}, args.n, args.to, stream);
+}
+
+int LaunchDenseRope(const DenseRopeArgs& args, void* stream) {
+  const RopeArgs& rope = args.rope;
+  const uint64_t kv = uint64_t{rope.kv_heads} * rope.head_dim;
+  for (const DenseOutput* from : {&args.q, &args.k, &args.v}) {
+    const uint64_t rows = from == &args.q ? uint64_t{rope.heads} * rope.head_dim : kv;
+    if (!IsValid(*from) || !CanKeepRow(*from) || from->rows != rows) return cudaErrorInvalidValue;
+  }
+  if (!CanKeepRope(rope.head_dim) || rope.n < 1 || rope.n > kMaxRows) return cudaErrorInvalidValue;
+  const unsigned q_warps = WarpsOf(args.q.rows), kv_warps = WarpsOf(kv);
+  const dim3 grid((q_warps + 2 * kv_warps + kRopeWarps - 1) / kRopeWarps,
+                  static_cast<unsigned>(rope.n));
+  RopeKernel<<<grid, 32 * kRopeWarps, 0, static_cast<cudaStream_t>(stream)>>>(args, q_warps,
+                                                                              kv_warps);
+  return cudaGetLastError();
 }
 
 }  // namespace tq::cuda

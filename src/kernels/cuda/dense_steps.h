@@ -43,6 +43,7 @@ struct DenseOutput {
 // make this input, or take this output.
 bool CanKeepRow(const DenseInput& input);
 bool CanKeepRow(const DenseOutput& output);
+bool CanKeepRope(uint32_t head_dim);
 
 // x [n][cols] to a product's input. Of any transform; x is overwritten.
 int LaunchDensePrepare(float* x, uint64_t n, const DenseInput& to, void* stream);
@@ -64,5 +65,12 @@ struct DenseSiluArgs {
   DenseInput to;
 };
 int LaunchDenseSilu(const DenseSiluArgs& args, void* stream);
+
+// y of queries, keys and values, turned and stored as LaunchRope does.
+struct DenseRopeArgs {
+  DenseOutput q, k, v;
+  RopeArgs rope;  // but for keys and values
+};
+int LaunchDenseRope(const DenseRopeArgs& args, void* stream);
 
 }  // namespace tq::cuda

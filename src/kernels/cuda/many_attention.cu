@@ -10,7 +10,7 @@
 namespace tq::cuda {
 namespace {
 
-constexpr int kWarps = 8;
+constexpr int kWarps = 4;
 constexpr int kThreads = 32 * kWarps;
 constexpr uint32_t kQueries = 16 * kWarps;
 constexpr uint32_t kPositions = 64;
@@ -117,14 +117,15 @@ struct Queries {
       most = fmaxf(most, __shfl_xor_sync(~0u, most, 2));
       // Position 0 is in the first tile and seen by all, so that `most` is a number from there on;
       // where scores are none (fmaxf leaves them out), weights are none either.
-      keep[half] = exp2f((largest[half] - most) * scale);
+      keep[half] = ptx::Exp2((largest[half] - most) * scale);
       largest[half] = most;
       float sum = 0;
+      const float offset = -most * scale;
 #pragma unroll
       for (int column = 0; column < kColumns; ++column) {
 #pragma unroll
         for (int i = 2 * half; i < 2 * half + 2; ++i) {
-          scores[column][i] = exp2f((scores[column][i] - most) * scale);
+          scores[column][i] = ptx::Exp2(__fmaf_rn(scores[column][i], scale, offset));
           sum += scores[column][i];
         }
       }
@@ -173,7 +174,7 @@ struct Queries {
 
 // Grid: blocks of queries, heads. The last queries, which see most, come first.
 template <int kDim>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 2)
     ManyAttentionKernel(const __grid_constant__ AttentionArgs args, float scale) {
   using Positions = Tile<kDim>;
   extern __shared__ __align__(128) uint8_t shared[];  // [kStages][keys, values]

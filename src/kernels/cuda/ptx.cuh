@@ -48,6 +48,13 @@ __device__ __forceinline__ void LoadMatrices(uint32_t (&r)[4], const void* share
   }
 }
 
+// 2^x to 22 bits; 0 where that is below the normal numbers.
+__device__ __forceinline__ float Exp2(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+
 // Copies 16 bytes to shared memory behind the thread's back, past L1. Since sm_80.
 __device__ __forceinline__ void CopyAsync16(void* shared, const void* global) {
   const auto address = static_cast<uint32_t>(__cvta_generic_to_shared(shared));

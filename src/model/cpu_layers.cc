@@ -1,0 +1,106 @@
+#include "model/cpu_layers.h"
+
+#include <array>
+#include <string>
+#include <utility>
+
+#include "base/checked.h"
+#include "model/backend.h"
+#include "model/packed_decoder.h"
+
+namespace tq {
+
+StatusOr<std::unique_ptr<CpuLayers>> CpuLayers::Load(const ModelSource& source) {
+  std::unique_ptr<CpuLayers> layers(new CpuLayers(source.config()));
+  TQ_RETURN_IF_ERROR(layers->LoadAll(source));
+  return layers;
+}
+
+StatusOr<std::unique_ptr<CpuLayers>> CpuLayers::Load(std::shared_ptr<const PackedModel> model,
+                                                     uint32_t first) {
+  std::unique_ptr<CpuLayers> layers(new CpuLayers(model->config()));
+  layers->first_ = first;
+  TQ_RETURN_IF_ERROR(layers->LoadAll(std::move(model)));
+  return layers;
+}
+
+Status CpuLayers::LoadAll(const ModelSource& source) {
+  const auto load = [&](std::string_view name, Shape shape) -> StatusOr<Tensor> {
+    TQ_ASSIGN_OR_RETURN(Tensor tensor, source.LoadFloat(name));
+    if (tensor.dtype() == DType::kF32 && tensor.shape() == shape) return tensor;
+    return InvalidArgument("{}: {} has shape {}, not {}", source.path().string(), name,
+                           ShapeToString(tensor.shape()), ShapeToString(shape));
+  };
+  const Shape table{config_.vocab_size, config_.hidden_size};
+  TQ_ASSIGN_OR_RETURN(Tensor embedding, load("model.embed_tokens.weight", table));
+  Tensor head = embedding;
+  if (!config_.tie_embeddings) {
+    TQ_ASSIGN_OR_RETURN(head, load("lm_head.weight", table));
+  }
+  TQ_ASSIGN_OR_RETURN(norm_, load("model.norm.weight", {config_.hidden_size}));
+  embedding_ = MakeDenseEmbedding(std::move(embedding));
+  head_ = MakeDenseGroup({std::move(head)});
+  for (uint32_t i = 0; i < config_.num_layers; ++i) {
+    TQ_ASSIGN_OR_RETURN(auto layer, LoadFloatLayer(source, i, workspace_));
+    layers_.push_back(std::move(layer));
+  }
+  return OkStatus();
+}
+
+Status CpuLayers::LoadAll(std::shared_ptr<const PackedModel> model) {
+  TQ_ASSIGN_OR_RETURN(PackedDecoder decoder, FindPackedDecoder(*model));
+  const auto group = [&](PackedGroup& parts) {
+    return MakeStoredGroup(parts.name, std::move(parts.matrices), workspace_->rotated, model);
+  };
+  TQ_ASSIGN_OR_RETURN(embedding_, MakeStoredEmbedding(decoder.embedding, model));
+  TQ_ASSIGN_OR_RETURN(head_, group(decoder.head));
+  norm_ = std::move(decoder.norm);
+  for (size_t i = first_; i < decoder.layers.size(); ++i) {
+    PackedLayer& layer = decoder.layers[i];
+    AttentionWeights attention;
+    attention.norm = std::move(layer.attention_norm);
+    TQ_ASSIGN_OR_RETURN(attention.qkv, group(layer.qkv));
+    TQ_ASSIGN_OR_RETURN(attention.o, group(layer.o));
+    MlpWeights mlp;
+    mlp.norm = std::move(layer.mlp_norm);
+    TQ_ASSIGN_OR_RETURN(mlp.gate_up, group(layer.gate_up));
+    TQ_ASSIGN_OR_RETURN(mlp.down, group(layer.down));
+    layers_.push_back(
+        std::make_unique<DecoderLayer>(config_, std::move(attention), std::move(mlp), workspace_));
+  }
+  packed_ = std::move(model);
+  return OkStatus();
+}
+
+Status CpuLayers::Embed(std::span<const int32_t> tokens, float* hidden) const {
+  // Mapped weights: reading past the end of a file that has shrunk would be a SIGBUS.
+  if (packed_ != nullptr) TQ_RETURN_IF_ERROR(packed_->VerifyFiles());
+  embedding_->Lookup(tokens, hidden);
+  return OkStatus();
+}
+
+Status CpuLayers::Run(const ForwardContext& context, KvCache& cache, float* hidden, uint64_t n) {
+  for (size_t i = 0; i < layers_.size(); ++i) {
+    const auto layer = first_ + static_cast<uint32_t>(i);
+    const Status status = layers_[i]->Forward(context, cache, layer, hidden, n);
+    if (!status.ok()) return status.WithContext(fmt::format("layer {}", layer));
+  }
+  return OkStatus();
+}
+
+Status CpuLayers::Head(const ForwardContext& context, const float* hidden, uint64_t n,
+                       uint64_t position, float* logits) {
+  if (normed_.size() < n * config_.hidden_size) normed_.resize(n * config_.hidden_size);
+  RmsNormRows(hidden, norm_.as<float>(), n, config_.hidden_size, config_.rms_norm_eps,
+              *context.executor, normed_.data());
+  head_->Forward(context, normed_.data(), n, std::array{logits});
+  return CheckLogits(logits, n, config_.vocab_size, position);
+}
+
+uint64_t CpuLayers::bytes_per_token() const {
+  uint64_t bytes = norm_.num_bytes() + head_->weight_bytes();
+  for (const auto& layer : layers_) bytes += layer->weight_bytes();
+  return bytes;
+}
+
+}  // namespace tq
