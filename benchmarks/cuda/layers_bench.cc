@@ -94,9 +94,10 @@ Status DenseProducts(const ModelConfig& config, uint64_t n, uint64_t repeats) {
         return device->Synchronize();
       },
       repeats, status);
+  TQ_RETURN_IF_ERROR(status);
   fmt::print("cuBLAS products of {} tokens in half precision: {:.2f} ms, {:.0f} TFLOP/s\n", n,
              time * 1e-3, operations / time * 1e-6);
-  return status;
+  return OkStatus();
 }
 
 Status Prompt(std::shared_ptr<const PackedModel> model, uint64_t n, uint64_t repeats) {
@@ -106,9 +107,10 @@ Status Prompt(std::shared_ptr<const PackedModel> model, uint64_t n, uint64_t rep
   for (const uint64_t megabytes : {32, 64, 128, 256, 1024}) {
     CudaOptions options;
     options.prefill_rows = n, options.prefill_weight_bytes = megabytes << 20;
+    options.positions = n;
     TQ_ASSIGN_OR_RETURN(const auto backend, MakeCudaBackend(model, options));
     TQ_ASSIGN_OR_RETURN(KvCache cache, backend->NewCache(n));
-    const uint64_t chunk = std::min(backend->chunk(), n);
+    const uint64_t chunk = backend->Chunk(n);
     Status status;
     const double time = Microseconds(
         [&] { return backend->RunLayers(forward, cache, std::span(tokens).first(chunk)); }, repeats,
@@ -141,7 +143,7 @@ Status Run(const std::string& path, uint64_t repeats, uint64_t context, uint64_t
   using Fuse = CudaOptions::Fuse;
   for (const Fuse fuse : {Fuse::kWherePossible, Fuse::kNever}) {
     CudaOptions options;
-    options.fuse = fuse;
+    options.fuse = fuse, options.positions = context + 16;
     TQ_ASSIGN_OR_RETURN(const auto backend, MakeCudaBackend(model, options));
     TQ_ASSIGN_OR_RETURN(KvCache cache, backend->NewCache(context + 16));
     cache.Advance(context);

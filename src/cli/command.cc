@@ -24,7 +24,8 @@ void ComputeOptions::AddTo(CLI::App& app) {
   app.add_option("--gpu-memory", gpu_memory,
                  "Memory of the CUDA device for weights, activations and KV cache, as 6GiB: layers "
                  "that do not fit run on the processor (default: all must fit)")
-      ->transform(CLI::AsSizeValue(/*kb_is_1000=*/true));
+      ->transform(CLI::AsSizeValue(/*kb_is_1000=*/true))
+      ->check(CLI::Range(uint64_t{1}, uint64_t{1} << 60));
   app.add_option("--compute", compute,
                  "fast: integer activations; reference: float activations, plain code, slow")
       ->check(CLI::IsMember({"fast", "reference"}))

@@ -48,7 +48,7 @@ std::unique_ptr<Command> MakeBenchCommand();
 // Where and how models run: --device, --gpu-memory, --threads, --compute.
 struct ComputeOptions {
   size_t threads = 0;
-  uint64_t gpu_memory = 0;
+  uint64_t gpu_memory = 0;  // bytes; 0: all that is free, and all layers must fit
   std::string compute = "fast", device = "cpu";
 
   void AddTo(CLI::App& app);

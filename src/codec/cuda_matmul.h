@@ -51,10 +51,10 @@ class CudaDenseScratch {
  public:
   struct Sizes {
     uint64_t rows = 0;         // of x
-    uint64_t x_stride = 0;     // of a row of x
-    uint64_t sums_stride = 0;  // of a row of outputs
-    uint64_t weight_bytes =
-        0;  // decoded at once: CudaMatmul::kMinDenseRows rows of all groups at least
+    uint64_t x_stride = 0;     // halves of a row of x
+    uint64_t sums_stride = 0;  // halves of a row of outputs
+    // Of what is decoded at once: CudaMatmul::kMinDenseRows rows of all groups at least.
+    uint64_t weight_bytes = 0;
     uint64_t num_bytes() const;
   };
   static StatusOr<CudaDenseScratch> Create(const CudaDevice& device, const Sizes& sizes);

@@ -8,9 +8,6 @@
 namespace tq {
 namespace {
 
-// What NVIDIA recommends for devices of sm_90; it is fixed here so that nothing is allocated later.
-constexpr uint64_t kWorkspaceBytes = uint64_t{32} << 20;
-
 Status Check(cublasStatus_t status, std::string_view what) {
   if (status == CUBLAS_STATUS_SUCCESS) return OkStatus();
   return FailedPrecondition("cuBLAS: {}: error {}", what, static_cast<int>(status));
@@ -24,6 +21,7 @@ struct Cublas::Functions {
   decltype(&cublasDestroy_v2) destroy = nullptr;
   decltype(&cublasSetStream_v2) set_stream = nullptr;
   decltype(&cublasSetWorkspace_v2) set_workspace = nullptr;
+  decltype(&cublasSetMathMode) set_math_mode = nullptr;
   // The one of its overloads that the library exports.
   cublasStatus_t (*gemm)(cublasHandle_t, cublasOperation_t, cublasOperation_t, int, int, int,
                          const void*, const void*, cudaDataType, int, const void*, cudaDataType,
@@ -41,6 +39,7 @@ struct Cublas::Functions {
     TQ_RETURN_IF_ERROR(Find(destroy, "cublasDestroy_v2"));
     TQ_RETURN_IF_ERROR(Find(set_stream, "cublasSetStream_v2"));
     TQ_RETURN_IF_ERROR(Find(set_workspace, "cublasSetWorkspace_v2"));
+    TQ_RETURN_IF_ERROR(Find(set_math_mode, "cublasSetMathMode"));
     return Find(gemm, "cublasGemmEx");
   }
 };
@@ -67,6 +66,10 @@ StatusOr<std::unique_ptr<Cublas>> Cublas::Load(const CudaDevice& device) {
       functions->set_stream(handle, static_cast<cudaStream_t>(device.stream())), "its stream"));
   TQ_RETURN_IF_ERROR(Check(
       functions->set_workspace(handle, blas->workspace_.get(), kWorkspaceBytes), "its workspace"));
+  // Parts of a sum are added in float too.
+  const auto mode = static_cast<cublasMath_t>(CUBLAS_DEFAULT_MATH |
+                                              CUBLAS_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION);
+  TQ_RETURN_IF_ERROR(Check(functions->set_math_mode(handle, mode), "its mode"));
   return blas;
 }
 

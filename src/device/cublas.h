@@ -12,7 +12,11 @@ namespace tq {
 
 class Cublas {
  public:
-  // Errors: no cuBLAS of this program's toolkit is found, or it does not start.
+  // Fixed, so that nothing is allocated later; what NVIDIA recommends for devices of sm_90.
+  static constexpr uint64_t kWorkspaceBytes = uint64_t{32} << 20;
+
+  // Errors: no cuBLAS of this program's toolkit is found, it does not start, or there is no memory
+  // for its workspace.
   static StatusOr<std::unique_ptr<Cublas>> Load(const CudaDevice& device);
   ~Cublas();
   Cublas(const Cublas&) = delete;

@@ -9,7 +9,7 @@
 namespace tq {
 namespace {
 
-// Tokens of a prompt run between two looks at the cancel flag.
+// Tokens of a prompt run between two looks at the cancel flag, or those that run at once.
 constexpr uint64_t kCancelInterval = 512;
 
 double Now() {

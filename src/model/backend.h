@@ -1,4 +1,5 @@
-// Where a model's layers run: the processor, or a CUDA device.
+// Where a model's layers run: the processor, a CUDA device, or the first of them there and the
+// others on the processor.
 #pragma once
 
 #include <cstdint>
@@ -18,13 +19,13 @@ class Backend {
  public:
   virtual ~Backend() = default;
 
-  // Positions that go through the layers at once, at most.
-  virtual uint64_t chunk() const = 0;
+  // How many of `left` positions (at least 1) should go through the layers at once: 1 to `left`.
+  virtual uint64_t Chunk(uint64_t left) const = 0;
   // A cache where the layers run.
   virtual StatusOr<KvCache> NewCache(uint64_t capacity) = 0;
-  // Runs 1 to chunk() tokens of the vocabulary through all layers at positions cache.length() on,
-  // for which there is room; the caller advances the cache. The residual stream behind them stays
-  // here. Errors: values that are not finite (DataLoss naming the layer).
+  // Runs 1 to Chunk(all of them) tokens of the vocabulary through all layers at positions
+  // cache.length() on, for which there is room; the caller advances the cache. The residual stream
+  // behind them stays here. Errors: values that are not finite (DataLoss naming the layer).
   virtual Status RunLayers(const ForwardContext& context, KvCache& cache,
                            std::span<const int32_t> tokens) = 0;
   // Logits [n, vocab] behind tokens [first, first + n) of the last RunLayers, the first of which is
@@ -45,22 +46,24 @@ class Backend {
 StatusOr<std::unique_ptr<Backend>> MakeFloatBackend(const ModelSource& source);
 // Weights stay packed in the mapped files.
 StatusOr<std::unique_ptr<Backend>> MakePackedBackend(std::shared_ptr<const PackedModel> model);
-// Copies packed weights to the device. An error that says so in builds without TQ_CUDA.
 struct CudaOptions {
-  // Memory of the device for weights, activations and a cache of `positions` (0: as many as the
-  // model was trained for). Layers that do not fit run on the processor, and the head with them. 0:
-  // all that is free, and all layers must fit.
-  uint64_t memory_bytes = 0, positions = 0;
+  // Bytes of the device for weights, activations and a cache of `positions`. Layers that do not fit
+  // run on the processor, and the head with them. 0: all that is free, and all layers must fit.
+  uint64_t memory_bytes = 0;
+  // Of the caches that will be made; 0, and at most: as many as the model was trained for.
+  uint64_t positions = 0;
   // Several steps in one kernel: the same bits in less time. kMust is an error where device or
   // model do not allow it.
   enum class Fuse { kNever, kWherePossible, kMust };
   Fuse fuse = Fuse::kWherePossible;
-  // Positions of a prompt that go through the layers together; fewer where memory is short, and 0
-  // for those that a token's kernels take.
+  // Positions of a prompt that go through the layers together where all are on the device; fewer
+  // where memory is short, and below 64 those that a token's kernels take.
   uint64_t prefill_rows = 2048;
-  // Weights that are in half precision at once for them.
+  // Bytes of weights that are in half precision at once for them.
   uint64_t prefill_weight_bytes = uint64_t{256} << 20;
 };
+// Copies packed weights to the first device. Errors: a build without TQ_CUDA, no usable device,
+// matrices that are not trellis-coded, too little memory (ResourceExhausted, with what it takes).
 StatusOr<std::unique_ptr<Backend>> MakeCudaBackend(std::shared_ptr<const PackedModel> model,
                                                    const CudaOptions& options = {});
 

@@ -15,7 +15,7 @@ class CpuBackend final : public Backend {
   CpuBackend(const ModelConfig& config, std::unique_ptr<CpuLayers> layers)
       : config_(config), layers_(std::move(layers)) {}
 
-  uint64_t chunk() const override { return layers_->chunk(); }
+  uint64_t Chunk(uint64_t left) const override { return std::min(left, layers_->chunk()); }
 
   StatusOr<KvCache> NewCache(uint64_t capacity) override {
     return KvCache::Create(config_, capacity);

@@ -1,10 +1,9 @@
 #include "model/cpu_layers.h"
 
 #include <array>
-#include <string>
+#include <string_view>
 #include <utility>
 
-#include "base/checked.h"
 #include "model/backend.h"
 #include "model/packed_decoder.h"
 

@@ -28,9 +28,12 @@ class CpuLayers {
   uint64_t chunk() const { return workspace_->chunk(); }  // positions at once, at most
   // hidden [tokens, hidden]: rows of the embedding.
   Status Embed(std::span<const int32_t> tokens, float* hidden) const;
-  // hidden [n, hidden] through the layers, in place, at positions cache.length() on.
+  // hidden [n, hidden] through the layers, in place, at positions cache.length() on. Like Head it
+  // reads mapped weights: whoever does not come from Embed has verified the files. Errors: values
+  // that are not finite (DataLoss naming the layer).
   Status Run(const ForwardContext& context, KvCache& cache, float* hidden, uint64_t n);
-  // Logits [n, vocab] behind hidden [n, hidden], the first of which is at `position`.
+  // Logits [n, vocab] behind hidden [n, hidden], the first of which is at `position`. Errors: some
+  // are not finite.
   Status Head(const ForwardContext& context, const float* hidden, uint64_t n, uint64_t position,
               float* logits);
 

@@ -30,8 +30,8 @@ class CudaBackend final : public Backend {
 
   Status Load(const CudaOptions& options);
 
-  uint64_t chunk() const override {
-    return rest_ == nullptr ? layers_->chunk() : std::min(layers_->chunk(), rest_->chunk());
+  uint64_t Chunk(uint64_t left) const override {
+    return rest_ == nullptr ? layers_->Chunk(left) : std::min(left, rest_->chunk());
   }
   StatusOr<KvCache> NewCache(uint64_t capacity) override;
   Status RunLayers(const ForwardContext& context, KvCache& cache,
@@ -59,12 +59,15 @@ class CudaBackend final : public Backend {
   };
   enum class Recorded { kLayers, kNextToken, kHead };
 
-  // Puts tokens' rows and their position where StartLayers takes them; blocks of positions that
-  // attention looks at.
-  StatusOr<uint32_t> Stage(const ForwardContext& context, const KvCache& cache,
+  // Puts tokens' rows and the position of the first where StartLayers takes them; blocks of
+  // positions that attention looks at.
+  StatusOr<uint32_t> Stage(const ForwardContext& context, const KvCache& cache, uint64_t position,
                            std::span<const int32_t> tokens);
-  // From there through all layers.
+  // From there through the device's layers.
   Status StartLayers(KvCache& cache, uint64_t n, uint32_t blocks);
+  // The same to the end, for positions from `position` on.
+  Status RunPiece(const ForwardContext& context, KvCache& cache, uint64_t position,
+                  std::span<const int32_t> tokens);
   Status StartNextToken(KvCache& cache, uint32_t blocks, uint32_t limit);
   Status StartHead(uint64_t first, uint64_t n);
   Status FetchOutcome() {
@@ -80,7 +83,7 @@ class CudaBackend final : public Backend {
   std::unique_ptr<EmbeddingTable> embedding_;  // on the host: a row per token is read
   std::unique_ptr<CudaLayers> layers_;
   std::unique_ptr<CpuLayers> rest_;     // layers behind them, on the processor; null: none
-  std::vector<float> hidden_, logits_;  // of the rest: [chunk, hidden], [vocab]
+  std::vector<float> hidden_, logits_;  // of the rest: [its chunk, hidden], [vocab]
   uint64_t rows_ = 0;                   // of the last RunLayers
   DeviceMemory staging_memory_;
   Staging staging_ = {};
@@ -97,10 +100,10 @@ Status CudaBackend::Load(const CudaOptions& options) {
   TQ_ASSIGN_OR_RETURN(layers_, CudaLayers::Load(device_, *model_, decoder, options));
   if (!layers_->has_head()) {
     TQ_ASSIGN_OR_RETURN(rest_, CpuLayers::Load(model_, layers_->layers()));
-    hidden_.resize(chunk() * config_.hidden_size);
+    hidden_.resize(rest_->chunk() * config_.hidden_size);
     logits_.resize(config_.vocab_size);
   }
-  const uint64_t hidden = layers_->chunk() * config_.hidden_size;
+  const uint64_t hidden = layers_->Chunk(UINT64_MAX) * config_.hidden_size;
   const uint64_t logits = CudaLayers::kChunk * config_.vocab_size;
   const uint64_t bytes = (hidden + logits) * sizeof(float) + sizeof(CudaOutcome) + sizeof(uint32_t);
   TQ_ASSIGN_OR_RETURN(staging_memory_, device_->AllocateHost(bytes, "staging memory"));
@@ -123,14 +126,14 @@ StatusOr<KvCache> CudaBackend::NewCache(uint64_t capacity) {
   TQ_ASSIGN_OR_RETURN(DeviceMemory memory, device_->Allocate(bytes, "the KV cache"));
   TQ_ASSIGN_OR_RETURN(KvCache cache, KvCache::Over(std::static_pointer_cast<uint16_t>(memory),
                                                    config_, layers, capacity));
-  if (rest_ == nullptr) return cache;
+  if (layers == config_.num_layers) return cache;
   TQ_ASSIGN_OR_RETURN(KvCache rest,
                       KvCache::Create(config_, config_.num_layers - layers, capacity));
   return KvCache::Joined(std::move(cache), std::move(rest));
 }
 
 StatusOr<uint32_t> CudaBackend::Stage(const ForwardContext& context, const KvCache& cache,
-                                      std::span<const int32_t> tokens) {
+                                      uint64_t position, std::span<const int32_t> tokens) {
   // Mapped weights: reading past the end of a file that has shrunk would be a SIGBUS.
   TQ_RETURN_IF_ERROR(model_->VerifyFiles());
   constexpr size_t kGrain = 8;  // rows that are worth a thread
@@ -138,13 +141,13 @@ StatusOr<uint32_t> CudaBackend::Stage(const ForwardContext& context, const KvCac
     embedding_->Lookup(tokens.subspan(begin, end - begin),
                        staging_.hidden + begin * config_.hidden_size);
   });
-  *staging_.base = static_cast<uint32_t>(cache.length());
+  *staging_.base = static_cast<uint32_t>(position);
   // Few sizes, so that few graphs are recorded: thread blocks beyond what is there end at once.
   const auto fit = [](uint64_t positions) {
     return static_cast<uint32_t>(CeilDiv<uint64_t>(positions, cuda::kAttentionBlock));
   };
   uint32_t blocks = 1;
-  while (blocks < fit(cache.length() + tokens.size())) blocks *= 2;
+  while (blocks < fit(position + tokens.size())) blocks *= 2;
   return std::min(blocks, fit(cache.capacity()));
 }
 
@@ -189,10 +192,9 @@ Status CudaBackend::StartGraph(Recorded what, KvCache* cache, uint32_t blocks, u
   return graph->second.Launch();
 }
 
-Status CudaBackend::RunLayers(const ForwardContext& context, KvCache& cache,
-                              std::span<const int32_t> tokens) {
-  TQ_ASSIGN_OR_RETURN(const uint32_t blocks, Stage(context, cache, tokens));
-  rows_ = tokens.size();
+Status CudaBackend::RunPiece(const ForwardContext& context, KvCache& cache, uint64_t position,
+                             std::span<const int32_t> tokens) {
+  TQ_ASSIGN_OR_RETURN(const uint32_t blocks, Stage(context, cache, position, tokens));
   if (tokens.size() == 1) {
     TQ_RETURN_IF_ERROR(StartGraph(Recorded::kLayers, &cache, blocks, 0));
   } else {
@@ -200,12 +202,25 @@ Status CudaBackend::RunLayers(const ForwardContext& context, KvCache& cache,
     TQ_RETURN_IF_ERROR(FetchOutcome());
   }
   if (rest_ != nullptr) {
-    TQ_RETURN_IF_ERROR(device_->Download(
-        layers_->hidden(rows_), rows_ * config_.hidden_size * sizeof(float), hidden_.data()));
+    const uint64_t values = tokens.size() * config_.hidden_size;
+    float* to = &hidden_[(position - cache.length()) * config_.hidden_size];
+    TQ_RETURN_IF_ERROR(
+        device_->Download(layers_->hidden(tokens.size()), values * sizeof(float), to));
   }
   TQ_RETURN_IF_ERROR(device_->Synchronize());
-  TQ_RETURN_IF_ERROR(CheckFinite(cache.length(), tokens.size()));
-  return rest_ == nullptr ? OkStatus() : rest_->Run(context, cache, hidden_.data(), rows_);
+  return CheckFinite(position, tokens.size());
+}
+
+Status CudaBackend::RunLayers(const ForwardContext& context, KvCache& cache,
+                              std::span<const int32_t> tokens) {
+  rows_ = tokens.size();
+  if (rest_ == nullptr) return RunPiece(context, cache, cache.length(), tokens);
+  for (size_t done = 0; done < tokens.size();) {
+    const size_t n = layers_->Chunk(tokens.size() - done);
+    TQ_RETURN_IF_ERROR(RunPiece(context, cache, cache.length() + done, tokens.subspan(done, n)));
+    done += n;
+  }
+  return rest_->Run(context, cache, hidden_.data(), tokens.size());
 }
 
 StatusOr<int32_t> CudaBackend::NextToken(const ForwardContext& context, KvCache& cache,
@@ -215,7 +230,8 @@ StatusOr<int32_t> CudaBackend::NextToken(const ForwardContext& context, KvCache&
     TQ_RETURN_IF_ERROR(Head(context, 0, 1, cache.length(), logits_.data()));
     return LikeliestToken({logits_.data(), limit});
   }
-  TQ_ASSIGN_OR_RETURN(const uint32_t blocks, Stage(context, cache, {&token, 1}));
+  TQ_ASSIGN_OR_RETURN(const uint32_t blocks, Stage(context, cache, cache.length(), {&token, 1}));
+  rows_ = 1;
   TQ_RETURN_IF_ERROR(StartGraph(Recorded::kNextToken, &cache, blocks, limit));
   TQ_RETURN_IF_ERROR(device_->Synchronize());
   TQ_RETURN_IF_ERROR(CheckFinite(cache.length(), 1));

@@ -185,12 +185,13 @@ TEST_P(CudaBackendDeviceTest, PromptsAtOnceAreNearTheModelOfTheProcessor) {
       CudaOptions options;
       options.prefill_rows = rows;
       auto backend = *MakeCudaBackend(twins.packed, options);
-      if (backend->chunk() != rows) GTEST_SKIP() << "NOT TESTED: " << backend->chunk() << " rows";
+      const uint64_t at_once = backend->Chunk(UINT64_MAX);
+      if (at_once != rows) GTEST_SKIP() << "NOT TESTED: " << at_once << " rows";
       KvCache cache = *backend->NewCache(tokens.size() + 1);
       std::vector<float> logits(expected.size());
       const ForwardContext context{&inline_executor, MatmulPath::kFast};
       for (size_t at = 0, n = 0; at < tokens.size(); at += n) {
-        n = std::min<size_t>(rows, tokens.size() - at);
+        n = backend->Chunk(tokens.size() - at);
         ASSERT_TRUE(backend->RunLayers(context, cache, std::span(tokens).subspan(at, n)).ok());
         cache.Advance(n);
         ASSERT_TRUE(backend->Head(context, 0, n, at, &logits[at * config.vocab_size]).ok());
@@ -231,10 +232,11 @@ TEST_P(CudaBackendDeviceTest, LayersThatDoNotFitRunOnTheProcessor) {
   const auto tokens = SomeTokens(150);
   const auto expected = AllLogits(*cpu, tokens, MatmulPath::kFast);
   std::vector<std::string> names;
-  for (uint64_t kilobytes = 512; names.empty() || names.back().find("of") != std::string::npos;
-       kilobytes += 32) {
-    ASSERT_LT(kilobytes, 65536u);
-    auto model = Transformer::FromPacked(twins.packed, {DeviceKind::kCuda, kilobytes << 10, 151});
+  // Every allocation counts 2 MiB at least.
+  for (uint64_t megabytes = 2; names.empty() || names.back().find(" of ") != std::string::npos;
+       megabytes += 2) {
+    ASSERT_LT(megabytes, 256u);
+    auto model = Transformer::FromPacked(twins.packed, {DeviceKind::kCuda, megabytes << 20, 151});
     if (!model.ok()) {
       EXPECT_EQ(model.status().code(), StatusCode::kResourceExhausted);
       EXPECT_THAT(model.status().message(), HasSubstr("--gpu-memory"));
@@ -248,10 +250,15 @@ TEST_P(CudaBackendDeviceTest, LayersThatDoNotFitRunOnTheProcessor) {
         << names.back();
     EXPECT_LT(RelativeError(AllLogits(**model, tokens, MatmulPath::kFast), expected), 3e-3)
         << names.back();
-    KvCache cache = *(*model)->NewCache(151);
+    KvCache cache = *(*model)->NewCache(151), same = *(*model)->NewCache(151);
     const ForwardContext context{&inline_executor, MatmulPath::kFast};
-    EXPECT_TRUE((*model)->NextToken(context, cache, tokens, config.vocab_size).ok());
-    EXPECT_TRUE((*model)->NextToken(context, cache, SomeTokens(1), config.vocab_size).ok());
+    std::vector<float> logits(config.vocab_size);
+    for (const auto& part : {tokens, SomeTokens(1)}) {
+      const auto next = (*model)->NextToken(context, cache, part, config.vocab_size);
+      ASSERT_TRUE(next.ok()) << next.status().message();
+      ASSERT_TRUE((*model)->Forward(context, same, part, Logits::kLast, logits.data()).ok());
+      EXPECT_EQ(*next, LikeliestToken(logits));
+    }
   }
   // One layer, two, three, and with the head.
   EXPECT_EQ(names.size(), config.num_layers + 1) << ::testing::PrintToString(names);

@@ -13,6 +13,11 @@
 namespace tq {
 namespace {
 
+// What an allocation on a device is rounded up to.
+constexpr uint64_t kGranule = uint64_t{2} << 20;
+// Of the free memory, for kernels' code, recorded graphs and what else the driver takes.
+constexpr uint64_t kReserve = uint64_t{128} << 20;
+
 // Trellis-coded matrices with one input transform; an error names the group.
 StatusOr<std::vector<const PackedMatrix*>> MembersOf(const PackedGroup& group) {
   std::vector<const PackedMatrix*> members;
@@ -45,9 +50,11 @@ StatusOr<std::unique_ptr<CudaLayers>> CudaLayers::Load(std::shared_ptr<CudaDevic
                            layers->device_->name());
     }
   }
-  TQ_ASSIGN_OR_RETURN(layers->prefill_,
-                      CudaPrefill::Create(layers->device_, layers->config_, layers->weights_,
-                                          fitting.room, options));
+  if (fitting.head) {
+    TQ_ASSIGN_OR_RETURN(layers->prefill_,
+                        CudaPrefill::Create(layers->device_, layers->config_, layers->weights_,
+                                            fitting.room, options));
+  }
   return layers;
 }
 
@@ -75,24 +82,29 @@ StatusOr<CudaLayers::Fitting> CudaLayers::Plan(const PackedModel& model,
   CudaMatmulScratch::Sizes scratch;
   const auto add = [&](const PackedGroup& group) -> Status {
     TQ_ASSIGN_OR_RETURN(const auto members, MembersOf(group));
-    needed.back() += CudaMatmul::NumBytes(members);
+    needed.back() += RoundUp(CudaMatmul::NumBytes(members), kGranule);
     scratch.Include(CudaMatmul::ScratchSizes(members));
     return OkStatus();
   };
-  const uint64_t positions = options.positions != 0 ? options.positions : config_.max_position;
+  uint64_t positions = config_.max_position;
+  if (options.positions != 0) positions = std::min(positions, options.positions);
   TQ_ASSIGN_OR_RETURN(const uint64_t cache, KvCache::NumBytes(config_, 1, positions));
   for (const PackedLayer& layer : decoder.layers) {
-    needed.push_back(options.memory_bytes == 0 ? 0 : cache);
+    needed.push_back(cache);
     for (const PackedGroup* group : {&layer.qkv, &layer.o, &layer.gate_up, &layer.down}) {
       TQ_RETURN_IF_ERROR(add(*group));
     }
   }
   needed.push_back(0);
   TQ_RETURN_IF_ERROR(add(decoder.head));
-  uint64_t fixed = scratch.num_bytes() + BufferFloats() * sizeof(float) +
-                   config_.hidden_size * (2 * uint64_t{config_.num_layers} + 1) * sizeof(float);
-  if (options.memory_bytes != 0) fixed += AttentionFloats(positions) * sizeof(float);
-  TQ_ASSIGN_OR_RETURN(const uint64_t free, device_->FreeBytes());
+  const uint64_t norms = config_.hidden_size * (2 * uint64_t{config_.num_layers} + 1);
+  uint64_t fixed = 0;
+  for (const uint64_t floats : {BufferFloats(), norms, AttentionFloats(positions)}) {
+    fixed += RoundUp(floats * sizeof(float), kGranule);
+  }
+  fixed += RoundUp(scratch.num_bytes(), kGranule);
+  TQ_ASSIGN_OR_RETURN(const uint64_t all_free, device_->FreeBytes());
+  const uint64_t free = all_free - std::min(all_free, kReserve);
   const uint64_t most = options.memory_bytes == 0 ? free : std::min(free, options.memory_bytes);
   uint64_t sum = fixed;
   size_t fit = 0;
@@ -101,15 +113,17 @@ StatusOr<CudaLayers::Fitting> CudaLayers::Plan(const PackedModel& model,
   if (fit == needed.size()) return Fitting{config_.num_layers, true, room};
   if (options.memory_bytes == 0) {
     return ResourceExhausted(
-        "{}: its weights and activations take {} of device memory, {} has {} free; with "
-        "--gpu-memory SIZE the layers that fit into SIZE run there and the others on the processor",
-        model.path().string(), FormatBytes(std::accumulate(needed.begin(), needed.end(), fixed)),
-        device_->name(), FormatBytes(free));
+        "{}: its weights, activations and a KV cache of {} positions take {} of device memory, {} "
+        "has {} to spare; with --gpu-memory SIZE the layers that fit into SIZE run there and the "
+        "others on the processor",
+        model.path().string(), positions,
+        FormatBytes(std::accumulate(needed.begin(), needed.end(), fixed)), device_->name(),
+        FormatBytes(free));
   }
   if (fit == 0) {
     return ResourceExhausted(
-        "--gpu-memory {}: a layer of {} with {} positions takes {} of device memory; {} has {} "
-        "free",
+        "--gpu-memory {}: a layer of {} with {} positions takes {} of device memory; {} has {} to "
+        "spare",
         FormatBytes(options.memory_bytes), model.path().string(), positions,
         FormatBytes(fixed + needed[0]), device_->name(), FormatBytes(free));
   }

@@ -1,15 +1,15 @@
-// A packed model's layers and head in the memory of a CUDA device, and the buffers that a chunk of
-// positions needs there, and through CudaPrefill those of many. Work is started on the device's
-// stream; nothing waits. Only in builds with TQ_CUDA.
+// A packed model's layers and head, or the first of its layers, in the memory of a CUDA device, and
+// the buffers that a chunk of positions needs there, and through CudaPrefill those of many. Work is
+// started on the device's stream; nothing waits. Only in builds with TQ_CUDA.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <memory>
 #include <span>
 #include <string_view>
 #include <utility>
-#include <vector>
 
 #include "base/status.h"
 #include "checkpoint/packed_model.h"
@@ -25,7 +25,7 @@ namespace tq {
 
 class CudaLayers {
  public:
-  // Positions at once with the bits of one at a time. More, up to chunk(), go through CudaPrefill.
+  // Positions at once with the bits of one at a time. More go through CudaPrefill.
   static constexpr uint64_t kChunk = cuda::kMaxGemvRows;
 
   // As many of the first layers as fit. Errors: a group that is not trellis-coded, or shares no
@@ -43,7 +43,11 @@ class CudaLayers {
   uint32_t layers() const { return static_cast<uint32_t>(weights_.layers.size()); }
   // Whether the head is here too: then all layers are.
   bool has_head() const { return weights_.head != nullptr; }
-  uint64_t chunk() const { return prefill_ == nullptr ? kChunk : prefill_->rows(); }
+  // Positions that Start takes, of `left`.
+  uint64_t Chunk(uint64_t left) const {
+    const bool many = prefill_ != nullptr && left >= CudaPrefill::kMinRows;
+    return std::min(left, many ? prefill_->rows() : kChunk);
+  }
 
   // In device memory: what Start reads for n positions (hidden [n, hidden], base), and what it (the
   // residual stream there too) and StartHead leave.
@@ -52,7 +56,7 @@ class CudaLayers {
   float* logits() { return buffers_.logits; }
   CudaOutcome* outcome() { return buffers_.outcome; }
 
-  // The layers and, if they are all, the final norm for n rows, at most chunk(), at positions *base
+  // The layers and, if they are all, the final norm for n rows, as Chunk says, at positions *base
   // on; attention looks at `blocks` blocks of positions, at least those that there are.
   Status Start(KvCache& cache, uint64_t n, uint32_t blocks);
   // Logits of rows [first, first + n) of the last Start, which had `rows`; n is at most kChunk.

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 
-#include "base/checked.h"
 #include "base/format.h"
 #include "base/log.h"
 #include "kernels/cuda/dense_steps.h"
@@ -10,10 +9,10 @@
 namespace tq {
 namespace {
 
-// Below, a token's kernels are as fast.
-constexpr uint64_t kMinRows = 64;
-// The share of the memory that is left behind the weights: the rest is for caches.
-constexpr uint64_t kShareOfRoom = 4;
+// Of the memory that is left: the rest is for more caches.
+constexpr uint64_t kShareOfRoom = 2;
+// Decoded at once, where memory is short.
+constexpr uint64_t kMinWeightBytes = uint64_t{32} << 20;
 
 template <typename Function>
 void ForEachGroup(const CudaWeights& weights, const Function& function) {
@@ -31,24 +30,29 @@ StatusOr<std::unique_ptr<CudaPrefill>> CudaPrefill::Create(std::shared_ptr<CudaD
                                                            const CudaWeights& weights,
                                                            uint64_t room,
                                                            const CudaOptions& options) {
-  if (options.prefill_rows == 0 || !cuda::CanAttendMany(config.head_dim))
-    return std::unique_ptr<CudaPrefill>();
-  auto blas = Cublas::Load(*device);
-  if (!blas.ok()) {
-    Warn("{}; prompts run {} positions at a time", blas.status().message(), cuda::kMaxGemvRows);
+  if (options.prefill_rows < kMinRows || !cuda::CanAttendMany(config.head_dim)) {
     return std::unique_ptr<CudaPrefill>();
   }
+  const auto one_by_one = [&](std::string_view why) {
+    Warn("{}; prompts run {} positions at a time", why, cuda::kMaxGemvRows);
+    return std::unique_ptr<CudaPrefill>();
+  };
   std::unique_ptr<CudaPrefill> prefill(new CudaPrefill(device, config, weights));
-  prefill->blas_ = *std::move(blas);
+  const uint64_t most = room / kShareOfRoom;
   uint64_t rows = std::min(options.prefill_rows, cuda::kMaxTransformerRows);
-  const uint64_t weight_bytes = options.prefill_weight_bytes;
-  while (rows >= kMinRows && prefill->NumBytes(rows, weight_bytes) > room / kShareOfRoom) rows /= 2;
-  if (rows < kMinRows) {
-    Warn("{}: {} of {} left are too little for prompts to run {} positions at a time; {} do",
-         device->name(), FormatBytes(prefill->NumBytes(kMinRows, weight_bytes)), FormatBytes(room),
-         kMinRows, cuda::kMaxGemvRows);
-    return std::unique_ptr<CudaPrefill>();
+  uint64_t weight_bytes = options.prefill_weight_bytes;
+  while (rows >= kMinRows && prefill->NumBytes(rows, weight_bytes) > most) {
+    rows /= 2;
+    weight_bytes = std::min(weight_bytes, std::max(weight_bytes / 2, kMinWeightBytes));
   }
+  if (rows < kMinRows) {
+    return one_by_one(fmt::format(
+        "{}: {} positions at a time take {}, more than half of the {} left", device->name(),
+        kMinRows, FormatBytes(prefill->NumBytes(kMinRows, weight_bytes)), FormatBytes(room)));
+  }
+  auto blas = Cublas::Load(*device);
+  if (!blas.ok()) return one_by_one(blas.status().message());
+  prefill->blas_ = *std::move(blas);
   TQ_RETURN_IF_ERROR(prefill->Allocate(rows, weight_bytes));
   return prefill;
 }
@@ -98,7 +102,8 @@ CudaDenseScratch::Sizes CudaPrefill::ScratchSizes(uint64_t rows, uint64_t weight
 uint64_t CudaPrefill::NumBytes(uint64_t rows, uint64_t weight_bytes) const {
   uint64_t floats = 0;
   for (const auto& [member, size] : BufferParts()) floats += rows * size;
-  return floats * sizeof(float) + ScratchSizes(rows, weight_bytes).num_bytes();
+  return floats * sizeof(float) + ScratchSizes(rows, weight_bytes).num_bytes() +
+         Cublas::kWorkspaceBytes;
 }
 
 Status CudaPrefill::Allocate(uint64_t rows, uint64_t weight_bytes) {

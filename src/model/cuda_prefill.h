@@ -22,9 +22,12 @@ namespace tq {
 
 class CudaPrefill {
  public:
-  // Takes a part of the `room` in the device's memory. Null, with a warning where a user could
-  // change that, if cuBLAS or memory are missing, if heads have another size than the attention is
-  // made for, or if none is asked for.
+  // Below, a token's kernels are as fast.
+  static constexpr uint64_t kMinRows = 64;
+
+  // For a model that is on the device as a whole. Takes up to half of `room`, bytes of the device's
+  // memory. Null where prompts go another way: none is asked for, heads are not of 64 or 128
+  // values, or, with a warning, cuBLAS or memory are missing.
   static StatusOr<std::unique_ptr<CudaPrefill>> Create(std::shared_ptr<CudaDevice> device,
                                                        const ModelConfig& config,
                                                        const CudaWeights& weights, uint64_t room,

@@ -6,6 +6,8 @@
 #include <cstring>
 #include <fstream>
 #include <limits>
+#include <memory>
+#include <vector>
 
 namespace tq {
 namespace {
@@ -24,8 +26,9 @@ uint64_t ResidentBytes() {
   return resident * sysconf(_SC_PAGESIZE);
 }
 
-TEST(KvCache, PartsDoNotOverlap) {
-  KvCache cache = *KvCache::Create(Config(), 5);
+void ExpectPartsDoNotOverlap(KvCache& cache) {
+  EXPECT_EQ(cache.layers(), 3u);
+  EXPECT_EQ(cache.capacity(), 5u);
   EXPECT_EQ(cache.num_bytes(), 2u * 3 * 2 * 5 * 4 * 2);
   for (uint16_t layer = 0; layer < 3; ++layer) {
     for (uint16_t head = 0; head < 2; ++head) {
@@ -44,6 +47,26 @@ TEST(KvCache, PartsDoNotOverlap) {
       }
     }
   }
+}
+
+TEST(KvCache, PartsDoNotOverlap) {
+  KvCache cache = *KvCache::Create(Config(), 5);
+  ExpectPartsDoNotOverlap(cache);
+}
+
+TEST(KvCache, JoinedPartsDoNotOverlap) {
+  for (const uint32_t front : {1, 2}) {
+    std::vector<uint16_t> memory(*KvCache::NumBytes(Config(), front, 5) / sizeof(uint16_t));
+    const std::shared_ptr<uint16_t> not_owned(memory.data(), [](uint16_t*) {});
+    KvCache cache = KvCache::Joined(*KvCache::Over(not_owned, Config(), front, 5),
+                                    *KvCache::Create(Config(), 3 - front, 5));
+    ExpectPartsDoNotOverlap(cache);
+    EXPECT_EQ(cache.Keys(0, 0), memory.data());
+    EXPECT_EQ(cache.Values(front - 1, 1) + 20, memory.data() + memory.size());
+    EXPECT_EQ(memory.back(), 200 + 10 * (front - 1) + 1);
+  }
+  EXPECT_DEATH(KvCache::Joined(*KvCache::Create(Config(), 1, 5), *KvCache::Create(Config(), 2, 6)),
+               "capacity_");
 }
 
 TEST(KvCache, LengthStaysWithinCapacity) {

@@ -121,9 +121,8 @@ Status Transformer::Run(const ForwardContext& context, KvCache& cache,
                         std::span<const int32_t> tokens, const ChunkConsumer& consume) {
   TQ_RETURN_IF_ERROR(CheckTokens(cache, tokens));
   const uint64_t start = cache.length();
-  const uint64_t chunk = std::min<uint64_t>(backend_->chunk(), tokens.size());
-  for (uint64_t begin = 0; begin < tokens.size(); begin += chunk) {
-    const uint64_t count = std::min(chunk, tokens.size() - begin);
+  for (uint64_t begin = 0, count = 0; begin < tokens.size(); begin += count) {
+    count = backend_->Chunk(tokens.size() - begin);
     Status status = backend_->RunLayers(context, cache, tokens.subspan(begin, count));
     if (status.ok()) {
       cache.Advance(count);

@@ -1,12 +1,13 @@
 // A decoder-only transformer: load it, run it. Unquantised and packed models are one
 // class; only their LinearGroups differ.
 //
-// The logits of a position depend on the tokens up to it alone, to the bit: on the processor not on
-// the number of threads, on a CUDA device not on whether its tokens came one by one or up to 16 at
-// once. (Products are exact integer sums or one chain of additions; attention visits keys in fixed
-// blocks. On the processor a token alone has activations of 8 bits, several have 14; on a CUDA
-// device more than 16 at once have 11, and another order of additions for another number.) The
-// reference path of packed models is close to that, but makes no such promise.
+// On the processor the logits of a position depend on the tokens up to it and on whether it was
+// computed alone (activations of 8 bits) or among others (14), to the bit: not on the number of
+// threads or of others. On a CUDA device they do not depend on whether tokens came one by one or in
+// pieces of up to 63; longer ones, where the device has room for them, have activations of 11 bits
+// and an order of additions that depends on their number. (Products are exact integer sums or one
+// chain of additions; attention visits keys in fixed blocks.) The reference path of packed models
+// is close to that, but makes no such promise.
 #pragma once
 
 #include <cstdint>
@@ -42,7 +43,7 @@ class Transformer {
                                                      const DeviceChoice& device = {});
   // Reads everything into float32; the source may go afterwards.
   static StatusOr<std::unique_ptr<Transformer>> FromSource(const ModelSource& source);
-  // Weights stay packed, in the mapped files or in the device's memory.
+  // Weights stay packed, in the mapped files or in the device's memory, or in both.
   static StatusOr<std::unique_ptr<Transformer>> FromPacked(std::shared_ptr<const PackedModel> model,
                                                            const DeviceChoice& device = {});
   ~Transformer();
@@ -57,11 +58,11 @@ class Transformer {
                ? 0
                : 8.0 * static_cast<double>(file_bytes_) / static_cast<double>(num_parameters_);
   }
-  // "cpu", or the name of the device that it runs on.
+  // "cpu", or the name of the device that it runs on and how many layers do, if not all.
   std::string device_name() const { return backend_->device_name(); }
   // Positions of a prompt that go through the layers together, at most.
-  uint64_t positions_at_once() const { return backend_->chunk(); }
-  // A cache of this model, in the memory of its device.
+  uint64_t positions_at_once() const { return backend_->Chunk(UINT64_MAX); }
+  // A cache of this model, where its layers run.
   StatusOr<KvCache> NewCache(uint64_t capacity);
 
   // Bytes of weights that one decoded token reads: all matrices and norms, the head, and one
@@ -79,8 +80,8 @@ class Transformer {
                  Logits which, float* logits);
 
   // As Forward, but for the most likely token behind the last: the lowest id, among the first
-  // `limit` (1 to the vocabulary's size), of those with the largest logit. Where the model runs on
-  // a device, logits stay there.
+  // `limit` (1 to the vocabulary's size), of those with the largest logit. Where all
+  // layers run on a device, logits stay there.
   StatusOr<int32_t> NextToken(const ForwardContext& context, KvCache& cache,
                               std::span<const int32_t> tokens, uint32_t limit);
 

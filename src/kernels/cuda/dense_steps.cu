@@ -1,14 +1,12 @@
-// A thread block takes a row. Where transforms have 128 values its warps keep it in registers from
-// one product's output to the next one's input: 512 values a warp, 16 a lane, so that of the seven
-// levels of a transform four are within lanes.
-#include <cuda_fp16.h>
+// Where transforms have 128 values, warps take 512 neighbours of a row, 16 a lane, so that of the
+// seven levels of a transform four are within lanes; a thread block that takes a whole row keeps it
+// in registers from one product's output to the next one's input.
 #include <cuda_runtime.h>
-
-#include <algorithm>
 
 #include "kernels/cuda/dense_steps.h"
 #include "kernels/cuda/dense_weights.h"
 #include "kernels/cuda/hadamard.cuh"
+#include "kernels/cuda/halves.cuh"
 #include "kernels/cuda/steps.cuh"
 
 namespace tq::cuda {
@@ -19,7 +17,7 @@ constexpr uint32_t kWarpValues = 512;
 constexpr uint64_t kMaxKept = uint64_t{kMaxWarps} * kWarpValues;
 constexpr uint32_t kRopeWarps = 4;
 constexpr int kThreads = 256;
-constexpr uint64_t kMaxRows = 65535;  // of x: a grid's second dimension
+constexpr uint64_t kMaxRows = 65535;  // of x: what a grid's second dimension takes
 
 // The same in every thread. Begins and ends with a barrier.
 __device__ __forceinline__ float BlockSum(float of_warp, float* warps) {
@@ -36,7 +34,7 @@ struct Normalising {
   float inverse, scale;
   __device__ __forceinline__ Normalising(float squares, uint64_t cols) {
     const float rms = __fsqrt_rn(__fdiv_rn(squares, static_cast<float>(cols)));
-    const bool finite = isfinite(squares), zero = rms < trellis::kSmallestActivation;
+    const bool finite = isfinite(squares), zero = rms == 0;
     inverse = !finite || zero ? 0 : __fdiv_rn(1, rms);
     scale = !finite ? __int_as_float(0x7fc00000) : zero ? 0 : rms;
   }
@@ -57,7 +55,7 @@ struct Place {
 };
 
 template <typename Function>
-__device__ __forceinline__ void ForEach(Values& values, const Function& function) {
+__device__ __forceinline__ void Map(Values& values, const Function& function) {
 #pragma unroll
   for (int i = 0; i < 16; ++i) values.at[i / 4][i % 4] = function(values.at[i / 4][i % 4]);
 }
@@ -76,16 +74,6 @@ __device__ __forceinline__ void Store(const Values& values, const Place& place, 
   if (!place.inside) return;
 #pragma unroll
   for (int t = 0; t < 4; ++t) StoreFour(values.at[t], to + place.column(t));
-}
-__device__ __forceinline__ uint2 ToHalves(const float (&x)[4], float factor) {
-  const __half2 low = __floats2half2_rn(x[0] * factor, x[1] * factor);
-  const __half2 high = __floats2half2_rn(x[2] * factor, x[3] * factor);
-  return {*reinterpret_cast<const uint32_t*>(&low), *reinterpret_cast<const uint32_t*>(&high)};
-}
-__device__ __forceinline__ void FromHalves(uint2 bits, float (&x)[4]) {
-  const float2 low = __half22float2(*reinterpret_cast<const __half2*>(&bits.x));
-  const float2 high = __half22float2(*reinterpret_cast<const __half2*>(&bits.y));
-  x[0] = low.x, x[1] = low.y, x[2] = high.x, x[3] = high.y;
 }
 // Times halves, IEEE binary16.
 __device__ __forceinline__ void Scale(const uint16_t* halves, const Place& place, Values& values) {
@@ -106,8 +94,8 @@ __device__ __forceinline__ void Hadamard(float scale, Values& values) {
 #pragma unroll
   for (uint32_t step = 1; step < 8; step *= 2) {
     const float sign = (threadIdx.x & step) != 0 ? -1 : 1;
-    ForEach(values,
-            [&](float value) { return __fmaf_rn(value, sign, __shfl_xor_sync(~0u, value, step)); });
+    Map(values,
+        [&](float value) { return __fmaf_rn(value, sign, __shfl_xor_sync(~0u, value, step)); });
   }
 #pragma unroll
   for (int j = 0; j < 4; ++j) {
@@ -141,7 +129,7 @@ __device__ __forceinline__ void Finish(const DenseOutput& from, uint64_t b, cons
   for (int t = 0; t < 4; ++t) {
     const uint2 halves =
         place.inside ? *reinterpret_cast<const uint2*>(sums + place.column(t)) : uint2{0, 0};
-    FromHalves(halves, y.at[t]);
+    UnpackHalves(halves, y.at[t]);
   }
   // Segments begin at multiples of 64 rows.
 #pragma unroll
@@ -181,10 +169,8 @@ struct FromResidual {
       Store(x, place, row);
     }
     bool finite = true;
-    ForEach(x, [&](float value) {
-      finite = finite && isfinite(value);
-      return value;
-    });
+#pragma unroll
+    for (int i = 0; i < 16; ++i) finite = finite && isfinite(x.at[i / 4][i % 4]);
     if (!finite) atomicMin(norm.first_bad, norm.place);
   }
 };
@@ -200,7 +186,7 @@ struct FromGate {
 #pragma unroll
       for (int j = 0; j < 4; ++j) {
         const float value = x.at[t][j];
-        // Of 22 bits, for a value that becomes one of 11.
+        // To 17 bits at least where it counts, for a value that becomes one of 11.
         x.at[t][j] = __fdividef(value, 1 + __expf(-value)) * factor.at[t][j];
       }
     }
@@ -229,16 +215,17 @@ __global__ void __launch_bounds__(32 * kMaxWarps, 1)
   Scale(to.in_scale, place, x);
   Hadamard(to.hadamard.scale, x);
   const Normalising normalising(BlockSum(Squares(x), sums), to.cols);
+  Map(x, [&](float value) { return value * normalising.inverse; });
   if (place.inside) {
 #pragma unroll
     for (int t = 0; t < 4; ++t) {
-      *reinterpret_cast<uint2*>(to.x + b * to.stride + place.column(t)) =
-          ToHalves(x.at[t], normalising.inverse);
+      *reinterpret_cast<uint2*>(to.x + b * to.stride + place.column(t)) = PackHalves(x.at[t]);
     }
   }
   for (uint64_t i = to.cols + threadIdx.x; i < to.stride; i += blockDim.x) {
     to.x[b * to.stride + i] = 0;
   }
+  // It may be the scale that Get has read: the sum above is a barrier.
   if (threadIdx.x == 0) to.scale[b] = normalising.scale;
 }
 
@@ -296,7 +283,7 @@ __global__ void __launch_bounds__(32 * kRopeWarps)
   for (int t = 0; t < 4; ++t) {
     const uint32_t head = place.column(t) / rope.head_dim, at = place.column(t) % rope.head_dim;
     *reinterpret_cast<uint2*>(cache + head * rope.cache.stride + position * rope.head_dim + at) =
-        ToHalves(y.at[t], 1);
+        PackHalves(y.at[t]);
   }
 }
 
@@ -366,6 +353,7 @@ bool IsValid(const DenseOutput& from) {
          from.num_segments >= 1 && from.num_segments <= kMaxFinishSegments;
 }
 
+bool IsAligned(const float* x) { return reinterpret_cast<uintptr_t>(x) % sizeof(float4) == 0; }
 unsigned WarpsOf(uint64_t values) {
   return static_cast<unsigned>((values + kWarpValues - 1) / kWarpValues);
 }
@@ -386,6 +374,9 @@ bool CanKeepRow(const DenseInput& input) {
 }
 bool CanKeepRope(uint32_t head_dim) { return head_dim == 64 || head_dim == 128; }
 bool CanKeepRow(const DenseOutput& output) {
+  for (int s = 0; s < output.num_segments; ++s) {
+    if (output.segments[s].row_begin % 64 != 0) return false;
+  }
   return IsWarpHadamard(output.hadamard) && output.stride % 4 == 0 &&
          output.rows % kStepBlock == 0 &&
          reinterpret_cast<uintptr_t>(output.sums) % sizeof(uint2) == 0;
@@ -393,7 +384,7 @@ bool CanKeepRow(const DenseOutput& output) {
 
 int LaunchDensePrepare(float* x, uint64_t n, const DenseInput& to, void* stream) {
   if (!IsValid(to, n)) return cudaErrorInvalidValue;
-  if (CanKeepRow(to)) return LaunchKeptRow(FromFloats{x, to.cols}, n, to, stream);
+  if (CanKeepRow(to) && IsAligned(x)) return LaunchKeptRow(FromFloats{x, to.cols}, n, to, stream);
   const uint64_t span = SpanOf(to.hadamard);
   const cudaError_t error =
       cudaFuncSetAttribute(AnyRowKernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kMaxShared);
@@ -407,7 +398,7 @@ int LaunchDenseFinish(const DenseOutput& from, uint64_t n, float* y, void* strea
   if (!IsValid(from) || n < 1 || n > kMaxRows) return cudaErrorInvalidValue;
   const auto on = static_cast<cudaStream_t>(stream);
   const auto rows = static_cast<unsigned>(n);
-  if (CanKeepRow(from)) {
+  if (CanKeepRow(from) && IsAligned(y)) {
     constexpr unsigned kWarps = kThreads / 32;
     const dim3 grid((WarpsOf(from.rows) + kWarps - 1) / kWarps, rows);
     FinishKernel<<<grid, kThreads, 0, on>>>(from, y);
@@ -450,7 +441,10 @@ int LaunchDenseRope(const DenseRopeArgs& args, void* stream) {
     const uint64_t rows = from == &args.q ? uint64_t{rope.heads} * rope.head_dim : kv;
     if (!IsValid(*from) || !CanKeepRow(*from) || from->rows != rows) return cudaErrorInvalidValue;
   }
-  if (!CanKeepRope(rope.head_dim) || rope.n < 1 || rope.n > kMaxRows) return cudaErrorInvalidValue;
+  if (!CanKeepRope(rope.head_dim) || rope.n < 1 || rope.n > kMaxRows ||
+      rope.cache.stride % 4 != 0) {
+    return cudaErrorInvalidValue;
+  }
   const unsigned q_warps = WarpsOf(args.q.rows), kv_warps = WarpsOf(kv);
   const dim3 grid((q_warps + 2 * kv_warps + kRopeWarps - 1) / kRopeWarps,
                   static_cast<unsigned>(rope.n));

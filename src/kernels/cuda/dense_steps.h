@@ -3,8 +3,10 @@
 // (cudaStream_t) and returns a cudaError_t.
 //
 // x' = H (si * x) goes into a product divided by its root mean square over the row, so that sums of
-// K columns stay below about K / 3, in half precision whatever x is. Rows whose squares overflow
-// float count as not finite.
+// K columns stay below about K / 3 (K for the worst of weights), in half precision whatever x is.
+// Rows whose squares overflow float count as not finite, those whose squares vanish as zeros.
+//
+// Pointers to floats are 16-byte aligned, or where any transform will do of floats.
 #pragma once
 
 #include <cstdint>
@@ -19,8 +21,9 @@ struct DenseInput {
   uint64_t stride = 0;                 // of rows: at least cols; what is between becomes 0
   const uint16_t* in_scale = nullptr;  // si [cols], IEEE binary16
   HadamardShape hadamard;
-  uint16_t* x = nullptr;   // x' / scale [n][stride], IEEE binary16
-  float* scale = nullptr;  // [n]: NaN where x' is not finite
+  uint16_t* x = nullptr;  // x' / scale [n][stride], IEEE binary16
+  // [n]: NaN where x' is not finite. May be the scale of the output that it is made from.
+  float* scale = nullptr;
 };
 
 // Rows [row_begin, next segment's) of a matrix.
@@ -40,12 +43,12 @@ struct DenseOutput {
 };
 
 // Whether the kernels that keep a row in registers, all but those below that say otherwise, can
-// make this input, or take this output.
+// make this input, take this output, turn heads of this size.
 bool CanKeepRow(const DenseInput& input);
 bool CanKeepRow(const DenseOutput& output);
 bool CanKeepRope(uint32_t head_dim);
 
-// x [n][cols] to a product's input. Of any transform; x is overwritten.
+// x [n][cols] to a product's input. Of any transform; x may be overwritten.
 int LaunchDensePrepare(float* x, uint64_t n, const DenseInput& to, void* stream);
 // A product's output to y [n][rows]. Of any transform.
 int LaunchDenseFinish(const DenseOutput& from, uint64_t n, float* y, void* stream);

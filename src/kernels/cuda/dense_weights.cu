@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "kernels/cuda/dense_weights.h"
+#include "kernels/cuda/halves.cuh"
 #include "kernels/cuda/lane_codes.cuh"
 #include "kernels/trellis_matmul/constants.h"
 
@@ -16,13 +17,6 @@ using trellis::Code;
 
 constexpr int kWarps = 4;
 constexpr int kFragmentRows = 16;
-
-__device__ __forceinline__ __half2 AsHalves(uint32_t bits) {
-  return *reinterpret_cast<const __half2*>(&bits);
-}
-__device__ __forceinline__ uint32_t AsBits(__half2 halves) {
-  return *reinterpret_cast<const uint32_t*>(&halves);
-}
 
 // The V values of a hash. Bytes stand for halves below the normal ones, b * 2^-24, whose sums are
 // exact; the last operation takes them to kDenseUnit.
@@ -177,7 +171,8 @@ __global__ void __launch_bounds__(32 * kWarps)
 template <Code C>
 int Launch(const DenseWeightsArgs& args, cudaStream_t stream) {
   const uint64_t blocks = (args.units_down * args.units_across + kWarps - 1) / kWarps;
-  if (blocks > INT32_MAX || args.rows > args.units_down * UnitRows(C)) {
+  if (args.rows > args.units_down * UnitRows(C) ||
+      args.stride > args.units_across * UnitColumns(C)) {
     return cudaErrorInvalidValue;
   }
   DenseWeightsKernel<C.values, C.bits, C.state_bits>

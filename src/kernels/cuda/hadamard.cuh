@@ -1,5 +1,6 @@
 // Block Hadamard transforms on a GPU, with butterflies and sums in the order of hadamard.h and no
-// fused multiply-add: by a thread block in shared memory, or by a warp in registers.
+// fused multiply-add: by a thread block in shared memory, or by a warp in registers with four
+// values a lane.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -15,18 +16,20 @@ inline constexpr uint64_t kSpan = 256;
 // Shared memory for the values of a thread block: any device since sm_80 has 99 KiB, some of which
 // kernels use otherwise. The same for all launches, as it is an attribute of the kernel.
 inline constexpr int kMaxShared = 96 << 10;
-inline constexpr int kMaxLog2 = 14;
+inline constexpr int kMaxLog2 = 14;  // of a power of two, alone or in an order
 
+// Values of a block.
 inline uint64_t OrderOf(const HadamardShape& shape) {
   return static_cast<uint64_t>(shape.m) << shape.log2;
 }
+// Whether there are kernels for it.
 inline bool IsValid(const HadamardShape& shape) {
   const bool known =
       shape.m == 1 || shape.m == 12 || shape.m == 20 || shape.m == 28 || shape.m == 36;
   return known && shape.log2 >= 0 && shape.log2 <= kMaxLog2 &&
          OrderOf(shape) * sizeof(float) <= static_cast<uint64_t>(kMaxShared);
 }
-// Whole orders.
+// Values that a thread block takes: whole blocks of the transform, kSpan of them or one.
 inline uint64_t SpanOf(const HadamardShape& shape) {
   const uint64_t order = OrderOf(shape);
   return order >= kSpan ? order : kSpan / order * order;
@@ -45,6 +48,7 @@ __device__ __forceinline__ void MixColumn(const float* matrix, uint32_t stride, 
     x[a * stride] = sum;
   }
 }
+// The same for all columns of x [n] by all threads.
 template <int kOrder>
 __device__ __forceinline__ void MixColumns(const HadamardShape& shape, uint32_t n, float* x) {
   const uint32_t width = 1u << shape.log2;

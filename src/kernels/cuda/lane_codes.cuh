@@ -7,7 +7,7 @@
 
 namespace tq::cuda {
 
-// A unit of codes as a lane holds it: all words of the lane, and the next lane's first.
+// A row of tiles of a unit as a lane holds it: all words of the lane, and the next lane's first.
 template <trellis::Code C>
 struct LaneCodes {
   static constexpr int kWords = trellis::ShapeOf(C).words;

@@ -1,9 +1,9 @@
 // Attention of many queries ("FlashAttention-2", Dao, 2023): a thread block takes kQueries queries
 // of a head, and goes through the positions that they see, kPositions at a time, with a running
 // maximum. A warp has 16 queries; its scores and weights never leave registers.
-#include <cuda_fp16.h>
 #include <cuda_runtime.h>
 
+#include "kernels/cuda/halves.cuh"
 #include "kernels/cuda/ptx.cuh"
 #include "kernels/cuda/transformer.h"
 
@@ -16,11 +16,6 @@ constexpr uint32_t kQueries = 16 * kWarps;
 constexpr uint32_t kPositions = 64;
 constexpr int kStages = 2;
 constexpr float kLog2E = 1.4426950408889634f;
-
-__device__ __forceinline__ uint32_t PackHalves(float first, float second) {
-  const __half2 halves = __floats2half2_rn(first, second);
-  return *reinterpret_cast<const uint32_t*>(&halves);
-}
 
 // Keys or values of kPositions positions in shared memory: rows of kDim halves, whose chunks of 16
 // bytes change places with their row, so that eight rows of a column lie in different banks.
@@ -116,7 +111,9 @@ struct Queries {
       most = fmaxf(most, __shfl_xor_sync(~0u, most, 1));
       most = fmaxf(most, __shfl_xor_sync(~0u, most, 2));
       // Position 0 is in the first tile and seen by all, so that `most` is a number from there on;
-      // where scores are none (fmaxf leaves them out), weights are none either.
+      // where scores are none (fmaxf leaves them out), weights are none either. Values that are
+      // none spoil the queries in front of them too, as 0 times them is none: whoever sees such a
+      // result drops the whole run.
       keep[half] = ptx::Exp2((largest[half] - most) * scale);
       largest[half] = most;
       float sum = 0;
@@ -172,14 +169,15 @@ struct Queries {
   }
 };
 
-// Grid: blocks of queries, heads. The last queries, which see most, come first.
+// Grid: heads, blocks of queries. The last queries, which see most, come first. Two thread blocks
+// share a multiprocessor, so that one computes while the other waits.
 template <int kDim>
 __global__ void __launch_bounds__(kThreads, 2)
     ManyAttentionKernel(const __grid_constant__ AttentionArgs args, float scale) {
   using Positions = Tile<kDim>;
   extern __shared__ __align__(128) uint8_t shared[];  // [kStages][keys, values]
-  const uint32_t head = blockIdx.y, kv_head = head / (args.heads / args.kv_heads);
-  const uint64_t block = (gridDim.x - 1 - blockIdx.x) * uint64_t{kQueries};
+  const uint32_t head = blockIdx.x, kv_head = head / (args.heads / args.kv_heads);
+  const uint64_t block = (gridDim.y - 1 - blockIdx.y) * uint64_t{kQueries};
   const uint64_t row = block + threadIdx.x / 32 * 16;
   const uint32_t base = *args.base;
   const uint32_t end = base + static_cast<uint32_t>(min(block + kQueries, args.n));
@@ -225,7 +223,7 @@ int Launch(const AttentionArgs& args, void* stream) {
   const cudaError_t error =
       cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kShared);
   if (error != cudaSuccess) return error;
-  const dim3 grid(static_cast<unsigned>((args.n + kQueries - 1) / kQueries), args.heads);
+  const dim3 grid(args.heads, static_cast<unsigned>((args.n + kQueries - 1) / kQueries));
   kernel<<<grid, kThreads, kShared, static_cast<cudaStream_t>(stream)>>>(
       args, kLog2E / sqrtf(static_cast<float>(kDim)));
   return cudaGetLastError();
@@ -237,7 +235,7 @@ bool CanAttendMany(uint32_t head_dim) { return head_dim == 64 || head_dim == 128
 
 int LaunchManyAttention(const AttentionArgs& args, void* stream) {
   if (args.n < 1 || args.n > kMaxTransformerRows || args.kv_heads < 1 || args.heads < 1 ||
-      args.heads > UINT16_MAX || args.heads % args.kv_heads != 0) {
+      args.heads > UINT16_MAX || args.heads % args.kv_heads != 0 || args.cache.stride % 8 != 0) {
     return cudaErrorInvalidValue;
   }
   if (args.head_dim == 64) return Launch<64>(args, stream);

@@ -19,6 +19,7 @@ __device__ __forceinline__ float FromHalf(uint16_t bits) {
   return __half2float(__ushort_as_half(bits));
 }
 
+// Four neighbouring scales, IEEE binary16.
 struct FourHalves {
   uint2 bits;
   // At a multiple of four.
@@ -32,6 +33,7 @@ struct FourHalves {
     }
   }
 };
+// Four neighbours, at a multiple of 16 bytes.
 __device__ __forceinline__ void LoadFour(const float* from, float (&x)[4]) {
   const float4 values = *reinterpret_cast<const float4*>(from);
   x[0] = values.x, x[1] = values.y, x[2] = values.z, x[3] = values.w;

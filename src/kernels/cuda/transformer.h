@@ -76,10 +76,12 @@ int LaunchAttention(const AttentionArgs& args, void* stream);
 // Its first kernel alone, which leaves in `scratch` what blocks of positions make.
 int LaunchAttentionBlocks(const AttentionArgs& args, void* stream);
 
-// The same for many queries, through tensor cores: queries and weights of positions in half
-// precision, sums in float. `blocks` and `scratch` are not used.
-bool CanAttendMany(uint32_t head_dim);
+// LaunchAttention's result for many queries, through tensor cores: queries and weights of positions
+// in half precision, sums in float. `blocks` and `scratch` are not used; keys and values are
+// 16-byte aligned. The caches hold *base + n positions, at most INT32_MAX.
 int LaunchManyAttention(const AttentionArgs& args, void* stream);
+// Whether it is made for heads of that size.
+bool CanAttendMany(uint32_t head_dim);
 
 // gate = silu(gate) * up for `size` values.
 int LaunchSiluMultiply(float* gate, const float* up, uint64_t size, void* stream);
