@@ -73,9 +73,11 @@ class CudaMatmul::Layout {
     group.cols_ = cols_;
     group.sum_rows_ = sum_rows_;
     group.products_ = products_;
+    group.scratch_sizes_ = scratch_sizes();
+    uint64_t activation_bytes = 0;
     for (const Operand& operand : operands_) {
-      group.operands_.push_back({operand.values, group.activation_bytes_});
-      group.activation_bytes_ += OperandBytes(operand);
+      group.operands_.push_back({operand.values, activation_bytes});
+      activation_bytes += OperandBytes(operand);
     }
     const auto* device = static_cast<const uint8_t*>(group.memory_.get());
     const InputTransform& input = *matrices_[0]->input;
@@ -201,11 +203,6 @@ StatusOr<std::unique_ptr<CudaMatmul>> CudaMatmul::Create(
   TQ_RETURN_IF_ERROR(device.Upload(host.data(), host.size(), group->memory_.get()));
   TQ_RETURN_IF_ERROR(device.Synchronize());
   return group;
-}
-
-CudaMatmulScratch::Sizes CudaMatmul::scratch_sizes() const {
-  return {cuda::PrepareScratchFloats(kMaxGemvRows, cols_), activation_bytes_,
-          kMaxGemvRows * sum_rows_};
 }
 
 cuda::ProductInput CudaMatmul::Input(const CudaMatmulScratch& scratch) const {

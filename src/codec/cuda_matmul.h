@@ -11,6 +11,7 @@
 #include <span>
 #include <vector>
 
+#include "base/checked.h"
 #include "base/status.h"
 #include "codec/packed_matrix.h"
 #include "device/cublas.h"
@@ -76,12 +77,10 @@ class CudaMatmul {
   static uint64_t NumBytes(std::span<const PackedMatrix* const> matrices);
   static CudaMatmulScratch::Sizes ScratchSizes(std::span<const PackedMatrix* const> matrices);
 
-  CudaMatmulScratch::Sizes scratch_sizes() const;
-  uint64_t cols() const { return cols_; }
+  const CudaMatmulScratch::Sizes& scratch_sizes() const { return scratch_sizes_; }
   size_t size() const { return outputs_.size(); }
-  uint64_t rows(size_t i) const { return outputs_[i].rows; }
 
-  // Starts y[i] = x W_i^T on the device's stream. x: float [n, cols], y[i]: float [n, rows(i)], in
+  // Starts y[i] = x W_i^T on the device's stream. x: float [n, cols], y[i]: float [n, its rows], in
   // device memory; 1 <= n <= kMaxGemvRows.
   Status Run(const CudaDevice& device, const CudaMatmulScratch& scratch, const float* x, uint64_t n,
              std::span<float* const> y) const;
@@ -106,7 +105,9 @@ class CudaMatmul {
 
  private:
   // Rows of halves begin at multiples of 128 bytes.
-  static constexpr uint64_t DenseStride(uint64_t values) { return (values + 63) / 64 * 64; }
+  static constexpr uint64_t DenseStride(uint64_t values) {
+    return RoundUp<uint64_t>(values, 128 / sizeof(uint16_t));
+  }
   // All segments of the group with one code, as one matrix.
   struct Product {
     trellis::Code code;
@@ -129,7 +130,8 @@ class CudaMatmul {
   class Layout;
 
   DeviceMemory memory_;
-  uint64_t cols_ = 0, sum_rows_ = 0, activation_bytes_ = 0;
+  uint64_t cols_ = 0, sum_rows_ = 0;
+  CudaMatmulScratch::Sizes scratch_sizes_;
   cuda::HadamardShape in_hadamard_;
   const uint16_t* in_scale_ = nullptr;
   std::vector<Product> products_;

@@ -10,9 +10,7 @@ namespace tq {
 class DeviceArena {
  public:
   static constexpr uint64_t kAlignment = 256;
-  static constexpr uint64_t Aligned(uint64_t bytes) {
-    return CeilDiv(bytes, kAlignment) * kAlignment;
-  }
+  static constexpr uint64_t Aligned(uint64_t bytes) { return RoundUp(bytes, kAlignment); }
   // Offset of a part of `bytes`.
   uint64_t Add(uint64_t bytes) {
     const uint64_t offset = bytes_;

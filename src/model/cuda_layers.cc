@@ -180,12 +180,10 @@ Status CudaLayers::LoadNorms(const PackedDecoder& decoder, const Fitting& fittin
 }
 
 uint64_t CudaLayers::BufferFloats() const {
-  uint64_t floats = 0;
-  for (const auto& [member, size] : BufferParts()) floats += kChunk * size;
-  return floats + (sizeof(CudaOutcome) + sizeof(uint32_t)) / sizeof(float);
+  return FloatsOfRows(Parts(), kChunk) + (sizeof(CudaOutcome) + sizeof(uint32_t)) / sizeof(float);
 }
 
-std::array<CudaLayers::BufferPart, 12> CudaLayers::BufferParts() const {
+BufferParts<CudaLayers::Buffers, 12> CudaLayers::Parts() const {
   const uint64_t hidden = config_.hidden_size, q = config_.q_size(), kv = config_.kv_size();
   const uint64_t wide = config_.intermediate_size, half = config_.head_dim / 2;
   return {{{&Buffers::hidden, hidden},
@@ -205,12 +203,8 @@ std::array<CudaLayers::BufferPart, 12> CudaLayers::BufferParts() const {
 Status CudaLayers::AllocateBuffers() {
   TQ_ASSIGN_OR_RETURN(buffer_memory_,
                       device_->Allocate(BufferFloats() * sizeof(float), "activations"));
-  auto* at = static_cast<float*>(buffer_memory_.get());
-  for (const auto& [member, size] : BufferParts()) {
-    buffers_.*member = at;
-    at += kChunk * size;
-  }
-  buffers_.outcome = reinterpret_cast<CudaOutcome*>(at);
+  float* end = PlaceRows(Parts(), kChunk, static_cast<float*>(buffer_memory_.get()), buffers_);
+  buffers_.outcome = reinterpret_cast<CudaOutcome*>(end);
   buffers_.base = reinterpret_cast<uint32_t*>(buffers_.outcome + 1);
   return OkStatus();
 }
@@ -293,12 +287,10 @@ bool CudaLayers::CanFuseAll() const {
     }
     return true;
   };
-  for (const CudaLayerWeights& layer : weights_.layers) {
-    for (const auto* group : {&layer.qkv, &layer.o, &layer.gate_up, &layer.down}) {
-      if (!inputs(**group) || !outputs(**group)) return false;
-    }
-  }
-  return cuda::CanFuseRope(config_.head_dim) && cuda::DeviceCanFuse();
+  bool can = cuda::CanFuseRope(config_.head_dim) && cuda::DeviceCanFuse();
+  ForEachGroup(weights_,
+               [&](const CudaMatmul& group) { can = can && inputs(group) && outputs(group); });
+  return can;
 }
 
 Status CudaLayers::StartFusedNorm(const CudaMatmul* added, const float* weight, uint32_t place,

@@ -71,7 +71,6 @@ class CudaLayers {
     uint32_t* base;
     CudaOutcome* outcome;
   };
-  using BufferPart = std::pair<float * Buffers::*, uint64_t>;  // floats of a row
 
   CudaLayers(std::shared_ptr<CudaDevice> device, const ModelConfig& config)
       : device_(std::move(device)), config_(config) {}
@@ -83,7 +82,7 @@ class CudaLayers {
   };
   StatusOr<Fitting> Plan(const PackedModel& model, const PackedDecoder& decoder,
                          const CudaOptions& options) const;
-  std::array<BufferPart, 12> BufferParts() const;
+  BufferParts<Buffers, 12> Parts() const;
   uint64_t BufferFloats() const;
   uint64_t AttentionFloats(uint64_t positions) const;
   Status LoadWeights(const PackedDecoder& decoder, const Fitting& fitting);

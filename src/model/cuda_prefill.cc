@@ -14,15 +14,6 @@ constexpr uint64_t kShareOfRoom = 2;
 // Decoded at once, where memory is short.
 constexpr uint64_t kMinWeightBytes = uint64_t{32} << 20;
 
-template <typename Function>
-void ForEachGroup(const CudaWeights& weights, const Function& function) {
-  for (const CudaLayerWeights& layer : weights.layers) {
-    for (const auto* group : {&layer.qkv, &layer.o, &layer.gate_up, &layer.down}) {
-      function(**group);
-    }
-  }
-}
-
 }  // namespace
 
 StatusOr<std::unique_ptr<CudaPrefill>> CudaPrefill::Create(std::shared_ptr<CudaDevice> device,
@@ -68,7 +59,7 @@ bool CudaPrefill::CanKeepRows() const {
   return can;
 }
 
-std::array<CudaPrefill::BufferPart, 11> CudaPrefill::BufferParts() const {
+BufferParts<CudaPrefill::Buffers, 11> CudaPrefill::Parts() const {
   const uint64_t hidden = config_.hidden_size, q = config_.q_size(), kv = config_.kv_size();
   // What stays in registers needs no room.
   const uint64_t wide = keep_rows_ ? 0 : config_.intermediate_size;
@@ -100,25 +91,18 @@ CudaDenseScratch::Sizes CudaPrefill::ScratchSizes(uint64_t rows, uint64_t weight
 }
 
 uint64_t CudaPrefill::NumBytes(uint64_t rows, uint64_t weight_bytes) const {
-  uint64_t floats = 0;
-  for (const auto& [member, size] : BufferParts()) floats += rows * size;
-  return floats * sizeof(float) + ScratchSizes(rows, weight_bytes).num_bytes() +
-         Cublas::kWorkspaceBytes;
+  return FloatsOfRows(Parts(), rows) * sizeof(float) +
+         ScratchSizes(rows, weight_bytes).num_bytes() + Cublas::kWorkspaceBytes;
 }
 
 Status CudaPrefill::Allocate(uint64_t rows, uint64_t weight_bytes) {
   TQ_ASSIGN_OR_RETURN(scratch_,
                       CudaDenseScratch::Create(*device_, ScratchSizes(rows, weight_bytes)));
   keep_rows_ = CanKeepRows();
-  uint64_t floats = 0;
-  for (const auto& [member, size] : BufferParts()) floats += rows * size;
-  TQ_ASSIGN_OR_RETURN(buffer_memory_,
-                      device_->Allocate(floats * sizeof(float), "activations of prompts"));
-  auto* at = static_cast<float*>(buffer_memory_.get());
-  for (const auto& [member, size] : BufferParts()) {
-    buffers_.*member = at;
-    at += rows * size;
-  }
+  const auto parts = Parts();
+  TQ_ASSIGN_OR_RETURN(buffer_memory_, device_->Allocate(FloatsOfRows(parts, rows) * sizeof(float),
+                                                        "activations of prompts"));
+  PlaceRows(parts, rows, static_cast<float*>(buffer_memory_.get()), buffers_);
   rows_ = rows;
   return OkStatus();
 }

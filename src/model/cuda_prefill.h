@@ -4,7 +4,6 @@
 // cuBLAS has several kernels; the same call gives the same bits. Only in builds with TQ_CUDA.
 #pragma once
 
-#include <array>
 #include <cstdint>
 #include <memory>
 #include <string_view>
@@ -46,13 +45,12 @@ class CudaPrefill {
   struct Buffers {
     float *hidden, *normed, *q, *k, *v, *attended, *gate, *up, *narrow, *cosines, *sines;
   };
-  using BufferPart = std::pair<float * Buffers::*, uint64_t>;  // floats of a row
 
   CudaPrefill(std::shared_ptr<CudaDevice> device, const ModelConfig& config,
               const CudaWeights& weights)
       : device_(std::move(device)), config_(config), weights_(weights) {}
   bool CanKeepRows() const;
-  std::array<BufferPart, 11> BufferParts() const;
+  BufferParts<Buffers, 11> Parts() const;
   CudaDenseScratch::Sizes ScratchSizes(uint64_t rows, uint64_t weight_bytes) const;
   uint64_t NumBytes(uint64_t rows, uint64_t weight_bytes) const;
   Status Allocate(uint64_t rows, uint64_t weight_bytes);

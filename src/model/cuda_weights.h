@@ -2,8 +2,11 @@
 // Only in builds with TQ_CUDA.
 #pragma once
 
+#include <array>
+#include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "codec/cuda_matmul.h"
@@ -33,5 +36,35 @@ struct CudaWeights {
   const double* frequencies = nullptr;  // of RoPE [head_dim / 2]
   DeviceMemory norm_memory, frequency_memory;
 };
+// Calls it for the input groups of all layers, not of the head.
+template <typename Function>
+void ForEachGroup(const CudaWeights& weights, const Function& function) {
+  for (const CudaLayerWeights& layer : weights.layers) {
+    for (const auto* group : {&layer.qkv, &layer.o, &layer.gate_up, &layer.down}) {
+      function(**group);
+    }
+  }
+}
+
+// Members of `Buffers` that point to rows of floats in one allocation, one behind the other, and
+// the floats of a row of each.
+template <typename Buffers, size_t kParts>
+using BufferParts = std::array<std::pair<float * Buffers::*, uint64_t>, kParts>;
+template <typename Buffers, size_t kParts>
+uint64_t FloatsOfRows(const BufferParts<Buffers, kParts>& parts, uint64_t rows) {
+  uint64_t floats = 0;
+  for (const auto& [member, size] : parts) floats += rows * size;
+  return floats;
+}
+// Sets the members; returns the end.
+template <typename Buffers, size_t kParts>
+float* PlaceRows(const BufferParts<Buffers, kParts>& parts, uint64_t rows, float* at,
+                 Buffers& buffers) {
+  for (const auto& [member, size] : parts) {
+    buffers.*member = at;
+    at += rows * size;
+  }
+  return at;
+}
 
 }  // namespace tq

@@ -116,9 +116,7 @@ __device__ __forceinline__ float Squares(const Values& values) {
 
 // What the sums of a row of the matrix are worth in row b of x.
 __device__ __forceinline__ float SumScale(const DenseOutput& from, uint64_t row, uint64_t b) {
-  int s = 0;
-  while (s + 1 < from.num_segments && row >= from.segments[s + 1].row_begin) ++s;
-  return __fmul_rn(from.scale[b], from.segments[s].weight_scale / kDenseUnit);
+  return __fmul_rn(from.scale[b], SegmentOf(from, row).weight_scale / kDenseUnit);
 }
 
 // y of row b, by whole warps.

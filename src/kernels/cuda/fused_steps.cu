@@ -41,9 +41,7 @@ struct Sums {
 
   __device__ __forceinline__ Sums(const FinishMatrix& matrix, uint64_t row, uint64_t b,
                                   int64_t* sums) {
-    int s = 0;
-    while (s + 1 < matrix.num_segments && row >= matrix.segments[s + 1].row_begin) ++s;
-    const FinishSegment& segment = matrix.segments[s];
+    const FinishSegment& segment = SegmentOf(matrix, row);
     at = reinterpret_cast<longlong2*>(sums + segment.sums_begin + (row - segment.row_begin));
     low = at[0], high = at[1];
     scale = segment.scale[b];

@@ -70,12 +70,18 @@ __device__ __forceinline__ float SiluTimes(float gate, float up) {
   return __fmul_rn(__fdiv_rn(gate, __fadd_rn(1, expf(-gate))), up);
 }
 
+// The segment of a FinishMatrix or a DenseOutput that has the row.
+template <typename Matrix>
+__device__ __forceinline__ const auto& SegmentOf(const Matrix& matrix, uint64_t row) {
+  int s = 0;
+  while (s + 1 < matrix.num_segments && row >= matrix.segments[s + 1].row_begin) ++s;
+  return matrix.segments[s];
+}
+
 // Element `row` of y' of row b of x, whose sum becomes 0; `sums` are those of row b.
 __device__ __forceinline__ float FinishSum(const FinishMatrix& matrix, uint64_t row, uint64_t b,
                                            int64_t* sums) {
-  int s = 0;
-  while (s + 1 < matrix.num_segments && row >= matrix.segments[s + 1].row_begin) ++s;
-  const FinishSegment& segment = matrix.segments[s];
+  const FinishSegment& segment = SegmentOf(matrix, row);
   const double scale =
       static_cast<double>(segment.scale[b]) * static_cast<double>(segment.weight_scale);
   const double bias = -trellis::SumCentre(segment.values) * static_cast<double>(segment.sum[b]);
