@@ -10,16 +10,17 @@
 
 namespace tq {
 namespace {
-constexpr size_t kMaxThreads = 1024;
 // Decode runs hundreds of short loops per token; spinning this long before sleeping
 // keeps a worker awake from one loop to the next (some 100 microseconds).
 constexpr int kSpins = 4000;
-// Ranges per thread: some slack for uneven work, few enough that handing out is free.
-constexpr size_t kRangesPerThread = 4;
+// Ranges per share: some slack for uneven work, few enough that handing out is free.
+constexpr size_t kRangesPerShare = 4;
 
 void CpuRelax() {
 #if defined(__x86_64__)
   __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
 #endif
 }
 }  // namespace
@@ -38,7 +39,7 @@ StatusOr<std::unique_ptr<ThreadPool>> ThreadPool::Create(size_t threads) {
     return InvalidArgument("threads {}: at most {} are supported", threads, kMaxThreads);
   }
   if (threads == 0) threads = AvailableProcessors();
-  std::unique_ptr<ThreadPool> pool(new ThreadPool);
+  std::unique_ptr<ThreadPool> pool(new ThreadPool(threads));
   pool->workers_.reserve(threads - 1);
   try {
     for (size_t i = 1; i < threads; ++i) {
@@ -61,16 +62,23 @@ ThreadPool::~ThreadPool() {
   for (std::thread& worker : workers_) worker.join();
 }
 
-void ThreadPool::RunRanges(size_t worker) {
-  for (;;) {
-    const size_t begin = next_.fetch_add(range_, std::memory_order_relaxed);
-    if (begin >= n_) return;
+void ThreadPool::Run(size_t worker) {
+  for (size_t i = 0; i < shares_.size(); ++i) {
+    RunShare(shares_[(worker + i) % shares_.size()], worker);
+  }
+}
+
+void ThreadPool::RunShare(Share& share, size_t worker) {
+  // A look before each step: nobody writes to the line of a share that is finished.
+  while (share.next.load(std::memory_order_relaxed) < share.end) {
+    const size_t begin = share.next.fetch_add(range_, std::memory_order_relaxed);
+    if (begin >= share.end) return;
     try {
-      (*body_)(begin, std::min(n_, begin + range_), worker);
+      (*body_)(begin, std::min(share.end, begin + range_), worker);
     } catch (...) {
       std::lock_guard lock(mutex_);
       if (!error_) error_ = std::current_exception();
-      next_.store(n_);  // the ranges that nobody has begun are dropped
+      for (Share& other : shares_) other.next.store(other.end);  // what nobody has begun is dropped
     }
   }
 }
@@ -95,7 +103,7 @@ void ThreadPool::WorkerLoop(size_t worker) {
     // Sequentially consistent with the caller's "close, then look who is inside": either
     // the caller sees this worker, or this worker sees the loop closed.
     joined_.fetch_add(1);
-    if (open_.load()) RunRanges(worker);
+    if (open_.load()) Run(worker);
     joined_.fetch_sub(1);
   }
 }
@@ -109,11 +117,14 @@ void ThreadPool::ParallelFor(size_t n, size_t grain,
     return;
   }
   // A worker that came late to the last loop may still be between joining and leaving.
-  while (joined_.load() != 0) std::this_thread::yield();
+  AwaitWorkers();
   body_ = &body;
-  n_ = n;
-  range_ = RoundUp(std::max(grain, CeilDiv(n, threads() * kRangesPerThread)), grain);
-  next_.store(0);
+  const size_t share = RoundUp(CeilDiv(n, threads()), grain);
+  range_ = RoundUp(CeilDiv(share, kRangesPerShare), grain);
+  for (size_t i = 0; i < threads(); ++i) {
+    shares_[i].next.store(std::min(n, i * share), std::memory_order_relaxed);
+    shares_[i].end = std::min(n, (i + 1) * share);
+  }
   open_.store(true);
   loops_.fetch_add(1);
   if (sleepers_.load() > 0) {
@@ -121,8 +132,13 @@ void ThreadPool::ParallelFor(size_t n, size_t grain,
     { std::lock_guard lock(mutex_); }
     wake_.notify_all();
   }
-  RunRanges(0);
+  Run(0);
   open_.store(false);
+  AwaitWorkers();
+  if (error_) std::rethrow_exception(std::exchange(error_, nullptr));
+}
+
+void ThreadPool::AwaitWorkers() const {
   for (int spins = 0; joined_.load() != 0; ++spins) {
     // More threads than processors: give way to the worker that we wait for.
     if (spins < kSpins) {
@@ -131,7 +147,6 @@ void ThreadPool::ParallelFor(size_t n, size_t grain,
       std::this_thread::yield();
     }
   }
-  if (error_) std::rethrow_exception(std::exchange(error_, nullptr));
 }
 
 }  // namespace tq
