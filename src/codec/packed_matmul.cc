@@ -1,7 +1,9 @@
-// Products with packed matrices: work over rows of tiles, then the output transform.
+// Products with packed matrices: work over rows of tiles of all matrices that share an input, and
+// the output transform.
 #include "codec/packed_matmul.h"
 
 #include <algorithm>
+#include <atomic>
 #include <memory>
 #include <span>
 #include <vector>
@@ -30,16 +32,19 @@ constexpr uint64_t kBatchRows = 252;
 
 constexpr uint64_t kCacheLine = 64;
 
-// What all items of a product share.
-struct Product {
-  const PackedMatrix& matrix;
+// What all items of the products with one input share.
+struct Products {
+  std::span<const PackedMatrix* const> matrices;
+  std::span<float* const> y;
   const RotatedInput& input;
-  float* y;
   const trellis::ActivationKernels& activations;
 };
 
 // One segment's side of a product.
 struct SegmentWork {
+  size_t product;  // whose matrix it belongs to
+  const PackedMatrix* matrix;
+  float* y;
   const Segment* segment;
   const MatmulKernels* kernels;
   const RotatedInput::Operand* operand;
@@ -55,24 +60,52 @@ struct SegmentWork {
   }
 };
 
-// Applies out_scale to `count` rows of y from `row` on where no rotation follows.
-void ScaleRows(const Product& product, float* y, uint64_t row, uint64_t count) {
-  if (product.matrix.out_block != 1) return;
-  product.activations.scale_by_half(y, product.matrix.out_scale.as<uint16_t>() + row, count, y);
+// y = so * Hout^T y for `count` values of y, whole blocks, from row `row` of the matrix on.
+void TransformRows(const PackedMatrix& matrix, const trellis::ActivationKernels& kernels,
+                   uint64_t row, uint64_t count, float* y) {
+  BlockHadamard(y, count, matrix.out_block, HadamardSide::kTransposed);
+  kernels.scale_by_half(y, matrix.out_scale.as<uint16_t>() + row, count, y);
 }
 
-// Turns sums of `count` rows from `row` on into y.
-void FinishRows(const Product& product, const SegmentWork& work, uint64_t x_row, uint64_t row,
-                const int64_t* sums, uint64_t count) {
-  const double scale =
-      static_cast<double>(work.operand->scale[x_row]) * static_cast<double>(work.segment->scale);
-  float* y = product.y + x_row * product.matrix.rows + row;
-  product.activations.finish(sums, count, work.operand->bias[x_row], scale, y);
-  ScaleRows(product, y, row, count);
-}
+// Rows of y that are there, by blocks of Hout: who adds the last to a block transforms it.
+class OutputBlocks {
+ public:
+  explicit OutputBlocks(const Products& products) : products_(products) {
+    uint64_t blocks = 0;
+    for (const PackedMatrix* matrix : products.matrices) {
+      first_.push_back(blocks);
+      if (matrix->out_block != 1) blocks += matrix->rows / matrix->out_block;
+    }
+    rows_ = std::vector<std::atomic<uint32_t>>(blocks);
+  }
+
+  // Rows [row, row + count) of the product's y are there.
+  void Add(size_t product, uint64_t row, uint64_t count) {
+    const PackedMatrix& matrix = *products_.matrices[product];
+    float* y = products_.y[product];
+    const uint64_t size = matrix.out_block;
+    if (size == 1) return TransformRows(matrix, products_.activations, row, count, y + row);
+    for (uint64_t at = row; at < row + count;) {
+      const uint64_t block = at / size, end = std::min((block + 1) * size, row + count);
+      const auto added = static_cast<uint32_t>(end - at);
+      // Release what this thread wrote, acquire what the others did.
+      const uint32_t before =
+          rows_[first_[product] + block].fetch_add(added, std::memory_order_acq_rel);
+      if (before + added == size) {
+        TransformRows(matrix, products_.activations, block * size, size, y + block * size);
+      }
+      at = end;
+    }
+  }
+
+ private:
+  const Products& products_;
+  std::vector<uint64_t> first_;  // block of each product
+  std::vector<std::atomic<uint32_t>> rows_;
+};
 
 // A row of tiles against one row of x.
-void GemvTileRow(const Product& product, const SegmentWork& work, uint64_t tile_row) {
+void GemvTileRow(const SegmentWork& work, uint64_t tile_row, OutputBlocks& blocks) {
   float sums[kMaxTileRows];
   const uint64_t row = work.segment->row_begin + tile_row * work.shape.rows;
   const uint64_t count = std::min<uint64_t>(work.shape.rows, work.segment->row_end - row);
@@ -81,10 +114,9 @@ void GemvTileRow(const Product& product, const SegmentWork& work, uint64_t tile_
                      operand.groups.data(), sums);
   const auto scale = static_cast<double>(work.segment->scale);
   for (uint64_t i = 0; i < count; ++i) {
-    product.y[row + i] =
-        static_cast<float>((static_cast<double>(sums[i]) + operand.bias[0]) * scale);
+    work.y[row + i] = static_cast<float>((static_cast<double>(sums[i]) + operand.bias[0]) * scale);
   }
-  ScaleRows(product, product.y + row, row, count);
+  blocks.Add(work.product, row, count);
 }
 
 // 16 rows of a row of tiles.
@@ -100,12 +132,13 @@ struct Fragment {
 // Up to kMaxFragments fragments of a segment against a batch of rows of x.
 class FragmentProduct {
  public:
-  FragmentProduct(const Product& product, uint64_t batch_rows, uint64_t max_fragments)
-      : product_(product),
+  FragmentProduct(const Products& products, uint64_t batch_rows, uint64_t max_fragments)
+      : products_(products),
         batch_rows_(batch_rows),
-        memory_(ScratchBytes(batch_rows, max_fragments)) {
-    void* begin = memory_.data();
-    size_t space = memory_.size();
+        memory_(
+            std::make_unique_for_overwrite<uint8_t[]>(ScratchBytes(batch_rows, max_fragments))) {
+    void* begin = memory_.get();
+    size_t space = ScratchBytes(batch_rows, max_fragments);
     std::align(kCacheLine, space - kCacheLine, begin, space);
     decoded_ = static_cast<uint8_t*>(begin);
     sums_ = decoded_ + max_fragments * kDecodedBytes;
@@ -122,7 +155,7 @@ class FragmentProduct {
       const uint64_t row = fragments[f].row();
       const uint64_t count = std::min<uint64_t>(kFragmentRows, work.segment->row_end - row);
       for (uint64_t i = 0; i < x_end - x_begin; ++i) {
-        FinishRows(product_, work, x_begin + i, row, Sums(f, i), count);
+        Finish(work, x_begin + i, row, Sums(f, i), count);
       }
     }
   }
@@ -137,14 +170,26 @@ class FragmentProduct {
   }
   uint8_t* Decoded(size_t fragment) { return decoded_ + fragment * kDecodedBytes; }
 
+  // Turns sums of `count` rows from `row` on into y, which a rotation may follow.
+  void Finish(const SegmentWork& work, uint64_t x_row, uint64_t row, const int64_t* sums,
+              uint64_t count) const {
+    const double scale =
+        static_cast<double>(work.operand->scale[x_row]) * static_cast<double>(work.segment->scale);
+    float* y = work.y + x_row * work.matrix->rows + row;
+    products_.activations.finish(sums, count, work.operand->bias[x_row], scale, y);
+    if (work.matrix->out_block == 1) {
+      TransformRows(*work.matrix, products_.activations, row, count, y);
+    }
+  }
+
   // Rows of x that lie together, and their columns of some tiles.
   struct Panel {
     uint64_t rows;
     std::span<const uint8_t> bytes;
   };
   Panel PanelAt(const SegmentWork& work, uint64_t x_row, uint64_t tile, uint64_t tiles) const {
-    const auto most = static_cast<uint64_t>(product_.input.panel_rows());
-    const uint64_t rows = std::min(most, product_.input.n() - x_row);
+    const auto most = static_cast<uint64_t>(products_.input.panel_rows());
+    const uint64_t rows = std::min(most, products_.input.n() - x_row);
     const uint64_t tile_bytes = work.GroupsPerTile() * rows * GroupBytes(work.operand->form);
     const uint8_t* all = work.operand->bytes.data() + x_row * work.operand->row_bytes;
     return {rows, {all + tile * tile_bytes, tiles * tile_bytes}};
@@ -187,37 +232,26 @@ class FragmentProduct {
     }
   }
 
-  const Product& product_;
+  const Products& products_;
   const uint64_t batch_rows_;
-  // Aligned by hand: made once per loop and thread, and glibc before 2.38 finds no use for the
+  // Aligned by hand: made for every range of a loop, and glibc before 2.38 finds no use for the
   // pieces that aligned allocations leave (2 MiB after a prompt of 256 tokens).
-  std::vector<uint8_t> memory_;
+  std::unique_ptr<uint8_t[]> memory_;
   uint8_t *decoded_, *sums_;
 };
 
-// The segments of a matrix as kernels see them, and their rows of tiles and fragments in order.
+// The segments of the matrices as kernels see them, and their rows of tiles and fragments in order.
 class WorkList {
  public:
-  explicit WorkList(const Product& product) {
-    for (const Segment& segment : product.matrix.segments) {
-      TQ_CHECK(count_ < kMaxSegments);
-      SegmentWork& work = work_[count_];
-      work.segment = &segment;
-      work.kernels = &trellis::FindMatmulKernels(product.input.isa(), segment.code);
-      work.operand = product.input.FindOperand(segment.code);
-      TQ_CHECK(work.operand != nullptr);  // the input was prepared for this code
-      work.shape = trellis::ShapeOf(segment.code);
-      work.tiles_across = CeilDiv<uint64_t>(product.matrix.cols, work.shape.columns);
-      work.codes = product.matrix.codes.data() + segment.byte_offset;
-      const auto rows = CeilDiv<uint64_t>(segment.row_end - segment.row_begin, work.shape.rows);
-      tile_rows_[count_ + 1] = tile_rows_[count_] + rows;
-      fragments_[count_ + 1] = fragments_[count_] + rows * (work.shape.rows / kFragmentRows);
-      ++count_;
+  explicit WorkList(const Products& products) {
+    for (size_t i = 0; i < products.matrices.size(); ++i) {
+      for (const Segment& segment : products.matrices[i]->segments)
+        AddSegment(products, i, segment);
     }
   }
 
-  uint64_t tile_rows() const { return tile_rows_[count_]; }
-  uint64_t fragments() const { return fragments_[count_]; }
+  uint64_t tile_rows() const { return tile_rows_.back(); }
+  uint64_t fragments() const { return fragments_.back(); }
 
   Fragment TileRowAt(uint64_t i) const {
     const size_t s = SegmentOf(tile_rows_, i);
@@ -236,8 +270,26 @@ class WorkList {
   }
 
  private:
+  void AddSegment(const Products& products, size_t i, const Segment& segment) {
+    const PackedMatrix& matrix = *products.matrices[i];
+    SegmentWork work{};
+    work.product = i;
+    work.matrix = &matrix;
+    work.y = products.y[i];
+    work.segment = &segment;
+    work.kernels = &trellis::FindMatmulKernels(products.input.isa(), segment.code);
+    work.operand = products.input.FindOperand(segment.code);
+    TQ_CHECK(work.operand != nullptr);  // the input was prepared for this code
+    work.shape = trellis::ShapeOf(segment.code);
+    work.tiles_across = CeilDiv<uint64_t>(matrix.cols, work.shape.columns);
+    work.codes = matrix.codes.data() + segment.byte_offset;
+    const auto rows = CeilDiv<uint64_t>(segment.row_end - segment.row_begin, work.shape.rows);
+    work_.push_back(work);
+    tile_rows_.push_back(tile_rows_.back() + rows);
+    fragments_.push_back(fragments_.back() + rows * (work.shape.rows / kFragmentRows));
+  }
   // The segment of item i, where `starts` are the first items of segments.
-  size_t SegmentOf(const uint64_t* starts, uint64_t i) const {
+  static size_t SegmentOf(const std::vector<uint64_t>& starts, uint64_t i) {
     size_t s = 0;
     while (i >= starts[s + 1]) ++s;
     return s;
@@ -249,36 +301,52 @@ class WorkList {
     return {&work_[s], local / per_tile_row, local % per_tile_row};
   }
 
-  SegmentWork work_[kMaxSegments];
+  std::vector<SegmentWork> work_;
   // Of the segments before each one, and of all.
-  uint64_t tile_rows_[kMaxSegments + 1] = {}, fragments_[kMaxSegments + 1] = {};
-  size_t count_ = 0;
+  std::vector<uint64_t> tile_rows_ = {0}, fragments_ = {0};
 };
 
-void GemvProduct(const Product& product, Executor& executor) {
-  const WorkList list(product);
-  const uint64_t item_weights = product.matrix.cols * kFragmentRows;
-  executor.ParallelFor(list.tile_rows(), std::max<uint64_t>(1, kGrainWeights / item_weights),
+void GemvProducts(const Products& products, uint64_t cols, Executor& executor) {
+  const WorkList list(products);
+  OutputBlocks blocks(products);
+  executor.ParallelFor(list.tile_rows(),
+                       std::max<uint64_t>(1, kGrainWeights / (cols * kFragmentRows)),
                        [&](size_t begin, size_t end, size_t) {
                          for (size_t i = begin; i < end; ++i) {
                            const Fragment at = list.TileRowAt(i);
-                           GemvTileRow(product, *at.work, at.tile_row);
+                           GemvTileRow(*at.work, at.tile_row, blocks);
                          }
                        });
 }
 
-void BatchProduct(const Product& product, Executor& executor) {
-  const WorkList list(product);
-  const uint64_t n = product.input.n();
-  const auto panel_rows = static_cast<uint64_t>(product.input.panel_rows());
+// The rotations of the outputs, where there are any.
+void TransformOutputs(const Products& products, Executor& executor) {
+  const uint64_t n = products.input.n();
+  for (size_t i = 0; i < products.matrices.size(); ++i) {
+    const PackedMatrix& matrix = *products.matrices[i];
+    if (matrix.out_block == 1 || matrix.rows == 0) continue;
+    executor.ParallelFor(n, std::max<uint64_t>(1, kGrainWeights / matrix.rows),
+                         [&](size_t begin, size_t end, size_t) {
+                           for (size_t row = begin; row < end; ++row) {
+                             TransformRows(matrix, products.activations, 0, matrix.rows,
+                                           products.y[i] + row * matrix.rows);
+                           }
+                         });
+  }
+}
+
+void BatchProducts(const Products& products, uint64_t cols, Executor& executor) {
+  const WorkList list(products);
+  const uint64_t n = products.input.n();
+  const auto panel_rows = static_cast<uint64_t>(products.input.panel_rows());
   const uint64_t batch = std::min(n, kBatchRows / panel_rows * panel_rows);
   // Few rows of x stay in the cache by themselves; else fragments share their passage
   // through it, as long as every thread has work.
   const uint64_t shares = CeilDiv<uint64_t>(list.fragments(), 2 * executor.threads());
   const uint64_t together = n <= panel_rows ? 1 : std::min<uint64_t>(kMaxFragments, shares);
-  const uint64_t enough = kGrainWeights / (product.matrix.cols * kFragmentRows * n);
+  const uint64_t enough = kGrainWeights / (cols * kFragmentRows * n);
   const auto body = [&](size_t begin, size_t end, size_t) {
-    FragmentProduct fragments_product(product, batch, together);
+    FragmentProduct fragments_product(products, batch, together);
     Fragment fragments[kMaxFragments];
     for (uint64_t next = begin; next < end;) {
       const uint64_t count = list.Take(next, end, together, fragments);
@@ -288,6 +356,7 @@ void BatchProduct(const Product& product, Executor& executor) {
     }
   };
   executor.ParallelFor(list.fragments(), std::max(together, enough), body);
+  TransformOutputs(products, executor);
 }
 
 // Decoded floats against float activations, a block of rows at a time, summed in double
@@ -315,20 +384,15 @@ void ReferenceProduct(const PackedMatrix& matrix, const RotatedInput& input, Exe
   });
 }
 
-// y = so * Hout^T y for rows of y.
-void TransformOutput(const PackedMatrix& matrix, const trellis::ActivationKernels& kernels,
-                     uint64_t n, Executor& executor, float* y) {
-  const auto rows = [&](size_t begin, size_t end, size_t) {
-    for (size_t i = begin; i < end; ++i) {
-      float* row = y + i * matrix.rows;
-      BlockHadamard(row, matrix.rows, matrix.out_block, HadamardSide::kTransposed);
-      kernels.scale_by_half(row, matrix.out_scale.as<uint16_t>(), matrix.rows, row);
+void ReferenceProducts(const Products& products, Executor& executor) {
+  TQ_CHECK(products.input.has_rotated());
+  for (size_t i = 0; i < products.matrices.size(); ++i) {
+    const PackedMatrix& matrix = *products.matrices[i];
+    ReferenceProduct(matrix, products.input, executor, products.y[i]);
+    for (uint64_t row = 0; row < products.input.n(); ++row) {
+      TransformRows(matrix, products.activations, 0, matrix.rows,
+                    products.y[i] + row * matrix.rows);
     }
-  };
-  if (n == 1) {
-    rows(0, 1, 0);
-  } else {
-    executor.ParallelFor(n, std::max<uint64_t>(1, kGrainWeights / matrix.rows), rows);
   }
 }
 
@@ -338,24 +402,19 @@ uint64_t MatmulScratchBytes(uint64_t n) {
   return FragmentProduct::ScratchBytes(std::min(n, kBatchRows), kMaxFragments);
 }
 
-void PackedMatmul(const PackedMatrix& matrix, const RotatedInput& input, MatmulPath path,
-                  Executor& executor, float* y) {
-  TQ_CHECK(input.cols() == matrix.cols);
-  if (input.n() == 0 || matrix.rows == 0 || matrix.cols == 0) return;
-  const trellis::ActivationKernels& kernels = trellis::FindActivationKernels(input.isa());
+void PackedMatmul(std::span<const PackedMatrix* const> matrices, const RotatedInput& input,
+                  MatmulPath path, Executor& executor, std::span<float* const> y) {
+  TQ_CHECK(matrices.size() == y.size());
+  for (const PackedMatrix* matrix : matrices) TQ_CHECK(matrix->cols == input.cols());
+  if (input.n() == 0 || input.cols() == 0) return;
+  const Products products{matrices, y, input, trellis::FindActivationKernels(input.isa())};
   if (path == MatmulPath::kReference) {
-    TQ_CHECK(input.has_rotated());
-    ReferenceProduct(matrix, input, executor, y);
-    TransformOutput(matrix, kernels, input.n(), executor, y);
-    return;
-  }
-  const Product product{matrix, input, y, kernels};
-  if (input.n() == 1) {
-    GemvProduct(product, executor);
+    ReferenceProducts(products, executor);
+  } else if (input.n() == 1) {
+    GemvProducts(products, input.cols(), executor);
   } else {
-    BatchProduct(product, executor);
+    BatchProducts(products, input.cols(), executor);
   }
-  if (matrix.out_block != 1) TransformOutput(matrix, kernels, input.n(), executor, y);
 }
 
 }  // namespace tq

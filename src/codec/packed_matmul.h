@@ -67,8 +67,14 @@ class RotatedInput {
 
  private:
   void AddOperand(trellis::Code code);
+  void PrepareRows(const InputTransform& input, const float* x, Executor& executor);
   void PrepareRow(const InputTransform& input, const float* x, uint64_t row, float* scratch);
   void FillOperand(Operand& operand, uint64_t row, const float* rotated, float* combined);
+  void PrepareOne(const InputTransform& input, const float* x, Executor& executor);
+  // Columns [begin, end) of a single row, and each operand's share of its bias. False if one is not
+  // finite.
+  bool PrepareColumns(const InputTransform& input, const float* x, uint64_t begin, uint64_t end,
+                      float* scratch, double* bias);
 
   Isa isa_ = Isa::kReference;
   uint64_t n_ = 0, cols_ = 0;
@@ -77,12 +83,20 @@ class RotatedInput {
   std::vector<Operand> operands_;  // the first num_operands_ are in use
   size_t num_operands_ = 0;
   std::vector<float> scratch_;
+  std::vector<double> chunk_bias_;  // [chunk][operand], of a single row
 };
 
-// y [n, rows] = x W^T for the x prepared in `input` (so and Hout^T included).
+// y[i] [n, rows_i] = x W_i^T for matrices that share the x prepared in `input` (so and Hout^T
+// included), their rows as one loop over the threads.
 // Scratch memory is bounded: at most about 4 MiB per thread, whatever the sizes.
-void PackedMatmul(const PackedMatrix& matrix, const RotatedInput& input, MatmulPath path,
-                  Executor& executor, float* y);
+void PackedMatmul(std::span<const PackedMatrix* const> matrices, const RotatedInput& input,
+                  MatmulPath path, Executor& executor, std::span<float* const> y);
+inline void PackedMatmul(const PackedMatrix& matrix, const RotatedInput& input, MatmulPath path,
+                         Executor& executor, float* y) {
+  const PackedMatrix* const matrices[] = {&matrix};
+  float* const outputs[] = {y};
+  PackedMatmul(matrices, input, path, executor, outputs);
+}
 // What each thread takes at most on the fast path for n rows of x.
 uint64_t MatmulScratchBytes(uint64_t n);
 

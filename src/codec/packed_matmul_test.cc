@@ -4,6 +4,8 @@
 #include "codec/packed_matmul.h"
 
 #include <gtest/gtest.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include <cmath>
 #include <cstring>
@@ -253,7 +255,9 @@ TEST_P(PackedMatmulTest, SumsExactlyForEveryCodeAndSize) {
   size_t turn = 0;
   for (Code code : trellis::kMatmulCodes) {
     for (uint64_t rows : kRows) {
-      const uint64_t cols = kCols[turn % 8], n = kBatches[turn / 2 % 4];
+      // Each number of rows meets each number of columns, and each of x.
+      const uint64_t cols = kCols[(turn + turn / 8) % 8],
+                     n = kBatches[(turn % 8 / 2 + turn / 8) % 4];
       ++turn;
       SCOPED_TRACE(fmt::format("V {} k {} L {}: {} x {}, n {}, seed {}", code.values, code.bits,
                                code.state_bits, rows, cols, n, kSeed));
@@ -261,6 +265,98 @@ TEST_P(PackedMatmulTest, SumsExactlyForEveryCodeAndSize) {
           RandomMatrix(rows, cols, code, code, rows, turn % 3 == 0 ? 1 : 128, 128);
       const std::vector<float> x = RandomInput(n, cols);
       ASSERT_NO_FATAL_FAILURE(ExpectProduct(matrix, x, n, GetParam()));
+    }
+  }
+}
+
+// Codes between pages that cannot be read, at whatever address their number of bytes gives: a read
+// before or past them ends the test, on machines without a sanitizer too.
+class FencedBytes {
+ public:
+  explicit FencedBytes(std::span<const uint8_t> bytes, bool at_end)
+      : page_(static_cast<size_t>(sysconf(_SC_PAGESIZE))),
+        size_((bytes.size() + page_ - 1) / page_ * page_ + 2 * page_) {
+    memory_ = static_cast<uint8_t*>(
+        mmap(nullptr, size_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+    begin_ = at_end ? memory_ + size_ - page_ - bytes.size() : memory_ + page_;
+    std::copy(bytes.begin(), bytes.end(), begin_);
+    mprotect(memory_, page_, PROT_NONE);
+    mprotect(memory_ + size_ - page_, page_, PROT_NONE);
+  }
+  FencedBytes(const FencedBytes&) = delete;
+  FencedBytes& operator=(const FencedBytes&) = delete;
+  ~FencedBytes() { munmap(memory_, size_); }
+  const uint8_t* begin() const { return begin_; }
+
+ private:
+  size_t page_, size_;
+  uint8_t *memory_, *begin_;
+};
+
+TEST_P(PackedMatmulTest, ReadsOnlyTheCodesWhereverTheyLie) {
+  InlineExecutor executor;
+  for (Code code : trellis::kMatmulCodes) {
+    PackedMatrix matrix = RandomMatrix(65, 102, code, code, 65, 128, 128);
+    const Tensor codes = matrix.codes;
+    for (uint64_t n : {1, 5}) {
+      const std::vector<float> x = RandomInput(n, matrix.cols);
+      const auto multiply = [&] {
+        return Multiply(matrix, x, n, MatmulPath::kFast, GetParam(), executor);
+      };
+      matrix.codes = codes;
+      const std::vector<float> expected = multiply();
+      for (bool at_end : {false, true}) {
+        const auto fenced =
+            std::make_shared<FencedBytes>(std::span(codes.data(), codes.num_bytes()), at_end);
+        matrix.codes = Tensor({DType::kU8, {codes.num_bytes()}, fenced->begin()}, fenced);
+        EXPECT_TRUE(SameBits(multiply(), expected)) << "V " << code.values << " k " << code.bits;
+      }
+      // An odd address.
+      const auto moved = std::make_shared<std::vector<uint8_t>>(codes.num_bytes() + 1);
+      std::copy_n(codes.data(), codes.num_bytes(), moved->data() + 1);
+      matrix.codes = Tensor({DType::kU8, {codes.num_bytes()}, moved->data() + 1}, moved);
+      EXPECT_TRUE(SameBits(multiply(), expected)) << "V " << code.values << " k " << code.bits;
+    }
+  }
+}
+
+// q, k and v: one loop over all rows gives each what it would have alone, also where blocks of the
+// output's rotation meet rows of tiles in any way.
+TEST_P(PackedMatmulTest, MatricesOfOneInputTogether) {
+  auto pool = ThreadPool::Create(3);
+  ASSERT_TRUE(pool.ok());
+  InlineExecutor inline_executor;
+  const uint64_t cols = 576;
+  std::vector<PackedMatrix> matrices;
+  matrices.push_back(RandomMatrix(576, cols, {2, 4}, {1, 3}, 192, 128, 128));    // blocks of 96
+  matrices.push_back(RandomMatrix(192, cols, {4, 3}, {4, 3}, 192, 4, 128));      // of 4
+  matrices.push_back(RandomMatrix(65, cols, {1, 8}, {1, 8}, 65, 1, 128));        // of 1
+  matrices.push_back(RandomMatrix(1152, cols, {2, 3}, {2, 5}, 640, 1152, 128));  // of all
+  std::vector<Code> codes;
+  std::vector<const PackedMatrix*> members;
+  for (PackedMatrix& matrix : matrices) {
+    matrix.input = matrices[0].input;
+    for (Code code : CodesOf(matrix)) codes.push_back(code);
+    members.push_back(&matrix);
+  }
+  for (const MatmulPath path : {MatmulPath::kFast, MatmulPath::kReference}) {
+    for (uint64_t n : {1, 2, 14}) {
+      const std::vector<float> x = RandomInput(n, cols);
+      for (Executor* executor :
+           {static_cast<Executor*>(&inline_executor), static_cast<Executor*>(pool->get())}) {
+        RotatedInput input;
+        input.PrepareAt(GetParam(), *matrices[0].input, x.data(), n, cols, codes, path, *executor);
+        std::vector<std::vector<float>> y;
+        std::vector<float*> outputs;
+        for (const PackedMatrix& matrix : matrices) y.emplace_back(n * matrix.rows, -12345.0f);
+        for (std::vector<float>& values : y) outputs.push_back(values.data());
+        PackedMatmul(members, input, path, *executor, outputs);
+        for (size_t i = 0; i < matrices.size(); ++i) {
+          EXPECT_TRUE(
+              SameBits(y[i], Multiply(matrices[i], x, n, path, GetParam(), inline_executor)))
+              << "matrix " << i << " n " << n << " threads " << executor->threads();
+        }
+      }
     }
   }
 }

@@ -1,7 +1,9 @@
 // The input side of packed products: rotation, quantisation to integers, layout for kernels.
 #include <algorithm>
+#include <atomic>
 #include <cstring>
 #include <limits>
+#include <numeric>
 
 #include "base/checked.h"
 #include "codec/packed_matmul.h"
@@ -14,9 +16,13 @@ using trellis::ActivationForm;
 
 // Rows are padded to the widest tile while they are quantised.
 constexpr uint64_t kPadding = 32;
+// Bits of |a| from there on: an infinity or a NaN.
+constexpr uint32_t kInfinityBits = 0x7f800000;
 constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
-// Threads pay off above about this many activations.
-constexpr uint64_t kGrainActivations = 16384;
+// Threads pay off above about this many activations in whole rows, and in parts of one row.
+constexpr uint64_t kGrainActivations = 16384, kGrainColumns = 2048;
+// Columns of a single row that are prepared together: what is made of them stays in L1.
+constexpr uint64_t kChunkColumns = 1024;
 
 float FloatOf(uint32_t bits) {
   float value;
@@ -83,20 +89,80 @@ void RotatedInput::PrepareAt(Isa isa, const InputTransform& input, const float* 
       AddOperand(code);
     }
   }
-  const uint64_t per_worker = ScratchFloats(cols);
-  const uint64_t grain = std::max<uint64_t>(1, kGrainActivations / std::max<uint64_t>(cols, 1));
-  const size_t workers = n <= grain ? 1 : executor.threads();
+  if (n == 1 && path == MatmulPath::kFast) {
+    PrepareOne(input, x, executor);
+  } else {
+    PrepareRows(input, x, executor);
+  }
+}
+
+void RotatedInput::PrepareRows(const InputTransform& input, const float* x, Executor& executor) {
+  const uint64_t per_worker = ScratchFloats(cols_);
+  const uint64_t grain = std::max<uint64_t>(1, kGrainActivations / std::max<uint64_t>(cols_, 1));
+  const size_t workers = n_ <= grain ? 1 : executor.threads();
   scratch_.resize(std::max<uint64_t>(scratch_.size(), workers * per_worker));
   const auto rows = [&](size_t begin, size_t end, size_t worker) {
     for (size_t row = begin; row < end; ++row) {
-      PrepareRow(input, x + row * cols, row, scratch_.data() + worker * per_worker);
+      PrepareRow(input, x + row * cols_, row, scratch_.data() + worker * per_worker);
     }
   };
   if (workers == 1) {
-    rows(0, n, 0);
+    rows(0, n_, 0);
   } else {
-    executor.ParallelFor(n, grain, rows);
+    executor.ParallelFor(n_, grain, rows);
   }
+}
+
+void RotatedInput::PrepareOne(const InputTransform& input, const float* x, Executor& executor) {
+  // Whole blocks of the rotation and whole groups of a scale.
+  const uint64_t unit = std::lcm(uint64_t{input.in_block}, kPadding);
+  const uint64_t chunk = RoundUp(kChunkColumns, unit), chunks = CeilDiv(cols_, chunk);
+  const uint64_t per_worker = ScratchFloats(chunk);
+  scratch_.resize(std::max<uint64_t>(scratch_.size(), executor.threads() * per_worker));
+  chunk_bias_.resize(chunks * num_operands_);
+  std::atomic<bool> finite{true};
+  executor.ParallelFor(chunks, CeilDiv(kGrainColumns, chunk),
+                       [&](size_t begin, size_t end, size_t worker) {
+                         float* scratch = scratch_.data() + worker * per_worker;
+                         for (size_t i = begin; i < end; ++i) {
+                           const uint64_t first = i * chunk, last = std::min(cols_, first + chunk);
+                           double* bias = chunk_bias_.data() + i * num_operands_;
+                           if (!PrepareColumns(input, x, first, last, scratch, bias))
+                             finite = false;
+                         }
+                       });
+  for (size_t o = 0; o < num_operands_; ++o) {
+    Operand& operand = operands_[o];
+    operand.bias[0] = 0;
+    for (uint64_t i = 0; i < chunks; ++i) operand.bias[0] += chunk_bias_[i * num_operands_ + o];
+    if (finite) continue;
+    std::ranges::fill(operand.bytes, uint8_t{0});
+    std::ranges::fill(operand.groups, trellis::ScaleGroup{{0, 0}, kNan});
+    operand.bias[0] = 0;
+  }
+}
+
+bool RotatedInput::PrepareColumns(const InputTransform& input, const float* x, uint64_t begin,
+                                  uint64_t end, float* scratch, double* bias) {
+  const trellis::ActivationKernels& kernels = trellis::FindActivationKernels(isa_);
+  const uint64_t count = end - begin, padded = RoundUp(count, kPadding);
+  float *rotated = scratch, *combined = rotated + padded;
+  auto* q = reinterpret_cast<int16_t*>(combined + padded);
+  kernels.scale_by_half(x + begin, input.in_scale.as<uint16_t>() + begin, count, rotated);
+  BlockHadamard(rotated, count, input.in_block, HadamardSide::kForward);
+  std::fill(rotated + count, rotated + padded, 0.0f);
+  for (size_t i = 0; i < num_operands_; ++i) {
+    Operand& operand = operands_[i];
+    if (kernels.combine(operand.values, rotated, padded, combined) >= kInfinityBits) return false;
+    bias[i] = kernels.quantize_bytes(operand.values, operand.form, combined, padded,
+                                     &operand.groups[begin / trellis::kScaleColumns], q);
+    const auto columns = static_cast<uint64_t>(GroupColumns(operand.values, operand.form));
+    const auto group_bytes = static_cast<uint64_t>(GroupBytes(operand.form));
+    const uint64_t all = operand.row_bytes / group_bytes * columns;
+    kernels.lay_out(operand.values, operand.form, q, std::min(padded, all - begin),
+                    operand.bytes.data() + begin / columns * group_bytes, group_bytes);
+  }
+  return true;
 }
 
 void RotatedInput::PrepareRow(const InputTransform& input, const float* x, uint64_t row,
@@ -119,14 +185,10 @@ void RotatedInput::FillOperand(Operand& operand, uint64_t row, const float* rota
   const uint64_t padded = RoundUp(cols_, kPadding);
   auto* q = reinterpret_cast<int16_t*>(combined + padded);
   const uint32_t largest = kernels.combine(operand.values, rotated, padded, combined);
-  if (largest >= 0x7f800000u) {  // a NaN or an infinity
+  if (largest >= kInfinityBits) {
     std::fill(q, q + padded, int16_t{0});
     operand.bias[row] = 0;
     operand.scale[row] = kNan;
-    std::ranges::fill(operand.groups, trellis::ScaleGroup{{0, 0}, kNan});
-  } else if (n_ == 1) {
-    operand.bias[0] = kernels.quantize_bytes(operand.values, operand.form, combined, padded,
-                                             operand.groups.data(), q);
   } else {
     const trellis::ActivationScale scale =
         trellis::ScaleOf(FloatOf(largest), trellis::kMaxActivation);

@@ -63,9 +63,7 @@ class TrellisGroup final : public LinearGroup {
                std::span<float* const> y) override {
     rotated_->Prepare(*matrices_[0]->input, x, n, in_features(), codes_, context.path,
                       *context.executor);
-    for (size_t i = 0; i < matrices_.size(); ++i) {
-      PackedMatmul(*matrices_[i], *rotated_, context.path, *context.executor, y[i]);
-    }
+    PackedMatmul(matrices_, *rotated_, context.path, *context.executor, y);
   }
 
  private:

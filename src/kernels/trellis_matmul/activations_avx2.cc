@@ -76,15 +76,20 @@ uint32_t Combine(int values, const float* x, size_t n, float* out) {
   }
 }
 
+// 16 integers.
+TQ_INLINE __m256i QuantizeWords(const float* a, __m256 factor) {
+  const __m256i low = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(a), factor));
+  const __m256i high = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(a + 8), factor));
+  return _mm256_permute4x64_epi64(_mm256_packs_epi32(low, high), 0xd8);
+}
+
 int64_t Quantize(const float* a, size_t n, float inverse, int16_t* q) {
   const __m256 factor = _mm256_set1_ps(inverse);
   const __m256i ones = _mm256_set1_epi16(1);
   __m256i sums = _mm256_setzero_si256();
   size_t i = 0;
   for (; i + 16 <= n; i += 16) {
-    const __m256i low = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(a + i), factor));
-    const __m256i high = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(a + i + 8), factor));
-    const __m256i words = _mm256_permute4x64_epi64(_mm256_packs_epi32(low, high), 0xd8);
+    const __m256i words = QuantizeWords(a + i, factor);
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(q + i), words);
     const __m256i pairs = _mm256_madd_epi16(words, ones);
     const __m128i fours =
@@ -116,16 +121,16 @@ TQ_INLINE __m256i FirstLanes(int values) {
 
 // Sums of 32 integers of at most a byte, each in half of the lanes.
 TQ_INLINE void SumLanes(__m256i lanes, __m256i first, __m256i second, int (&sums)[2]) {
-  const __m256i ones = _mm256_set1_epi16(1);
+  const __m256i others = _mm256_andnot_si256(lanes, _mm256_set1_epi16(1));
   const auto sum = [&](__m256i weights) {
-    const __m256i eight =
-        _mm256_add_epi32(_mm256_madd_epi16(first, weights), _mm256_madd_epi16(second, weights));
-    __m128i four = _mm_add_epi32(_mm256_castsi256_si128(eight), _mm256_extracti128_si256(eight, 1));
-    four = _mm_add_epi32(four, _mm_shuffle_epi32(four, 0x4e));
-    return _mm_cvtsi128_si32(_mm_add_epi32(four, _mm_shuffle_epi32(four, 0xb1)));
+    return _mm256_add_epi32(_mm256_madd_epi16(first, weights), _mm256_madd_epi16(second, weights));
   };
-  sums[0] = sum(lanes);
-  sums[1] = sum(_mm256_andnot_si256(lanes, ones));
+  const __m256i pairs = _mm256_hadd_epi32(sum(lanes), sum(others));
+  const __m128i both =
+      _mm_add_epi32(_mm256_castsi256_si128(pairs), _mm256_extracti128_si256(pairs, 1));
+  const __m128i two = _mm_hadd_epi32(both, both);
+  sums[0] = _mm_cvtsi128_si32(two);
+  sums[1] = _mm_extract_epi32(two, 1);
 }
 
 double QuantizeBytes(int values, ActivationForm form, const float* a, size_t n, ScaleGroup* scales,
@@ -137,12 +142,14 @@ double QuantizeBytes(int values, ActivationForm form, const float* a, size_t n, 
     const float largest = Largest(_mm256_loadu_ps(a + i), _mm256_loadu_ps(a + i + 8),
                                   _mm256_loadu_ps(a + i + 16), _mm256_loadu_ps(a + i + 24));
     const ActivationScale scale = ScaleOf(largest, kMaxByteActivation);
-    Quantize(a + i, kScaleColumns, scale.inverse, q + i);
-    const __m256i first = Load256(q + i), second = Load256(q + i + 16);
-    const __m256i zero = _mm256_setzero_si256();
+    const __m256 factor = _mm256_set1_ps(scale.inverse);
+    const __m256i first = QuantizeWords(a + i, factor), second = QuantizeWords(a + i + 16, factor);
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(q + i), first);
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(q + i + 16), second);
     LaneSums sums;
     SumLanes(lanes, first, second, sums.all);
     if (form == ActivationForm::kMagnitudes) {
+      const __m256i zero = _mm256_setzero_si256();
       SumLanes(lanes, _mm256_min_epi16(first, zero), _mm256_min_epi16(second, zero), sums.negative);
     }
     bias += SetGroup(values, form, scale.scale, sums, *scales);
