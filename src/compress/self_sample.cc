@@ -137,7 +137,8 @@ void BatchSampler::Attend(uint32_t layer, uint64_t position, uint64_t n, Executo
       args.head_dim = c.head_dim;
       args.keys = keys;
       args.values = values;
-      Attention(args, inline_executor);
+      std::vector<float> unused;  // one thread splits nothing
+      Attention(args, inline_executor, unused);
     }
   });
 }

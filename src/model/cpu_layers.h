@@ -43,7 +43,8 @@ class CpuLayers {
 
  private:
   explicit CpuLayers(const ModelConfig& config)
-      : config_(config), workspace_(std::make_shared<LayerWorkspace>(config)) {}
+      : config_(config),
+        workspace_(std::make_shared<LayerWorkspace>(config, LayerWorkspace::kRunBytes)) {}
   Status LoadAll(const ModelSource& source);
   Status LoadAll(std::shared_ptr<const PackedModel> model);
 

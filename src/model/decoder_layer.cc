@@ -8,10 +8,8 @@
 namespace tq {
 namespace {
 
-// Activations of one chunk, rotated inputs included. Larger chunks decode packed weights
-// less often; at 8 MiB SmolLM2-135M runs 256 positions at once, an 8B model 28.
-constexpr uint64_t kWorkspaceBytes = uint64_t{8} << 20;
-constexpr uint64_t kMinChunk = 16, kMaxChunk = 256;
+// Positions of a chunk: a product takes as many as the most together.
+constexpr uint64_t kMinChunk = 16, kMaxChunk = 252;
 
 uint64_t WideSize(const ModelConfig& c) {
   return std::max<uint64_t>(2 * uint64_t{c.q_size()} + 2 * uint64_t{c.kv_size()},
@@ -21,10 +19,6 @@ uint64_t WideSize(const ModelConfig& c) {
 // Values of the widest input of a group.
 uint64_t InputSize(const ModelConfig& c) {
   return std::max({c.hidden_size, c.q_size(), c.intermediate_size});
-}
-
-uint64_t ChunkFor(const ModelConfig& c) {
-  return std::clamp(kWorkspaceBytes / LayerWorkspace::NumBytes(c, 1), kMinChunk, kMaxChunk);
 }
 
 }  // namespace
@@ -40,9 +34,9 @@ uint64_t LayerWorkspace::ThreadBytes(const ModelConfig& config, uint64_t n) {
   return RotatedInput::ScratchBytes(InputSize(config), 1) + MatmulScratchBytes(n);
 }
 
-LayerWorkspace::LayerWorkspace(const ModelConfig& config)
+LayerWorkspace::LayerWorkspace(const ModelConfig& config, uint64_t bytes)
     : rope(config.head_dim, config.rope_theta),
-      chunk_(ChunkFor(config)),
+      chunk_(std::clamp(bytes / NumBytes(config, 1), kMinChunk, kMaxChunk)),
       hidden_(config.hidden_size),
       wide_(WideSize(config)) {}
 
@@ -142,7 +136,7 @@ void DecoderLayer::Attend(const ForwardContext& context, KvCache& cache, uint32_
   args.keys = cache.Keys(layer, 0);
   args.values = cache.Values(layer, 0);
   args.kv_stride = kv_stride;
-  Attention(args, executor);
+  Attention(args, executor, workspace_->partials);
 
   if (observer) observer(GroupRole::kO, attended, n, q_size);
   attention_->o->Forward(context, attended, n, std::array{normed});

@@ -28,7 +28,11 @@ using InputObserver =
 // run one after the other. They grow to at most chunk() positions.
 class LayerWorkspace {
  public:
-  explicit LayerWorkspace(const ModelConfig& config);
+  // Of the activations of one chunk, rotated inputs included. Larger chunks pass weights less
+  // often: with kRunBytes models of up to 1B run 252 positions at once, an 8B model 100.
+  static constexpr uint64_t kBytes = uint64_t{8} << 20, kRunBytes = uint64_t{32} << 20;
+
+  explicit LayerWorkspace(const ModelConfig& config, uint64_t bytes = kBytes);
   // Bytes of activations while n positions, at most chunk(), are in a layer: the residual
   // stream beside these buffers, with all that they grow to; and what each thread adds.
   static uint64_t NumBytes(const ModelConfig& config, uint64_t n);
@@ -38,8 +42,9 @@ class LayerWorkspace {
   // For at most chunk() positions.
   void Resize(uint64_t positions);
 
-  std::vector<float> narrow;  // [n, hidden]: normed input, then the output of o or down
-  std::vector<float> wide;    // [n, q + k + v + attention] or [n, gate + up]
+  std::vector<float> narrow;    // [n, hidden]: normed input, then the output of o or down
+  std::vector<float> wide;      // [n, q + k + v + attention] or [n, gate + up]
+  std::vector<float> partials;  // of attention to spans of keys
   RopeTable rope;
   // Inputs of trellis-coded matrices.
   std::shared_ptr<RotatedInput> rotated = std::make_shared<RotatedInput>();

@@ -23,7 +23,7 @@ constexpr uint64_t kNormBytes = sizeof(float) / 2;
 constexpr uint64_t kTokenizerBytes = 80;
 // The prompt's text, its words, its ids and what is reported of them.
 constexpr uint64_t kPositionBytes = 96;
-// A worker's stack, which attention's 104 KiB of blocks fill most, and its arena of the heap.
+// A worker's stack, which attention's 136 KiB of blocks fill most, and its arena of the heap.
 constexpr uint64_t kStackBytes = uint64_t{160} << 10;
 
 }  // namespace
@@ -36,12 +36,15 @@ StatusOr<EngineMemory> MemoryToRun(const ModelConfig& config, uint64_t context, 
   }
   if (threads == 0) return InvalidArgument("threads 0: at least one is needed");
   const uint64_t hidden = config.hidden_size, vocab = config.vocab_size;
-  const uint64_t chunk = std::min(LayerWorkspace(config).chunk(), context);
+  const uint64_t chunk =
+      std::min(LayerWorkspace(config, LayerWorkspace::kRunBytes).chunk(), context);
 
   EngineMemory memory;
   TQ_ASSIGN_OR_RETURN(memory.kv_cache, KvCache::NumBytes(config, config.num_layers, context));
   // Sizes of a checked config are far from overflowing; numbers that multiply them may be large.
-  memory.activations = LayerWorkspace::NumBytes(config, chunk) + hidden * sizeof(float) +
+  const uint64_t partials = AttentionScratchFloats(config.num_heads, config.head_dim, context);
+  memory.activations = LayerWorkspace::NumBytes(config, chunk) +
+                       (hidden + partials) * sizeof(float) +
                        vocab * (sizeof(float) + Sampler::kBytesPerToken) + context * kPositionBytes;
   const auto all_threads =
       CheckedMul<uint64_t>(threads, kStackBytes + LayerWorkspace::ThreadBytes(config, chunk));

@@ -33,7 +33,7 @@ TEST(EngineMemoryTest, CountsTheCacheAndTheWorkspace) {
     ASSERT_TRUE(cache.ok());
     EXPECT_EQ(memory->kv_cache, cache->num_bytes());
     EXPECT_EQ(memory->kv_cache, context * 30 * 2 * 3 * 64 * 2);
-    LayerWorkspace workspace(config);
+    LayerWorkspace workspace(config, LayerWorkspace::kRunBytes);
     const uint64_t n = std::min(context, workspace.chunk());
     workspace.Resize(n);
     const uint64_t buffers = (workspace.narrow.size() + workspace.wide.size()) * sizeof(float);

@@ -1,6 +1,7 @@
 #include "model/transformer_ops.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 
 #include "base/checked.h"
@@ -10,8 +11,9 @@
 namespace tq {
 namespace {
 
-// Work handed to a thread at once; below this a hand-over costs more than it saves.
-constexpr size_t kGrainValues = 16384;
+// Work handed to a thread at once; below this a hand-over costs more than it saves. SiLU takes
+// four times as long per value as the others.
+constexpr size_t kGrainValues = 16384, kGrainSilu = 4096;
 // The same for attention, in products of keys with queries and of weights with values:
 // about 10 us of work.
 constexpr size_t kGrainProducts = 262144;
@@ -32,7 +34,7 @@ void RmsNormRows(const float* x, const float* weight, uint64_t n, uint64_t size,
 }
 
 void SiluMultiply(float* gate, const float* up, uint64_t size, Executor& executor) {
-  executor.ParallelFor(size, kGrainValues, [&](size_t begin, size_t end, size_t) {
+  executor.ParallelFor(size, kGrainSilu, [&](size_t begin, size_t end, size_t) {
     transformer::SiluMultiply(gate + begin, up + begin, end - begin, gate + begin);
   });
 }
@@ -83,39 +85,78 @@ void ApplyRope(const RopeTable& table, float* x, uint64_t n, uint32_t heads, uin
   });
 }
 
-void Attention(const AttentionArgs& args, Executor& executor) {
+namespace {
+
+// The queries of `count` heads from `head` on, of positions [query, query + n).
+transformer::AttentionArgs PartOf(const AttentionArgs& args, uint64_t query, uint64_t n,
+                                  uint64_t head, uint64_t count) {
   const uint64_t d = args.head_dim, row = args.heads * d;
-  // A query's result does not depend on its company, so the cut may follow the work. Query
-  // heads of one KV head stay together to share its keys: one by one they take 1.6 times as
-  // long (groups of 3, 512 keys of 64 values, Sapphire Rapids, November 2026), which pays
-  // only where most threads would have nothing to do.
+  const uint64_t kv_head = head / (args.heads / args.kv_heads);
+  transformer::AttentionArgs part;
+  part.n = n;
+  part.group = count;
+  part.head_dim = d;
+  part.first = args.base + query;
+  part.scale = 1.0f / std::sqrt(static_cast<float>(d));
+  part.q = args.queries + query * row + head * d;
+  part.q_stride = row;
+  part.keys = args.keys + kv_head * args.kv_stride;
+  part.values = args.values + kv_head * args.kv_stride;
+  part.out = args.out + query * row + head * d;
+  part.out_stride = row;
+  return part;
+}
+
+// One position: spans of keys of each KV head, whose query heads share them. Who finishes the last
+// span of a head merges all of them.
+void AttendInSpans(const AttentionArgs& args, Executor& executor, std::vector<float>& partials) {
   const uint64_t shared = args.heads / args.kv_heads;
-  const uint64_t blocks = CeilDiv(args.n, kQueryBlock);
-  const uint64_t group = 2 * args.kv_heads * blocks <= executor.threads() ? 1 : shared;
-  const uint64_t groups = args.heads / group;
-  const uint64_t item_products =
-      2 * group * std::min(args.n, kQueryBlock) * (args.base + args.n) * d;
+  const uint64_t spans = transformer::SpansOf(args.base + 1);
+  const uint64_t partial = transformer::PartialFloats(shared, args.head_dim);
+  if (partials.size() < args.kv_heads * spans * partial) {
+    partials.resize(args.kv_heads * spans * partial);
+  }
+  std::vector<std::atomic<uint64_t>> done(args.kv_heads);
+  const uint64_t item_products = 2 * shared * transformer::kSpanKeys * args.head_dim;
   const size_t grain = std::max<size_t>(1, kGrainProducts / item_products);
-  executor.ParallelFor(groups * blocks, grain, [&](size_t begin, size_t end, size_t) {
+  executor.ParallelFor(args.kv_heads * spans, grain, [&](size_t begin, size_t end, size_t) {
     for (size_t item = begin; item < end; ++item) {
-      const uint64_t head = item % groups * group;
-      // Late queries see more keys: they go first, so that threads end together.
-      const uint64_t query = (blocks - 1 - item / groups) * kQueryBlock;
-      transformer::AttentionArgs part;
-      part.n = std::min(kQueryBlock, args.n - query);
-      part.group = group;
-      part.head_dim = d;
-      part.first = args.base + query;
-      part.scale = 1.0f / std::sqrt(static_cast<float>(d));
-      part.q = args.queries + query * row + head * d;
-      part.q_stride = row;
-      part.keys = args.keys + head / shared * args.kv_stride;
-      part.values = args.values + head / shared * args.kv_stride;
-      part.out = args.out + query * row + head * d;
-      part.out_stride = row;
-      transformer::Attention(part);
+      const uint64_t kv_head = item / spans, span = item % spans;
+      const transformer::AttentionArgs part = PartOf(args, 0, 1, kv_head * shared, shared);
+      transformer::AttentionSpan(part, span, partials.data() + item * partial);
+      // Release this partial result, acquire the others.
+      if (done[kv_head].fetch_add(1, std::memory_order_acq_rel) + 1 == spans) {
+        transformer::MergeSpans(part, partials.data() + kv_head * spans * partial);
+      }
     }
   });
+}
+
+}  // namespace
+
+void Attention(const AttentionArgs& args, Executor& executor, std::vector<float>& partials) {
+  if (args.n == 1 && executor.threads() > 1 && args.base + 1 > transformer::kSpanKeys) {
+    return AttendInSpans(args, executor, partials);
+  }
+  // A query's result does not depend on its company, so the cut may follow the work.
+  const uint64_t shared = args.heads / args.kv_heads;
+  const uint64_t blocks = CeilDiv(args.n, kQueryBlock);
+  const uint64_t item_products =
+      2 * shared * std::min(args.n, kQueryBlock) * (args.base + args.n) * args.head_dim;
+  const size_t grain = std::max<size_t>(1, kGrainProducts / item_products);
+  executor.ParallelFor(args.kv_heads * blocks, grain, [&](size_t begin, size_t end, size_t) {
+    for (size_t item = begin; item < end; ++item) {
+      const uint64_t head = item % args.kv_heads * shared;
+      // Late queries see more keys: they go first, so that threads end together.
+      const uint64_t query = (blocks - 1 - item / args.kv_heads) * kQueryBlock;
+      transformer::Attention(
+          PartOf(args, query, std::min(kQueryBlock, args.n - query), head, shared));
+    }
+  });
+}
+
+uint64_t AttentionScratchFloats(uint32_t heads, uint32_t head_dim, uint64_t context) {
+  return transformer::SpansOf(context) * transformer::PartialFloats(heads, head_dim);
 }
 
 void StoreHalf(const float* x, uint64_t n, uint32_t kv_heads, uint32_t head_dim, uint64_t base,

@@ -55,7 +55,9 @@ struct AttentionArgs {
   const uint16_t* values = nullptr;  // the same
   uint64_t kv_stride = 0;            // values from one KV head to the next
 };
-void Attention(const AttentionArgs& args, Executor& executor);
+// `partials` is scratch memory that grows to AttentionScratchFloats.
+void Attention(const AttentionArgs& args, Executor& executor, std::vector<float>& partials);
+uint64_t AttentionScratchFloats(uint32_t heads, uint32_t head_dim, uint64_t context);
 
 // Writes n new positions of one layer into the cache's layout.
 // x: float [n, kv_heads, head_dim]; cache: fp16, position `base` of head h at

@@ -132,7 +132,7 @@ TEST(Transformer, LongPromptsRunInChunks) {
   config.max_position = 700;
   auto model = Build(RandomSource(config, 5));
   const auto tokens = RandomTokens(600, 61, 6);
-  ASSERT_LT(LayerWorkspace(config).chunk(), tokens.size());
+  ASSERT_LT(LayerWorkspace(config, LayerWorkspace::kRunBytes).chunk(), tokens.size());
   const auto at_once = AllLogits(*model, tokens);
   KvCache cache = *KvCache::Create(config, tokens.size());
   std::vector<float> logits(61);

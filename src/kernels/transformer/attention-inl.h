@@ -20,7 +20,7 @@ constexpr size_t kDirectQueries = 8;
 
 // One query and its state.
 struct Query {
-  float* out;      // unnormalised sum of values until the end
+  float* out;      // unnormalised sum of values
   size_t length;   // keys it sees
   float max, sum;  // over the keys so far
 };
@@ -29,7 +29,8 @@ struct Workspace {
   alignas(64) float block[kKeyBlock * kMaxHeadDim];  // keys, then values: [key][padded dim]
   alignas(64) float q[kQueryBlock * kMaxHeadDim];    // scaled and padded with 0
   alignas(64) float weights[kQueryBlock][kKeyBlock];
-  Query queries[kQueryBlock];
+  alignas(64) float span[kQueryBlock * kMaxHeadDim];  // sums of values of a span
+  Query queries[kQueryBlock];                         // of a span
 };
 
 // Rows of halves to floats; rows and columns of padding are 0.
@@ -247,37 +248,88 @@ inline void AttendBlock(const AttentionArgs& args, size_t base, size_t keys, siz
   AddBlockValues(work, count, base, dim, padded);
 }
 
-// Queries [begin, begin + count), numbered position by position.
-inline void AttendQueries(const AttentionArgs& args, size_t begin, size_t count, Workspace& work) {
+// Scaled and padded queries [begin, begin + count), numbered position by position.
+inline void LoadQueries(const AttentionArgs& args, size_t begin, size_t count, Workspace& work) {
   const size_t dim = args.head_dim, padded = RoundUpToLanes(dim);
   const Vec scale = simd::Set1(args.scale);
   for (size_t i = 0; i < count; ++i) {
     const size_t t = (begin + i) / args.group, head = (begin + i) % args.group;
-    work.queries[i] = {args.out + t * args.out_stride + head * dim, args.first + t + 1,
-                       -__builtin_inff(), 0.0f};
+    work.queries[i].length = args.first + t + 1;
     const float* q = args.q + t * args.q_stride + head * dim;
     ForVectors(dim, [&](size_t at, size_t n) {
       simd::Store(work.q + i * padded + at, simd::Mul(LoadCount(q + at, n), scale));
-      StoreCount(work.queries[i].out + at, n, simd::Zero());
     });
   }
+}
+
+// The keys of a span for the first `count` queries, whose state begins anew.
+inline void AttendSpan(const AttentionArgs& args, size_t span, size_t count, Workspace& work) {
+  const size_t dim = args.head_dim;
+  for (size_t i = 0; i < count; ++i) {
+    Query& query = work.queries[i];
+    query.max = -__builtin_inff();
+    query.sum = 0;
+    ForVectors(dim, [&](size_t at, size_t n) { StoreCount(query.out + at, n, simd::Zero()); });
+  }
   const bool direct = args.n == 1 && count <= kDirectQueries && dim % kLanes == 0;
-  const size_t longest = work.queries[count - 1].length;
-  for (size_t base = 0; base < longest; base += kKeyBlock) {
-    const size_t keys = MinOf(kKeyBlock, longest - base);
+  const size_t end = MinOf(work.queries[count - 1].length, (span + 1) * kSpanKeys);
+  for (size_t base = span * kSpanKeys; base < end; base += kKeyBlock) {
+    const size_t keys = MinOf(kKeyBlock, end - base);
     if (direct) {
       AttendBlockDirectly(args, base, keys, count, work);
     } else {
       AttendBlock(args, base, keys, count, work);
     }
   }
+}
+
+// Adds what the query saw in a later span.
+inline void Merge(const float* values, float max, float sum, size_t dim, Query& query) {
+  const float top = max <= query.max ? query.max : max;  // NaN spoils everything, as it must
+  float a[kLanes], b[kLanes];
+  simd::Store(a, ExpOf(simd::Set1(query.max - top)));
+  simd::Store(b, ExpOf(simd::Set1(max - top)));
+  const Vec before = simd::Set1(a[0]), later = simd::Set1(b[0]);
+  ForVectors(dim, [&](size_t at, size_t n) {
+    const Vec scaled = simd::Mul(LoadCount(query.out + at, n), before);
+    StoreCount(query.out + at, n, simd::Fma(LoadCount(values + at, n), later, scaled));
+  });
+  float sums[kLanes];
+  simd::Store(sums, simd::Fma(simd::Set1(sum), later, simd::Mul(simd::Set1(query.sum), before)));
+  query.max = top;
+  query.sum = sums[0];
+}
+
+inline void Normalise(size_t dim, const Query& query) {
+  const Vec inverse = simd::Set1(1.0f / query.sum);
+  ForVectors(dim, [&](size_t at, size_t n) {
+    StoreCount(query.out + at, n, simd::Mul(LoadCount(query.out + at, n), inverse));
+  });
+}
+
+// Queries [begin, begin + count), span by span.
+inline void AttendQueries(const AttentionArgs& args, size_t begin, size_t count, Workspace& work) {
+  const size_t dim = args.head_dim;
+  LoadQueries(args, begin, count, work);
+  Query all[kQueryBlock];
   for (size_t i = 0; i < count; ++i) {
-    const Vec inverse = simd::Set1(1.0f / work.queries[i].sum);
-    float* out = work.queries[i].out;
-    ForVectors(dim, [&](size_t at, size_t n) {
-      StoreCount(out + at, n, simd::Mul(LoadCount(out + at, n), inverse));
-    });
+    const size_t t = (begin + i) / args.group, head = (begin + i) % args.group;
+    work.queries[i].out = args.out + t * args.out_stride + head * dim;
   }
+  AttendSpan(args, 0, count, work);
+  for (size_t i = 0; i < count; ++i) {
+    all[i] = work.queries[i];
+    work.queries[i].out = work.span + i * dim;
+  }
+  for (size_t span = 1; span < SpansOf(all[count - 1].length); ++span) {
+    AttendSpan(args, span, count, work);
+    for (size_t i = 0; i < count; ++i) {
+      const Query& query = work.queries[i];
+      if (query.length <= span * kSpanKeys) continue;
+      Merge(query.out, query.max, query.sum, dim, all[i]);
+    }
+  }
+  for (size_t i = 0; i < count; ++i) Normalise(dim, all[i]);
 }
 
 void AttentionOfLevel(const AttentionArgs& args) {
@@ -285,6 +337,36 @@ void AttentionOfLevel(const AttentionArgs& args) {
   const size_t total = args.n * args.group;
   for (size_t begin = 0; begin < total; begin += kQueryBlock) {
     AttendQueries(args, begin, MinOf(kQueryBlock, total - begin), work);
+  }
+}
+
+void AttentionSpanOfLevel(const AttentionArgs& args, size_t span, float* partial) {
+  Workspace work;
+  const size_t dim = args.head_dim;
+  for (size_t begin = 0; begin < args.group; begin += kQueryBlock) {
+    const size_t count = MinOf(kQueryBlock, args.group - begin);
+    LoadQueries(args, begin, count, work);
+    for (size_t i = 0; i < count; ++i) work.queries[i].out = partial + (begin + i) * (dim + 2);
+    AttendSpan(args, span, count, work);
+    for (size_t i = 0; i < count; ++i) {
+      work.queries[i].out[dim] = work.queries[i].max;
+      work.queries[i].out[dim + 1] = work.queries[i].sum;
+    }
+  }
+}
+
+void MergeSpansOfLevel(const AttentionArgs& args, const float* partials) {
+  const size_t dim = args.head_dim, spans = SpansOf(args.first + 1);
+  for (size_t head = 0; head < args.group; ++head) {
+    const float* partial = partials + head * (dim + 2);
+    Query all{args.out + head * dim, args.first + 1, partial[dim], partial[dim + 1]};
+    ForVectors(
+        dim, [&](size_t at, size_t n) { StoreCount(all.out + at, n, LoadCount(partial + at, n)); });
+    for (size_t span = 1; span < spans; ++span) {
+      partial += PartialFloats(args.group, dim);
+      Merge(partial, partial[dim], partial[dim + 1], dim, all);
+    }
+    Normalise(dim, all);
   }
 }
 

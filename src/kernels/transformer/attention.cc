@@ -1,6 +1,7 @@
-// Dispatch and the portable level of attention.h: query by query, in double.
+// Dispatch and the portable level of attention.h: query by query, in double within a span.
 #include "kernels/transformer/attention.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "kernels/isa.h"
@@ -10,12 +11,19 @@ namespace tq::transformer {
 namespace reference {
 namespace {
 
-void AttendOne(const AttentionArgs& args, const float* q, size_t length, float* out) {
+// What a query has seen: the weighted sum of values, relative to the largest score.
+struct Seen {
+  float* values;  // [head_dim]
+  float max, sum;
+};
+
+// Keys [begin, end).
+void AttendSpan(const AttentionArgs& args, const float* q, size_t begin, size_t end, Seen& seen) {
   const size_t dim = args.head_dim;
   float row[kMaxHeadDim];
   double sums[kMaxHeadDim] = {};
   double max = -INFINITY, sum = 0;
-  for (size_t key = 0; key < length; ++key) {
+  for (size_t key = begin; key < end; ++key) {
     kElementwise.half_to_float(args.keys + key * dim, dim, row);
     double score = 0;
     for (size_t i = 0; i < dim; ++i) score += static_cast<double>(q[i]) * row[i];
@@ -31,17 +39,66 @@ void AttendOne(const AttentionArgs& args, const float* q, size_t length, float* 
     kElementwise.half_to_float(args.values + key * dim, dim, row);
     for (size_t i = 0; i < dim; ++i) sums[i] += weight * row[i];
   }
-  for (size_t i = 0; i < dim; ++i) out[i] = static_cast<float>(sums[i] / sum);
+  for (size_t i = 0; i < dim; ++i) seen.values[i] = static_cast<float>(sums[i]);
+  seen.max = static_cast<float>(max);
+  seen.sum = static_cast<float>(sum * std::exp(max - static_cast<double>(seen.max)));
+}
+
+void Merge(size_t dim, const Seen& next, Seen& seen) {
+  const float max = next.max <= seen.max ? seen.max : next.max;
+  const float a = std::exp(seen.max - max), b = std::exp(next.max - max);
+  for (size_t i = 0; i < dim; ++i) seen.values[i] = seen.values[i] * a + next.values[i] * b;
+  seen.max = max;
+  seen.sum = seen.sum * a + next.sum * b;
+}
+
+void Normalise(size_t dim, const Seen& seen) {
+  for (size_t i = 0; i < dim; ++i) seen.values[i] /= seen.sum;
 }
 
 }  // namespace
 
 void Attention(const AttentionArgs& args) {
+  const size_t dim = args.head_dim;
+  float values[kMaxHeadDim];
   for (size_t t = 0; t < args.n; ++t) {
     for (size_t head = 0; head < args.group; ++head) {
-      AttendOne(args, args.q + t * args.q_stride + head * args.head_dim, args.first + t + 1,
-                args.out + t * args.out_stride + head * args.head_dim);
+      const float* q = args.q + t * args.q_stride + head * dim;
+      const size_t length = args.first + t + 1;
+      Seen all{args.out + t * args.out_stride + head * dim, 0, 0}, next{values, 0, 0};
+      AttendSpan(args, q, 0, std::min(length, kSpanKeys), all);
+      for (size_t begin = kSpanKeys; begin < length; begin += kSpanKeys) {
+        AttendSpan(args, q, begin, std::min(length, begin + kSpanKeys), next);
+        Merge(dim, next, all);
+      }
+      Normalise(dim, all);
     }
+  }
+}
+
+void AttentionSpan(const AttentionArgs& args, size_t span, float* partial) {
+  const size_t dim = args.head_dim, begin = span * kSpanKeys;
+  for (size_t head = 0; head < args.group; ++head, partial += dim + 2) {
+    Seen seen{partial, 0, 0};
+    AttendSpan(args, args.q + head * dim, begin, std::min(args.first + 1, begin + kSpanKeys), seen);
+    partial[dim] = seen.max;
+    partial[dim + 1] = seen.sum;
+  }
+}
+
+void MergeSpans(const AttentionArgs& args, const float* partials) {
+  const size_t dim = args.head_dim, spans = SpansOf(args.first + 1);
+  float values[kMaxHeadDim];
+  for (size_t head = 0; head < args.group; ++head) {
+    const float* partial = partials + head * (dim + 2);
+    Seen all{args.out + head * dim, partial[dim], partial[dim + 1]};
+    std::copy_n(partial, dim, all.values);
+    for (size_t span = 1; span < spans; ++span) {
+      partial += PartialFloats(args.group, dim);
+      std::copy_n(partial, dim, values);
+      Merge(dim, {values, partial[dim], partial[dim + 1]}, all);
+    }
+    Normalise(dim, all);
   }
 }
 
@@ -56,5 +113,29 @@ void Attention(const AttentionArgs& args, Isa isa) {
   reference::Attention(args);
 }
 void Attention(const AttentionArgs& args) { Attention(args, CurrentIsa()); }
+
+void AttentionSpan(const AttentionArgs& args, size_t span, float* partial, Isa isa) {
+#ifdef TQ_X86
+  if (CommonIsa(isa) == Isa::kAvx512) return avx512::AttentionSpan(args, span, partial);
+  if (isa != Isa::kReference) return avx2::AttentionSpan(args, span, partial);
+#endif
+  (void)isa;
+  reference::AttentionSpan(args, span, partial);
+}
+void AttentionSpan(const AttentionArgs& args, size_t span, float* partial) {
+  AttentionSpan(args, span, partial, CurrentIsa());
+}
+
+void MergeSpans(const AttentionArgs& args, const float* partials, Isa isa) {
+#ifdef TQ_X86
+  if (CommonIsa(isa) == Isa::kAvx512) return avx512::MergeSpans(args, partials);
+  if (isa != Isa::kReference) return avx2::MergeSpans(args, partials);
+#endif
+  (void)isa;
+  reference::MergeSpans(args, partials);
+}
+void MergeSpans(const AttentionArgs& args, const float* partials) {
+  MergeSpans(args, partials, CurrentIsa());
+}
 
 }  // namespace tq::transformer

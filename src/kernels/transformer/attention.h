@@ -28,13 +28,27 @@ struct AttentionArgs {
 };
 
 // Keys are visited in blocks of fixed absolute positions, with a running maximum and sum
-// (Milakov and Gimelshein, "Online normalizer calculation for softmax", 2018), so that the
-// result of a query has the same bits whether it comes alone or among others; a caller may
-// split n and the KV heads over threads in any way. The levels AVX2 and AVX-512 give the
-// same bits; against the plain level (in double) they err by at most
+// (Milakov and Gimelshein, "Online normalizer calculation for softmax", 2018), which begin anew
+// with each span of kSpanKeys positions; spans are then merged in order. So the result of a
+// query has the same bits whether it comes alone or among others, and a caller may split n, the
+// KV heads and, for one position, the spans over threads in any way. The levels AVX2 and AVX-512
+// give the same bits; against the plain level (in double within a span) they err by at most
 // (d + len / 16 + 32) 2^-23 (1 + 2 max |scale q k|) max |v|. Non-finite scores give NaN.
-// Uses about 110 KiB of stack.
+// Uses about 140 KiB of stack.
 void Attention(const AttentionArgs& args);
 void Attention(const AttentionArgs& args, Isa isa);
+
+inline constexpr size_t kSpanKeys = 256;
+// Spans of the position's keys, and floats of the partial result of one: of each query the
+// weighted sum of values [head_dim], the largest score, and the sum of weights relative to it.
+constexpr size_t SpansOf(size_t length) { return (length + kSpanKeys - 1) / kSpanKeys; }
+constexpr size_t PartialFloats(size_t group, size_t head_dim) { return group * (head_dim + 2); }
+
+// The same for n = 1 in two steps: the partial result of keys [span * kSpanKeys, ..), and the
+// merge of all of them, [spans][PartialFloats], into out.
+void AttentionSpan(const AttentionArgs& args, size_t span, float* partial);
+void AttentionSpan(const AttentionArgs& args, size_t span, float* partial, Isa isa);
+void MergeSpans(const AttentionArgs& args, const float* partials);
+void MergeSpans(const AttentionArgs& args, const float* partials, Isa isa);
 
 }  // namespace tq::transformer

@@ -134,8 +134,9 @@ TEST(Attention, OddSizes) {
       }
     }
   }
-  Problem prompt(150, 3, 64, 0);
+  Problem prompt(150, 3, 64, 0), spans(150, 3, 48, 450);
   CheckAgainstReference(prompt);
+  CheckAgainstReference(spans);
 }
 
 TEST(Attention, SharpScores) {
@@ -148,7 +149,8 @@ TEST(Attention, PromptAndTokenByTokenGiveTheSameBits) {
     if (!IsaSupported(isa)) continue;
     for (const auto& [group, dim] : std::vector<std::pair<size_t, size_t>>{
              {1, 32}, {2, 64}, {3, 64}, {3, 20}, {4, 80}, {5, 16}, {7, 48}, {8, 64}, {9, 64}}) {
-      Problem problem(201, group, dim, 3, 3.0);
+      // Into the second span of keys.
+      Problem problem(201, group, dim, 100, 3.0);
       const std::vector<float> whole = problem.Run(isa);
       std::vector<float> single(whole.size(), -77.0f);
       for (size_t t = 0; t < 201; ++t) {
@@ -164,11 +166,34 @@ TEST(Attention, PromptAndTokenByTokenGiveTheSameBits) {
   }
 }
 
+TEST(Attention, SpansApartGiveTheSameBits) {
+  for (Isa isa : {Isa::kReference, Isa::kAvx2, Isa::kAvx512}) {
+    if (!IsaSupported(isa)) continue;
+    for (size_t first : {0, 10, 255, 256, 511, 512, 1000}) {
+      for (const auto& [group, dim] :
+           std::vector<std::pair<size_t, size_t>>{{1, 16}, {3, 64}, {4, 20}, {9, 64}, {33, 32}}) {
+        Problem problem(1, group, dim, first, 3.0);
+        const std::vector<float> whole = problem.Run(isa);
+        const size_t spans = SpansOf(first + 1), floats = PartialFloats(group, dim);
+        std::vector<float> partials(spans * floats, -77.0f), apart(whole.size(), -77.0f);
+        problem.args.out = apart.data();
+        for (size_t span = spans; span-- > 0;) {
+          AttentionSpan(problem.args, span, partials.data() + span * floats, isa);
+        }
+        MergeSpans(problem.args, partials.data(), isa);
+        EXPECT_EQ(whole, apart) << IsaName(isa) << " first " << first << " group " << group;
+      }
+    }
+  }
+}
+
 TEST(Attention, VectorLevelsGiveTheSameBits) {
   if (!IsaSupported(Isa::kAvx512)) GTEST_SKIP() << "needs AVX-512";
-  for (size_t dim : {20, 64, 128}) {
-    Problem problem(70, 3, dim, 40);
-    EXPECT_EQ(problem.Run(Isa::kAvx2), problem.Run(Isa::kAvx512));
+  for (size_t first : {40, 500}) {
+    for (size_t dim : {20, 64, 128}) {
+      Problem problem(70, 3, dim, first);
+      EXPECT_EQ(problem.Run(Isa::kAvx2), problem.Run(Isa::kAvx512));
+    }
   }
 }
 

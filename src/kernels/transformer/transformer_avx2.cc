@@ -16,6 +16,12 @@ namespace tq::transformer::avx2 {
 
 const ElementwiseKernels kElementwise = kElementwiseOfLevel;
 void Attention(const AttentionArgs& args) { AttentionOfLevel(args); }
+void AttentionSpan(const AttentionArgs& args, size_t span, float* partial) {
+  AttentionSpanOfLevel(args, span, partial);
+}
+void MergeSpans(const AttentionArgs& args, const float* partials) {
+  MergeSpansOfLevel(args, partials);
+}
 LogitStats RowStats(const float* logits, size_t n) { return RowStatsOfLevel(logits, n); }
 Divergence RowDivergence(const float* p_logits, const float* q_logits, size_t n) {
   return RowDivergenceOfLevel(p_logits, q_logits, n);

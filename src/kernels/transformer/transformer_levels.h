@@ -10,6 +10,8 @@ namespace tq::transformer {
 namespace reference {
 extern const ElementwiseKernels kElementwise;
 void Attention(const AttentionArgs& args);
+void AttentionSpan(const AttentionArgs& args, size_t span, float* partial);
+void MergeSpans(const AttentionArgs& args, const float* partials);
 LogitStats RowStats(const float* logits, size_t n);
 Divergence RowDivergence(const float* p_logits, const float* q_logits, size_t n);
 }  // namespace reference
@@ -17,6 +19,8 @@ Divergence RowDivergence(const float* p_logits, const float* q_logits, size_t n)
 namespace avx2 {
 extern const ElementwiseKernels kElementwise;
 void Attention(const AttentionArgs& args);
+void AttentionSpan(const AttentionArgs& args, size_t span, float* partial);
+void MergeSpans(const AttentionArgs& args, const float* partials);
 LogitStats RowStats(const float* logits, size_t n);
 Divergence RowDivergence(const float* p_logits, const float* q_logits, size_t n);
 }  // namespace avx2
@@ -24,6 +28,8 @@ Divergence RowDivergence(const float* p_logits, const float* q_logits, size_t n)
 namespace avx512 {
 extern const ElementwiseKernels kElementwise;
 void Attention(const AttentionArgs& args);
+void AttentionSpan(const AttentionArgs& args, size_t span, float* partial);
+void MergeSpans(const AttentionArgs& args, const float* partials);
 LogitStats RowStats(const float* logits, size_t n);
 Divergence RowDivergence(const float* p_logits, const float* q_logits, size_t n);
 }  // namespace avx512
