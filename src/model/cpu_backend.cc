@@ -73,7 +73,19 @@ StatusOr<std::unique_ptr<Backend>> MakePackedBackend(std::shared_ptr<const Packe
 }
 
 int32_t LikeliestToken(std::span<const float> logits) {
-  return static_cast<int32_t>(std::max_element(logits.begin(), logits.end()) - logits.begin());
+  // The largest first, in lanes that compilers make vectors of; then where it is.
+  constexpr size_t kLanes = 16;
+  float lanes[kLanes];
+  std::ranges::fill(lanes, logits[0]);
+  size_t i = 0;
+  for (; i + kLanes <= logits.size(); i += kLanes) {
+    for (size_t j = 0; j < kLanes; ++j) {
+      lanes[j] = logits[i + j] > lanes[j] ? logits[i + j] : lanes[j];
+    }
+  }
+  float largest = *std::ranges::max_element(lanes);
+  for (; i < logits.size(); ++i) largest = std::max(largest, logits[i]);
+  return static_cast<int32_t>(std::ranges::find(logits, largest) - logits.begin());
 }
 
 Status CheckLogits(const float* logits, uint64_t n, uint64_t vocab, uint64_t position) {

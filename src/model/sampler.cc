@@ -1,7 +1,13 @@
 #include "model/sampler.h"
 
 #include <algorithm>
-#include <cmath>
+#include <limits>
+#include <numeric>
+#include <utility>
+
+#include "kernels/transformer/elementwise.h"
+#include "model/backend.h"
+#include "model/transformer_ops.h"
 
 namespace tq {
 namespace {
@@ -38,70 +44,120 @@ void Sampler::Penalise(std::span<const int32_t> history) {
   std::sort(recent.begin(), recent.end());
   recent.erase(std::unique(recent.begin(), recent.end()), recent.end());
   for (const int32_t id : recent) {
-    if (id < 0 || static_cast<size_t>(id) >= candidates_.size()) continue;
-    float& logit = candidates_[id].logit;  // candidates still stand in the order of ids
+    if (id < 0 || static_cast<size_t>(id) >= logits_.size()) continue;
+    float& logit = logits_[id];
     logit = logit > 0 ? logit / options_.repetition_penalty : logit * options_.repetition_penalty;
   }
 }
 
 StatusOr<int32_t> Sampler::Sample(std::span<const float> logits, std::span<const int32_t> history) {
   if (logits.empty()) return InvalidArgument("sampler: no logits");
-  candidates_.resize(logits.size());
-  for (size_t i = 0; i < logits.size(); ++i) {
-    if (!std::isfinite(logits[i])) {
-      return DataLoss("sampler: logit {} of {} is {}", i, logits.size(), logits[i]);
-    }
-    candidates_[i] = {logits[i], static_cast<int32_t>(i)};
+  if (const uint64_t bad = FirstNonFinite(logits.data(), logits.size()); bad < logits.size()) {
+    return DataLoss("sampler: logit {} of {} is {}", bad, logits.size(), logits[bad]);
   }
+  logits_.assign(logits.begin(), logits.end());
   Penalise(history);
-  if (options_.temperature == 0) {
-    return std::max_element(candidates_.begin(), candidates_.end(), kLess)->id;
-  }
+  if (options_.temperature == 0) return LikeliestToken(logits_);
+  TakeLargest(options_.top_k == 0 ? logits_.size() : options_.top_k);
+  Weigh();
+  if (options_.top_p < 1) KeepTopP();
   return Draw();
 }
 
-int32_t Sampler::Draw() {
-  const auto by_id = [](const Candidate& a, const Candidate& b) { return a.id < b.id; };
-  // Top-k by selection, not by sorting all. The sums below run in the order of ids, which
-  // selection leaves undefined.
-  if (options_.top_k > 0 && options_.top_k < candidates_.size()) {
-    std::nth_element(candidates_.begin(), candidates_.begin() + (options_.top_k - 1),
-                     candidates_.end(), [](const auto& a, const auto& b) { return kLess(b, a); });
-    candidates_.resize(options_.top_k);
-    std::sort(candidates_.begin(), candidates_.end(), by_id);
-  }
-  // Weights relative to the largest, so that they neither overflow nor all vanish.
-  const double largest = std::max_element(candidates_.begin(), candidates_.end(), kLess)->logit;
-  const double inverse = 1.0 / options_.temperature;
-  const auto weight = [&](const Candidate& c) { return std::exp((c.logit - largest) * inverse); };
-  if (options_.top_p < 1) {
-    double total = 0;
-    for (const Candidate& c : candidates_) total += weight(c);
-    // A heap gives the most probable ones first without sorting the rest: the kept ones
-    // gather at the end.
-    std::make_heap(candidates_.begin(), candidates_.end(), kLess);
-    auto end = candidates_.end();
-    for (double mass = 0; end != candidates_.begin() && mass < options_.top_p * total; --end) {
-      std::pop_heap(candidates_.begin(), end, kLess);
-      mass += weight(*(end - 1));
+// The `count` largest as candidates in the order of ids, the lower ids among equals.
+void Sampler::TakeLargest(size_t count) {
+  candidates_.clear();
+  if (count >= logits_.size()) {
+    for (size_t i = 0; i < logits_.size(); ++i) {
+      candidates_.push_back({logits_[i], static_cast<int32_t>(i)});
     }
-    candidates_.erase(candidates_.begin(), end);
-    std::sort(candidates_.begin(), candidates_.end(), by_id);
+    return;
   }
-  if (options_.min_p > 0) {
-    std::erase_if(candidates_, [&](const Candidate& c) { return weight(c) < options_.min_p; });
+  // Logits above the least of `count` that were seen gather until as many more are there, and only
+  // the largest stay; no later equal of that least one could.
+  const auto above = [](const Candidate& a, const Candidate& b) { return kLess(b, a); };
+  float least = -std::numeric_limits<float>::infinity();
+  const auto keep = [&] {
+    std::nth_element(candidates_.begin(), candidates_.begin() + (count - 1), candidates_.end(),
+                     above);
+    candidates_.resize(count);
+    least = candidates_.back().logit;
+  };
+  const size_t most = count + std::max<size_t>(count, 256);
+  constexpr size_t kBlock = 16;
+  for (size_t begin = 0; begin < logits_.size(); begin += kBlock) {
+    const size_t end = std::min(begin + kBlock, logits_.size());
+    bool any = false;
+    for (size_t i = begin; i < end; ++i) any |= logits_[i] > least;
+    if (!any) continue;
+    for (size_t i = begin; i < end; ++i) {
+      if (logits_[i] > least) candidates_.push_back({logits_[i], static_cast<int32_t>(i)});
+    }
+    if (candidates_.size() >= most) keep();
   }
+  keep();
+  std::sort(candidates_.begin(), candidates_.end(),
+            [](const Candidate& a, const Candidate& b) { return a.id < b.id; });
+}
 
+// Weights relative to the largest, so that they neither overflow nor all vanish.
+void Sampler::Weigh() {
+  const float largest = std::max_element(candidates_.begin(), candidates_.end(), kLess)->logit;
+  const double inverse = 1.0 / static_cast<double>(options_.temperature);
   weights_.resize(candidates_.size());
-  double total = 0;
-  for (size_t i = 0; i < candidates_.size(); ++i) total += weights_[i] = weight(candidates_[i]);
-  const double target = random_.NextUniform() * total;
-  double sum = 0;
   for (size_t i = 0; i < candidates_.size(); ++i) {
-    sum += weights_[i];
-    if (target < sum) return candidates_[i].id;
+    const double above = static_cast<double>(candidates_[i].logit) - static_cast<double>(largest);
+    weights_[i] = static_cast<float>(std::max(above * inverse, -1000.0));  // exp(-1000) is 0
   }
-  return candidates_.back().id;  // rounding of the last sum
+  transformer::Exp(weights_.data(), weights_.size(), weights_.data());
+}
+
+// The fewest candidates with at least the probability top_p; weights are set to 0 for the others.
+void Sampler::KeepTopP() {
+  const double goal =
+      static_cast<double>(options_.top_p) * std::accumulate(weights_.begin(), weights_.end(), 0.0);
+  // Indices of the weights that can be among them: few reach the goal as a rule.
+  std::vector<uint32_t> order;
+  for (const float floor : {1e-2f, 1e-4f, 0.0f}) {
+    order.clear();
+    double mass = 0;
+    for (size_t i = 0; i < weights_.size(); ++i) {
+      if (weights_[i] < floor) continue;
+      order.push_back(static_cast<uint32_t>(i));
+      mass += static_cast<double>(weights_[i]);
+    }
+    if (mass >= goal) break;
+  }
+  // A heap gives the most probable ones first without sorting the rest. Candidates are in the order
+  // of ids: the lower index among equals.
+  const auto less = [&](uint32_t a, uint32_t b) {
+    return weights_[a] != weights_[b] ? weights_[a] < weights_[b] : a > b;
+  };
+  std::ranges::make_heap(order, less);
+  auto end = order.end();
+  for (double mass = 0; end != order.begin() && mass < goal; --end) {
+    std::pop_heap(order.begin(), end, less);
+    mass += static_cast<double>(weights_[*(end - 1)]);
+  }
+  std::vector<float> kept(weights_.size(), 0.0f);
+  for (; end != order.end(); ++end) kept[*end] = weights_[*end];
+  weights_ = std::move(kept);
+}
+
+int32_t Sampler::Draw() {
+  // The largest weight is 1.
+  for (float& weight : weights_) weight = weight < options_.min_p ? 0.0f : weight;
+  const double target =
+      random_.NextUniform() * std::accumulate(weights_.begin(), weights_.end(), 0.0);
+  double sum = 0;
+  size_t last = 0;
+  for (size_t i = 0; i < weights_.size(); ++i) {
+    if (weights_[i] == 0) continue;
+    sum += static_cast<double>(weights_[i]);
+    if (target < sum) return candidates_[i].id;
+    last = i;
+  }
+  return candidates_[last].id;  // rounding of the last sum
 }
 
 }  // namespace tq

@@ -31,7 +31,7 @@ class Sampler {
 
  public:
   // Of its buffers, per token of the vocabulary.
-  static constexpr uint64_t kBytesPerToken = sizeof(Candidate) + sizeof(double);
+  static constexpr uint64_t kBytesPerToken = sizeof(Candidate) + 2 * sizeof(float);
 
   static StatusOr<Sampler> Create(const SamplerOptions& options);
 
@@ -46,12 +46,16 @@ class Sampler {
   explicit Sampler(const SamplerOptions& options)
       : options_(options), random_(options.seed, "sampler") {}
   void Penalise(std::span<const int32_t> history);
+  void TakeLargest(size_t count);
+  void Weigh();
+  void KeepTopP();
   int32_t Draw();
 
   SamplerOptions options_;
   Random random_;
-  std::vector<Candidate> candidates_;
-  std::vector<double> weights_;
+  std::vector<float> logits_;          // [vocab]
+  std::vector<Candidate> candidates_;  // in the order of ids
+  std::vector<float> weights_;         // of candidates
 };
 
 }  // namespace tq
