@@ -6,6 +6,7 @@
 #include "device/thread_pool.h"
 #include "evaluate/evaluate.h"
 #include "generate/session.h"
+#include "kernels/isa.h"
 #include "tokenizer/tokenizer.h"
 
 namespace turboquant {
@@ -45,6 +46,7 @@ Model::~Model() = default;
 Result<Model> Model::Load(const std::filesystem::path& path, uint32_t threads) {
   auto impl = std::make_unique<Impl>();
   const tq::Status status = [&]() -> tq::Status {
+    TQ_RETURN_IF_ERROR(tq::CheckIsa());
     TQ_ASSIGN_OR_RETURN(impl->pool, tq::ThreadPool::Create(threads));
     TQ_ASSIGN_OR_RETURN(impl->tokenizer, tq::Tokenizer::FromModel(path));
     TQ_ASSIGN_OR_RETURN(impl->transformer, tq::Transformer::Load(path));

@@ -3,6 +3,7 @@
 #include "api/status_bridge.h"
 #include "compress/quantize.h"
 #include "device/thread_pool.h"
+#include "kernels/isa.h"
 
 namespace turboquant {
 namespace {
@@ -26,6 +27,7 @@ class LineProgress final : public tq::Progress {
 
 Result<QuantizeSummary> Quantize(const QuantizeOptions& options,
                                  const std::function<void(std::string_view)>& on_line) {
+  if (const tq::Status isa = tq::CheckIsa(); !isa.ok()) return tq::ToPublicError(isa);
   auto pool = tq::ThreadPool::Create(options.threads);
   if (!pool.ok()) return tq::ToPublicError(pool.status());
   tq::QuantizeOptions inner;

@@ -17,6 +17,7 @@ CLI::App* Command::Register(CLI::App& app, const std::string& name, const std::s
 
 void ComputeOptions::AddTo(CLI::App& app) {
   app.add_option("--threads", threads, "Threads (0: all processors this process may use)")
+      ->check(CLI::Range(size_t{0}, ThreadPool::kMaxThreads))
       ->capture_default_str();
   app.add_option("--device", device, "Where the model runs: cpu, or cuda (models of tq quantize)")
       ->check(CLI::IsMember({"cpu", "cuda"}))

@@ -76,7 +76,13 @@ TEST_F(ProgramTest, CudaRunsOrIsRefused) {
 }
 
 TEST_F(ProgramTest, AbsurdThreadCountIsRefused) {
-  ExpectFailure(Tq({"bench", Path("hf"), "--threads", "1000000"}), {"1000000", "1024"});
+  for (const std::string threads : {"-1", "1025", "two", "1e3", "18446744073709551616"}) {
+    const ProcessResult result = Tq({"bench", Path("hf"), "--threads", threads});
+    EXPECT_EQ(result.exit_code, 2) << threads << ": " << result.err;
+    for (const std::string& part : {std::string("--threads"), threads, std::string("1024")}) {
+      EXPECT_NE(result.err.find(part), std::string::npos) << part << ": " << result.err;
+    }
+  }
 }
 
 // Robustness case 36: pickle files, by name and by magic.
