@@ -1,8 +1,9 @@
-// Speed of packed products per code and instruction set, one thread: billions of weights
-// (n = 1) or multiply-adds (n > 1) per second, beside a plain read of the same bytes in
+// Speed of packed products per code and instruction set: billions of weights (n = 1) or
+// multiply-adds (n > 1) per second, beside a plain read of the same bytes by as many threads in
 // the same run, interleaved so that a change of clock hits both.
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <cstdio>
 #include <fstream>
@@ -13,6 +14,7 @@
 #include "base/random.h"
 #include "codec/packed_matmul.h"
 #include "codec/rotation.h"
+#include "device/thread_pool.h"
 #include "kernels/trellis_matmul/trellis_matmul.h"
 
 namespace tq {
@@ -22,6 +24,7 @@ struct Options {
   uint64_t rows = 4096, cols = 14336;
   uint64_t megabytes = 256;  // of codes, gone through in turn: more than the caches hold
   int repeats = 9;
+  size_t threads = 1;
   std::string level, json;
 };
 
@@ -38,14 +41,19 @@ double Median(std::vector<double> values) {
   return values[values.size() / 2];
 }
 
-uint64_t PlainRead(const uint8_t* bytes, uint64_t n) {
-  uint64_t sums[16] = {};
-  const auto* words = reinterpret_cast<const uint64_t*>(bytes);
-  for (uint64_t i = 0; i + 16 <= n / 8; i += 16) {
-    for (int j = 0; j < 16; ++j) sums[j] ^= words[i + j];
-  }
-  uint64_t all = 0;
-  for (uint64_t sum : sums) all ^= sum;
+uint64_t PlainRead(const uint8_t* bytes, uint64_t n, Executor& executor) {
+  constexpr uint64_t kGrainBytes = 32768;
+  std::atomic<uint64_t> all{0};
+  executor.ParallelFor(n / 128, kGrainBytes / 128, [&](size_t begin, size_t end, size_t) {
+    uint64_t sums[16] = {};
+    const auto* words = reinterpret_cast<const uint64_t*>(bytes);
+    for (uint64_t i = 16 * begin; i < 16 * end; i += 16) {
+      for (int j = 0; j < 16; ++j) sums[j] ^= words[i + j];
+    }
+    uint64_t part = 0;
+    for (uint64_t sum : sums) part ^= sum;
+    all ^= part;
+  });
   return all;
 }
 
@@ -86,6 +94,7 @@ class Matrices {
 
 struct Bench {
   Options options;
+  std::unique_ptr<ThreadPool> threads;
   std::shared_ptr<uint8_t> pool;
   uint64_t pool_bytes = 0;
   std::vector<float> x;
@@ -93,10 +102,11 @@ struct Bench {
   nlohmann::json results = nlohmann::json::array();
 
   void Run(Isa isa, trellis::Code code, uint64_t n) {
-    InlineExecutor executor;
-    // About 2e9 multiply-adds a call: fewer rows for many columns of x and for plain code.
+    Executor& executor = *threads;
+    // About 2e9 multiply-adds a thread: fewer rows for many columns of x and for plain code.
     const uint64_t work = isa == Isa::kReference ? 20'000'000 : 2'000'000'000;
-    const uint64_t most = std::max<uint64_t>(64, work / (options.cols * n) / 64 * 64);
+    const uint64_t most =
+        std::max<uint64_t>(64, work * threads->threads() / (options.cols * n) / 64 * 64);
     const uint64_t rows = std::min(options.rows, most);
     Matrices matrices(pool, pool_bytes, rows, options.cols, code);
     RotatedInput input;
@@ -108,7 +118,7 @@ struct Bench {
       const double start = Seconds();
       PackedMatmul(matrices.Next(), input, MatmulPath::kFast, executor, y.data());
       const double middle = Seconds();
-      sink += PlainRead(matrices.Next().codes.data(), matrices.bytes());
+      sink += PlainRead(matrices.Next().codes.data(), matrices.bytes(), executor);
       const double end = Seconds();
       if (i < 0) continue;
       product.push_back(middle - start);
@@ -139,7 +149,7 @@ struct Bench {
   }
 
   void RunPrepare(Isa isa, uint64_t cols, uint64_t n) {
-    InlineExecutor executor;
+    Executor& executor = *threads;
     const InputTransform input{Ones(cols), LargestHadamardOrder(cols, 128)};
     const trellis::Code code{2, 4};
     RotatedInput rotated;
@@ -171,11 +181,18 @@ int Main(int argc, char** argv) {
   app.add_option("--cols", options.cols)->check(CLI::Range(64, 1 << 20));
   app.add_option("--megabytes", options.megabytes)->check(CLI::Range(1, 1 << 14));
   app.add_option("--repeats", options.repeats)->check(CLI::Range(1, 1000));
+  app.add_option("--threads", options.threads, "0: all processors")->check(CLI::Range(0, 1024));
   app.add_option("--n", batches, "rows of x")->check(CLI::Range(1, 4096));
   app.add_option("--isa", options.level, "only this level");
   app.add_option("--json", options.json, "also write results to this file, - for standard output");
   CLI11_PARSE(app, argc, argv);
 
+  auto threads = ThreadPool::Create(options.threads);
+  if (!threads.ok()) {
+    std::fprintf(stderr, "%s\n", threads.status().message().c_str());
+    return 1;
+  }
+  bench.threads = *std::move(threads);
   // No code takes more than 8 bits; padding to whole tiles adds less than 64 rows and 32 columns.
   bench.pool_bytes = std::max(options.megabytes << 20, (options.rows + 64) * (options.cols + 32));
   auto pool = AllocateAligned(bench.pool_bytes, "codes");
@@ -206,7 +223,7 @@ int Main(int argc, char** argv) {
   }
   if (!options.json.empty()) {
     const nlohmann::json all = {{"benchmark", "matmul"},
-                                {"threads", 1},
+                                {"threads", bench.threads->threads()},
                                 {"megabytes", options.megabytes},
                                 {"results", bench.results}};
     if (options.json == "-") {

@@ -12,13 +12,15 @@ change of the machine's clock hits all. The table shows the median over the roun
 the median of our speed over theirs in the same round. The types that a file really holds are
 printed, by bytes: quantisers fall back where rows do not divide into blocks.
 
-Finished files are kept in the work folder. Needs `pip install gguf`.
+Finished files are kept in the work folder, with what the quantisers said of each tensor. Needs
+`pip install gguf`.
 """
 
 import argparse
 import collections
 import json
 import pathlib
+import re
 import statistics
 import subprocess
 import sys
@@ -29,6 +31,11 @@ def run(*command, capture=False):
                             stdout=subprocess.PIPE if capture else subprocess.DEVNULL,
                             stderr=subprocess.DEVNULL)
     return result.stdout
+
+
+def run_logged(*command):
+    return subprocess.run([str(c) for c in command], check=True, text=True, errors="replace",
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT).stdout
 
 
 def make(path, *command):
@@ -47,14 +54,15 @@ class Peer:
         self.name = f"{program} {kind}"
         self.bench_program = folder / "llama-bench"
         self.file = args.work / f"{program}-{kind}.gguf"
-        source = args.work / "f32.gguf"
+        log = self.file.with_suffix(".log")
         if not self.file.exists():
             part = self.file.with_name(self.file.name + ".part")
-            run(folder / "llama-quantize", "--imatrix", importance(args), source, part, kind,
-                args.threads)
+            log.write_text(run_logged(folder / "llama-quantize", "--imatrix",
+                                      importance(args, program, folder), args.work / "f32.gguf",
+                                      part, kind, args.threads))
             part.rename(self.file)
         self.bytes = self.file.stat().st_size
-        self.types = types_in(self.file)
+        self.types = types_in(log.read_text())
 
     def bench(self, args):
         out = json.loads(run(self.bench_program, "-m", self.file, "-t", args.threads, "-p",
@@ -83,23 +91,32 @@ class Ours:
         return out["prefill_tokens_per_s"], out["decode_tokens_per_s"]
 
 
-def importance(args):
-    """llama.cpp refuses types below 3 bits without an importance matrix; speed ignores it."""
+def importance(args, program, folder):
+    """The programs refuse types below 3 bits without an importance matrix; speed ignores it."""
     text = args.work / "text.txt"
     text.write_text("The quick brown fox jumps over the lazy dog. " * 2000)
-    return make(args.work / "importance.gguf", args.llama / "llama-imatrix", "-m",
+    return make(args.work / f"{program}-importance.dat", folder / "llama-imatrix", "-m",
                 args.work / "f32.gguf", "-f", text, "-t", args.threads, "-c", 128, "--chunks", 2,
                 "-o")
 
 
-def types_in(path):
-    import gguf
-
+def types_in(log):
+    """Types of a file by bytes, from what llama-quantize printed of each tensor."""
     total = collections.Counter()
-    for tensor in gguf.GGUFReader(path).tensors:
-        total[tensor.tensor_type.name] += int(tensor.n_bytes)
+    for kind, mebibytes in re.findall(r"converting to (\w+) .*?-> *([\d.]+) Mi?B", log):
+        total[kind] += float(mebibytes)
+    for kind, mebibytes in re.findall(r"type = *(\w+), size = *([\d.]+) Mi?B", log):
+        total[kind] += float(mebibytes)
     whole = sum(total.values())
     return ", ".join(f"{kind} {100 * n / whole:.0f} %" for kind, n in total.most_common())
+
+
+def check_rows(model):
+    """Types of blocks of 256 need rows of whole blocks, or quantisers take others instead."""
+    config = json.loads((model / "config.json").read_text())
+    for field in ("hidden_size", "intermediate_size"):
+        if config[field] % 256 != 0:
+            sys.exit(f"{model}: {field} {config[field]} is not divisible by 256")
 
 
 def measure(args, models):
@@ -144,6 +161,7 @@ def main():
     parser.add_argument("--tokens", default=128, type=int)
     parser.add_argument("--json", type=pathlib.Path)
     args = parser.parse_args()
+    check_rows(args.model)
     args.work.mkdir(parents=True, exist_ok=True)
 
     if not (args.work / "f32.gguf").exists():
