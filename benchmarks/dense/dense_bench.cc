@@ -3,7 +3,11 @@
 #include <benchmark/benchmark.h>
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <chrono>
 #include <cstdint>
+#include <iterator>
+#include <numeric>
 #include <string>
 #include <vector>
 
@@ -46,16 +50,18 @@ void MatmulNt(benchmark::State& state, Isa isa) {
   if (n == 1) SetRate(state, "B/s", 4.0 * m * k);
 }
 
+uint64_t Sum(const uint64_t* values, size_t n) {
+  uint64_t sums[8] = {};
+  for (size_t i = 0; i + 8 <= n; i += 8) {
+    for (size_t s = 0; s < 8; ++s) sums[s] += values[i + s];
+  }
+  return std::accumulate(std::begin(sums), std::end(sums), uint64_t{0});
+}
+
 // What the memory gives one core: the roof of products with one row.
 void PlainRead(benchmark::State& state) {
   const std::vector<uint64_t> values(state.range(0) / sizeof(uint64_t), 1);
-  for (auto _ : state) {
-    uint64_t sums[8] = {};
-    for (size_t i = 0; i + 8 <= values.size(); i += 8) {
-      for (size_t s = 0; s < 8; ++s) sums[s] += values[i + s];
-    }
-    benchmark::DoNotOptimize(sums);
-  }
+  for (auto _ : state) benchmark::DoNotOptimize(Sum(values.data(), values.size()));
   SetRate(state, "B/s", static_cast<double>(state.range(0)));
 }
 
@@ -121,6 +127,46 @@ void Attention(benchmark::State& state, Isa isa) {
   SetRate(state, "keys/s", keys);
 }
 
+double Seconds() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+// One query of `group` heads per KV head, keys and values of so many positions, beside a plain
+// read of as many bytes after each. {group, positions, head dimension, MiB of caches in turn}.
+void AttentionOfToken(benchmark::State& state, Isa isa) {
+  const size_t group = state.range(0), length = state.range(1), dim = state.range(2);
+  const size_t halves = 2 * length * dim, bytes = halves * sizeof(uint16_t);
+  const size_t count = std::max<size_t>(1, (state.range(3) << 20) / bytes);
+  const std::vector<float> q = RandomFloats(group * dim), floats = RandomFloats(halves);
+  std::vector<uint16_t> caches(count * halves);
+  for (size_t i = 0; i < count; ++i) {
+    transformer::FloatToHalf(floats.data(), halves, caches.data() + i * halves);
+  }
+  std::vector<float> out(q.size());
+  transformer::AttentionArgs args;
+  args.n = 1, args.group = group, args.head_dim = dim, args.first = length - 1;
+  args.scale = 0.125f;
+  args.q = q.data(), args.q_stride = group * dim;
+  args.out = out.data(), args.out_stride = group * dim;
+  size_t next = 0;
+  const auto cache = [&] { return caches.data() + next++ % count * halves; };
+  double read_seconds = 0, seconds = 0;
+  for (auto _ : state) {
+    args.keys = cache();
+    args.values = args.keys + length * dim;
+    const double start = Seconds();
+    transformer::Attention(args, isa);
+    const double middle = Seconds();
+    benchmark::DoNotOptimize(out.data());
+    benchmark::DoNotOptimize(Sum(reinterpret_cast<const uint64_t*>(cache()), bytes / 8));
+    read_seconds += Seconds() - middle;
+    seconds += middle - start;
+    state.SetIterationTime(middle - start);
+  }
+  SetRate(state, "B/s", static_cast<double>(bytes));
+  state.counters["of_plain_read"] = read_seconds / seconds;
+}
+
 void RowDivergence(benchmark::State& state, Isa isa) {
   const size_t n = state.range(0);
   const std::vector<float> p = RandomFloats(n), q = RandomFloats(n);
@@ -176,6 +222,13 @@ void RegisterAll() {
       attention->Args({512, 512, 64})->Args({512, 4096, 64})->Args({512, 4096, 128});
     }
     for (auto* bench : {nt, nn, syrk, attention}) bench->Unit(benchmark::kMicrosecond);
+    auto* token = add("attention_of_token", AttentionOfToken)->Args({3, 2048, 64, 256});
+    if (isa != Isa::kReference) {
+      for (int64_t group : {1, 4, 8}) token->Args({group, 2048, 64, 256});
+      for (int64_t group : {1, 3, 4, 8}) token->Args({group, 128, 64, 0});
+      token->Args({4, 2048, 128, 256});
+    }
+    token->UseManualTime()->Unit(benchmark::kMicrosecond);
     add("row_divergence", RowDivergence)->Arg(49152)->Unit(benchmark::kMicrosecond);
     add("silu_multiply", Elementwise)->Arg(1536)->Unit(benchmark::kNanosecond);
   }

@@ -123,11 +123,11 @@ void BatchSampler::Attend(uint32_t layer, uint64_t position, uint64_t n, Executo
       ApplyRope(rope_, q, 1, c.num_heads, c.head_dim, inline_executor);
       ApplyRope(rope_, k, 1, c.num_kv_heads, c.head_dim, inline_executor);
       AttentionArgs args;
-      args.kv_stride = cache.capacity() * c.head_dim;
+      args.kv_stride = cache.head_stride();
       uint16_t* keys = cache.Keys(layer, 0);
       uint16_t* values = cache.Values(layer, 0);
-      StoreHalf(k, 1, c.num_kv_heads, c.head_dim, position, args.kv_stride, keys);
-      StoreHalf(v, 1, c.num_kv_heads, c.head_dim, position, args.kv_stride, values);
+      StoreKeys(k, 1, c.num_kv_heads, c.head_dim, position, args.kv_stride, keys);
+      StoreValues(v, 1, c.num_kv_heads, c.head_dim, position, args.kv_stride, values);
       args.queries = q;
       args.out = attention_.data() + i * c.q_size();
       args.n = 1;

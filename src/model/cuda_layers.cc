@@ -238,7 +238,7 @@ cuda::RopeArgs CudaLayers::Rope(uint32_t index, KvCache& cache, uint64_t n) cons
   args.cosines = buffers_.cosines, args.sines = buffers_.sines, args.base = buffers_.base;
   args.n = n, args.heads = config_.num_heads, args.kv_heads = config_.num_kv_heads;
   args.head_dim = config_.head_dim;
-  args.cache = {cache.Keys(index, 0), cache.Values(index, 0), cache.capacity() * config_.head_dim};
+  args.cache = {cache.Keys(index, 0), cache.Values(index, 0), cache.head_stride()};
   return args;
 }
 
@@ -248,7 +248,7 @@ cuda::AttentionArgs CudaLayers::Attention(uint32_t index, KvCache& cache, uint64
   args.queries = buffers_.q, args.base = buffers_.base, args.n = n;
   args.heads = config_.num_heads, args.kv_heads = config_.num_kv_heads;
   args.head_dim = config_.head_dim;
-  args.cache = {cache.Keys(index, 0), cache.Values(index, 0), cache.capacity() * config_.head_dim};
+  args.cache = {cache.Keys(index, 0), cache.Values(index, 0), cache.head_stride()};
   args.blocks = blocks, args.scratch = static_cast<float*>(attention_scratch_.get());
   args.out = buffers_.attended;
   return args;

@@ -149,8 +149,7 @@ Status CudaPrefill::StartNorm(const CudaMatmul* added, const float* weight, uint
 Status CudaPrefill::StartAttention(uint32_t index, KvCache& cache) {
   const Buffers& b = buffers_;
   const CudaMatmul& qkv = *weights_.layers[index].qkv;
-  const cuda::CacheLayer layer{cache.Keys(index, 0), cache.Values(index, 0),
-                               cache.capacity() * config_.head_dim};
+  const cuda::CacheLayer layer{cache.Keys(index, 0), cache.Values(index, 0), cache.head_stride()};
   cuda::RopeArgs rope;
   rope.queries = b.q, rope.keys = b.k, rope.values = b.v;
   rope.cosines = b.cosines, rope.sines = b.sines, rope.base = base_;

@@ -121,9 +121,10 @@ void DecoderLayer::Attend(const ForwardContext& context, KvCache& cache, uint32_
 
   ApplyRope(workspace_->rope, q, n, config_.num_heads, config_.head_dim, executor);
   ApplyRope(workspace_->rope, k, n, config_.num_kv_heads, config_.head_dim, executor);
-  const uint64_t kv_stride = cache.capacity() * config_.head_dim;
-  StoreHalf(k, n, config_.num_kv_heads, config_.head_dim, base, kv_stride, cache.Keys(layer, 0));
-  StoreHalf(v, n, config_.num_kv_heads, config_.head_dim, base, kv_stride, cache.Values(layer, 0));
+  const uint64_t kv_stride = cache.head_stride();
+  StoreKeys(k, n, config_.num_kv_heads, config_.head_dim, base, kv_stride, cache.Keys(layer, 0));
+  StoreValues(v, n, config_.num_kv_heads, config_.head_dim, base, kv_stride,
+              cache.Values(layer, 0));
 
   AttentionArgs args;
   args.queries = q;

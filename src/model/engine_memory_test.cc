@@ -32,7 +32,7 @@ TEST(EngineMemoryTest, CountsTheCacheAndTheWorkspace) {
     const auto cache = KvCache::Create(config, context);
     ASSERT_TRUE(cache.ok());
     EXPECT_EQ(memory->kv_cache, cache->num_bytes());
-    EXPECT_EQ(memory->kv_cache, context * 30 * 2 * 3 * 64 * 2);
+    EXPECT_EQ(memory->kv_cache, RoundUp(context, KvCache::kRounding) * 30 * 2 * 3 * 64 * 2);
     LayerWorkspace workspace(config, LayerWorkspace::kRunBytes);
     const uint64_t n = std::min(context, workspace.chunk());
     workspace.Resize(n);

@@ -14,7 +14,10 @@ StatusOr<KvCache> KvCache::Create(const ModelConfig& config, uint64_t capacity) 
 
 StatusOr<uint64_t> KvCache::NumBytes(const ModelConfig& config, uint32_t layers,
                                      uint64_t capacity) {
-  const std::array<uint64_t, 4> sizes{layers, config.num_kv_heads, capacity, config.head_dim};
+  // Blocks of positions, so that rounding up does not overflow.
+  const uint64_t blocks = capacity / kRounding + (capacity % kRounding != 0);
+  const std::array<uint64_t, 5> sizes{layers, config.num_kv_heads, blocks, kRounding,
+                                      config.head_dim};
   const auto per_part = CheckedProduct(sizes);
   const auto bytes =
       per_part ? CheckedMul<uint64_t>(*per_part, 2 * sizeof(uint16_t)) : std::nullopt;
@@ -51,7 +54,7 @@ StatusOr<KvCache> KvCache::Over(std::shared_ptr<uint16_t> memory, const ModelCon
 
 KvCache KvCache::Joined(KvCache front, KvCache back) {
   TQ_CHECK(front.capacity_ == back.capacity_ && front.length_ == 0 && back.length_ == 0 &&
-           front.kv_heads_ == back.kv_heads_ && front.head_dim_ == back.head_dim_ &&
+           front.kv_heads_ == back.kv_heads_ && front.head_stride_ == back.head_stride_ &&
            front.back_ == nullptr && back.back_ == nullptr);
   front.back_ = std::move(back.memory_);
   front.layers_ += back.layers_;

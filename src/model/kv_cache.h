@@ -5,6 +5,7 @@
 #include <memory>
 #include <utility>
 
+#include "base/checked.h"
 #include "base/status.h"
 #include "checkpoint/model_config.h"
 
@@ -35,9 +36,13 @@ class KvCache {
   // Forgets everything from position `length` on.
   void Truncate(uint64_t length) { length_ = length < length_ ? length : length_; }
 
-  // fp16 [capacity, head_dim] of one layer and KV head.
+  // fp16 of one layer and KV head: room for the capacity, rounded up to kRounding positions, of
+  // head_dim values each. How they lie there is a matter of the kernels that use them.
+  static constexpr uint64_t kRounding = 16;
   uint16_t* Keys(uint32_t layer, uint32_t head) { return At(2 * layer, head); }
   uint16_t* Values(uint32_t layer, uint32_t head) { return At(2 * layer + 1, head); }
+  // Values from one KV head to the next.
+  uint64_t head_stride() const { return head_stride_; }
   // Of all positions, whether filled or not.
   uint64_t num_bytes() const { return num_bytes_; }
 
@@ -50,21 +55,22 @@ class KvCache {
         num_bytes_(num_bytes),
         layers_(layers),
         kv_heads_(config.num_kv_heads),
-        head_dim_(config.head_dim) {}
+        head_stride_(RoundUp(capacity, kRounding) * config.head_dim) {}
 
   uint16_t* At(uint64_t slab, uint32_t head) {
     const bool in_front = slab < 2 * front_layers_;
     uint16_t* memory = in_front ? memory_.get() : back_.get();
     if (!in_front) slab -= 2 * front_layers_;
-    return memory + (slab * kv_heads_ + head) * capacity_ * head_dim_;
+    return memory + (slab * kv_heads_ + head) * head_stride_;
   }
 
-  std::shared_ptr<uint16_t> memory_;  // [front layers, 2, kv_heads, capacity, head_dim]
+  std::shared_ptr<uint16_t> memory_;  // [front layers, 2, kv_heads, head_stride]
   std::shared_ptr<uint16_t> back_;    // the same of the others, if any
   uint64_t front_layers_ = 0;
   uint64_t capacity_ = 0, length_ = 0;
   uint64_t num_bytes_ = 0;
-  uint32_t layers_ = 0, kv_heads_ = 0, head_dim_ = 0;
+  uint32_t layers_ = 0, kv_heads_ = 0;
+  uint64_t head_stride_ = 0;
 };
 
 }  // namespace tq

@@ -29,10 +29,10 @@ uint64_t ResidentBytes() {
 void ExpectPartsDoNotOverlap(KvCache& cache) {
   EXPECT_EQ(cache.layers(), 3u);
   EXPECT_EQ(cache.capacity(), 5u);
-  EXPECT_EQ(cache.num_bytes(), 2u * 3 * 2 * 5 * 4 * 2);
+  EXPECT_EQ(cache.num_bytes(), 2u * 3 * 2 * 16 * 4 * 2);
   for (uint16_t layer = 0; layer < 3; ++layer) {
     for (uint16_t head = 0; head < 2; ++head) {
-      for (int i = 0; i < 20; ++i) {
+      for (uint64_t i = 0; i < cache.head_stride(); ++i) {
         EXPECT_EQ(cache.Keys(layer, head)[i], 0);
         cache.Keys(layer, head)[i] = 100 + 10 * layer + head;
         cache.Values(layer, head)[i] = 200 + 10 * layer + head;
@@ -41,7 +41,7 @@ void ExpectPartsDoNotOverlap(KvCache& cache) {
   }
   for (uint16_t layer = 0; layer < 3; ++layer) {
     for (uint16_t head = 0; head < 2; ++head) {
-      for (int i = 0; i < 20; ++i) {
+      for (uint64_t i = 0; i < cache.head_stride(); ++i) {
         ASSERT_EQ(cache.Keys(layer, head)[i], 100 + 10 * layer + head);
         ASSERT_EQ(cache.Values(layer, head)[i], 200 + 10 * layer + head);
       }
@@ -62,7 +62,7 @@ TEST(KvCache, JoinedPartsDoNotOverlap) {
                                     *KvCache::Create(Config(), 3 - front, 5));
     ExpectPartsDoNotOverlap(cache);
     EXPECT_EQ(cache.Keys(0, 0), memory.data());
-    EXPECT_EQ(cache.Values(front - 1, 1) + 20, memory.data() + memory.size());
+    EXPECT_EQ(cache.Values(front - 1, 1) + cache.head_stride(), memory.data() + memory.size());
     EXPECT_EQ(memory.back(), 200 + 10 * (front - 1) + 1);
   }
   EXPECT_DEATH(KvCache::Joined(*KvCache::Create(Config(), 1, 5), *KvCache::Create(Config(), 2, 6)),

@@ -159,12 +159,23 @@ uint64_t AttentionScratchFloats(uint32_t heads, uint32_t head_dim, uint64_t cont
   return transformer::SpansOf(context) * transformer::PartialFloats(heads, head_dim);
 }
 
-void StoreHalf(const float* x, uint64_t n, uint32_t kv_heads, uint32_t head_dim, uint64_t base,
+void StoreKeys(const float* k, uint64_t n, uint32_t kv_heads, uint32_t head_dim, uint64_t base,
                uint64_t kv_stride, uint16_t* cache) {
+  uint16_t halves[transformer::kMaxHeadDim];
   for (uint64_t p = 0; p < n; ++p) {
-    for (uint32_t h = 0; h < kv_heads; ++h) {
-      transformer::FloatToHalf(x + (p * kv_heads + h) * head_dim, head_dim,
-                               cache + h * kv_stride + (base + p) * head_dim);
+    for (uint32_t h = 0; h < kv_heads; ++h, k += head_dim) {
+      transformer::FloatToHalf(k, head_dim, halves);
+      uint16_t* head = cache + h * kv_stride + transformer::KeyIndex(base + p, 0, head_dim);
+      for (uint32_t i = 0; i < head_dim; ++i) head[i * transformer::kKeysTogether] = halves[i];
+    }
+  }
+}
+
+void StoreValues(const float* v, uint64_t n, uint32_t kv_heads, uint32_t head_dim, uint64_t base,
+                 uint64_t kv_stride, uint16_t* cache) {
+  for (uint64_t p = 0; p < n; ++p) {
+    for (uint32_t h = 0; h < kv_heads; ++h, v += head_dim) {
+      transformer::FloatToHalf(v, head_dim, cache + h * kv_stride + (base + p) * head_dim);
     }
   }
 }

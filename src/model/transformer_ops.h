@@ -51,18 +51,21 @@ struct AttentionArgs {
   float* out = nullptr;            // [n, heads, head_dim]
   uint64_t n = 0, base = 0;
   uint32_t heads = 0, kv_heads = 0, head_dim = 0;
-  const uint16_t* keys = nullptr;    // fp16 [kv_heads][kv_stride]: positions of head_dim values
-  const uint16_t* values = nullptr;  // the same
-  uint64_t kv_stride = 0;            // values from one KV head to the next
+  // fp16 [kv_heads][kv_stride], each head as transformer::AttentionArgs has them.
+  const uint16_t* keys = nullptr;
+  const uint16_t* values = nullptr;
+  uint64_t kv_stride = 0;  // values from one KV head to the next
 };
 // `partials` is scratch memory that grows to AttentionScratchFloats.
 void Attention(const AttentionArgs& args, Executor& executor, std::vector<float>& partials);
 uint64_t AttentionScratchFloats(uint32_t heads, uint32_t head_dim, uint64_t context);
 
-// Writes n new positions of one layer into the cache's layout.
-// x: float [n, kv_heads, head_dim]; cache: fp16, position `base` of head h at
-// h * kv_stride + base * head_dim.
-void StoreHalf(const float* x, uint64_t n, uint32_t kv_heads, uint32_t head_dim, uint64_t base,
+// Write n new positions of one layer, from `base` on, into the cache. k, v: float
+// [n, kv_heads, head_dim]; cache: fp16, KV heads kv_stride values apart, laid out as
+// transformer::AttentionArgs wants it.
+void StoreKeys(const float* k, uint64_t n, uint32_t kv_heads, uint32_t head_dim, uint64_t base,
                uint64_t kv_stride, uint16_t* cache);
+void StoreValues(const float* v, uint64_t n, uint32_t kv_heads, uint32_t head_dim, uint64_t base,
+                 uint64_t kv_stride, uint16_t* cache);
 
 }  // namespace tq

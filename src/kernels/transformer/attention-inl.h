@@ -1,7 +1,6 @@
 // attention.h in terms of simd::Vec. A file of one level defines, in tq::transformer,
-// kRowsAtOnce (keys whose dot products run side by side; divides 16), kValueRows and
-// kValueVecs (accumulators of the product with the values) and includes this after
-// elementwise-inl.h.
+// kScoreVecs (accumulators of scores), kValueRows and kValueVecs (of the product with the
+// values) and includes this after elementwise-inl.h.
 #pragma once
 
 #include "kernels/transformer/elementwise-inl.h"
@@ -26,14 +25,15 @@ struct Query {
 };
 
 struct Workspace {
-  alignas(64) float block[kKeyBlock * kMaxHeadDim];  // keys, then values: [key][padded dim]
-  alignas(64) float q[kQueryBlock * kMaxHeadDim];    // scaled and padded with 0
+  // Keys [group of kKeysTogether][dim][kKeysTogether], then values [key][padded dim].
+  alignas(64) float block[kKeyBlock * kMaxHeadDim];
+  alignas(64) float q[kQueryBlock * kMaxHeadDim];  // scaled and padded with 0
   alignas(64) float weights[kQueryBlock][kKeyBlock];
   alignas(64) float span[kQueryBlock * kMaxHeadDim];  // sums of values of a span
   Query queries[kQueryBlock];                         // of a span
 };
 
-// Rows of halves to floats; rows and columns of padding are 0.
+// Rows of halves to floats; columns of padding are 0.
 inline void ConvertBlock(const uint16_t* rows, size_t count, size_t dim, size_t padded,
                          float* block) {
   for (size_t row = 0; row < count; ++row, rows += dim, block += padded) {
@@ -42,74 +42,81 @@ inline void ConvertBlock(const uint16_t* rows, size_t count, size_t dim, size_t 
                   n == kLanes ? simd::LoadHalf(rows + i) : simd::LoadHalfFirst(rows + i, n));
     });
   }
-  for (size_t i = 0; i < (RoundUpToLanes(count) - count) * padded; i += kLanes) {
-    simd::Store(block + i, simd::Zero());
-  }
 }
 
-// Keys or values as the arithmetic reads them, 16 columns of a row at a time: converted, or as
-// they lie in the cache, where rows beyond the last repeat it.
+// Groups of keys and rows of values as the arithmetic reads them, 16 at a time: converted, or as
+// they lie in the cache.
 struct FloatRows {
   const float* begin;
-  size_t padded;
+  size_t stride;
 
-  Vec At(size_t row, size_t column) const { return simd::Load(begin + row * padded + column); }
+  Vec At(size_t row, size_t i) const { return simd::Load(begin + row * stride + i); }
+  void Prefetch(size_t, size_t) const {}
 };
 struct HalfRows {
   const uint16_t* begin;
-  size_t dim;  // a multiple of 16
-  size_t count;
+  size_t stride;
+  const uint16_t* next;  // what is read after it, as many halves
 
-  Vec At(size_t row, size_t column) const {
-    return simd::LoadHalf(begin + MinOf(row, count - 1) * dim + column);
-  }
+  Vec At(size_t row, size_t i) const { return simd::LoadHalf(begin + row * stride + i); }
+  // Asks for the line of `next` where At is here: keys and values take turns every few KiB, too
+  // short for the processor to foresee.
+  void Prefetch(size_t row, size_t i) const { __builtin_prefetch(next + row * stride + i, 0, 2); }
 };
+constexpr size_t kHalvesPerLine = 32;
 
-// Keys whose dot products with kRows queries run side by side.
-constexpr int KeysAtOnce(int rows) {
-  int keys = kRowsAtOnce;
-  while (keys > 1 && keys * rows > kRowsAtOnce) keys /= 2;
-  return keys;
+// Groups of keys that kRows queries meet at once.
+constexpr int GroupsAtOnce(int rows) {
+  int groups = kKeyVecs;
+  while (groups > 1 && groups * rows > kScoreVecs) groups /= 2;
+  return groups;
 }
 
-// Scores of kRows queries, [query][padded] at q, with 16 keys.
-template <int kRows, class Rows>
-inline void Scores(const float* q, const Rows& keys, size_t first_key, size_t padded,
-                   Vec (&scores)[kRows]) {
-  constexpr int kKeys = KeysAtOnce(kRows);
-  Vec sums[kRows][kLanes];
-  for (size_t first = 0; first < kLanes; first += kKeys) {
-    Vec acc[kRows][kKeys];
-    for (auto& row : acc) {
-      for (Vec& sum : row) sum = simd::Zero();
-    }
-    for (size_t i = 0; i < padded; i += kLanes) {
-      for (size_t k = 0; k < kKeys; ++k) {
-        const Vec key = keys.At(first_key + first + k, i);
-        for (int r = 0; r < kRows; ++r) {
-          acc[r][k] = simd::Fma(simd::Load(q + r * padded + i), key, acc[r][k]);
-        }
-      }
+// Scores of kRows queries, [query][padded] at q, with the keys of kGroups groups: one chain of
+// additions for each, along the dimension.
+template <int kRows, int kGroups, class Rows>
+inline void Scores(const float* q, const Rows& keys, size_t group, size_t dim, size_t padded,
+                   Vec (&scores)[kRows][kKeyVecs]) {
+  Vec acc[kRows][kGroups];
+  for (auto& row : acc) {
+    for (Vec& sum : row) sum = simd::Zero();
+  }
+  for (size_t i = 0; i < dim; ++i) {
+    Vec key[kGroups];
+    for (int g = 0; g < kGroups; ++g) {
+      if (i * kLanes % kHalvesPerLine == 0) keys.Prefetch(group + g, i * kLanes);
+      key[g] = keys.At(group + g, i * kLanes);
     }
     for (int r = 0; r < kRows; ++r) {
-      for (size_t k = 0; k < kKeys; ++k) sums[r][first + k] = acc[r][k];
+      const Vec value = simd::Set1(q[r * padded + i]);
+      for (int g = 0; g < kGroups; ++g) acc[r][g] = simd::Fma(value, key[g], acc[r][g]);
     }
   }
-  for (int r = 0; r < kRows; ++r) scores[r] = simd::SumRows(sums[r]);
+  for (int r = 0; r < kRows; ++r) {
+    for (int g = 0; g < kGroups; ++g) scores[r][group + g] = acc[r][g];
+  }
 }
 
-// Scores of a block's keys; minus infinity from key `count` on.
+// Scores of a block's keys for kRows queries that see `lengths` of them, ascending; minus infinity
+// beyond.
 template <int kRows, class Rows>
-inline void BlockScores(const float* q, const Rows& keys, size_t padded, size_t count,
-                        Vec (&scores)[kRows][kKeyVecs]) {
+inline void BlockScores(const float* q, const Rows& keys, size_t dim, size_t padded,
+                        const size_t (&lengths)[kRows], Vec (&scores)[kRows][kKeyVecs]) {
+  static_assert(kKeysTogether == kLanes);
+  constexpr size_t kGroups = GroupsAtOnce(kRows);
   const Vec lowest = simd::Set1(-__builtin_inff());
-  for (size_t v = 0; v < kKeyVecs; ++v) {
-    Vec part[kRows];
-    for (Vec& score : part) score = lowest;
-    const size_t first = v * kLanes;
-    if (first < count) Scores(q, keys, first, padded, part);
-    const size_t seen = first < count ? MinOf(kLanes, count - first) : 0;
-    for (int r = 0; r < kRows; ++r) scores[r][v] = simd::SelectFirst(seen, part[r], lowest);
+  const size_t groups = (lengths[kRows - 1] + kLanes - 1) / kLanes;
+  size_t group = 0;
+  for (; group + kGroups <= groups; group += kGroups) {
+    Scores<kRows, kGroups>(q, keys, group, dim, padded, scores);
+  }
+  for (; group < groups; ++group) Scores<kRows, 1>(q, keys, group, dim, padded, scores);
+  for (int r = 0; r < kRows; ++r) {
+    for (size_t v = 0; v < kKeyVecs; ++v) {
+      const size_t first = v * kLanes;
+      const size_t seen = first < lengths[r] ? MinOf(kLanes, lengths[r] - first) : 0;
+      scores[r][v] = seen == 0 ? lowest : simd::SelectFirst(seen, scores[r][v], lowest);
+    }
   }
 }
 
@@ -151,7 +158,10 @@ inline void AddValues(const Query* queries, const float (*weights)[kKeyBlock], s
   }
   for (size_t key = begin; key < end; ++key) {
     Vec value[kVecs];
-    for (int v = 0; v < kVecs; ++v) value[v] = values.At(key, column + v * kLanes);
+    for (int v = 0; v < kVecs; ++v) {
+      if (v * kLanes % kHalvesPerLine == 0) values.Prefetch(key, column + v * kLanes);
+      value[v] = values.At(key, column + v * kLanes);
+    }
     for (int r = 0; r < kRows; ++r) {
       const Vec weight = simd::Set1(weights[r][key]);
       for (int v = 0; v < kVecs; ++v) acc[r][v] = simd::Fma(weight, value[v], acc[r][v]);
@@ -207,43 +217,59 @@ inline void AddBlockValues(Workspace& work, size_t count, size_t base, size_t di
   }
 }
 
-// One block for kRows queries of one position from the i-th on, straight from the cache.
+// One block of `count` keys for kRows queries of one position from the i-th on, straight from the
+// cache.
 template <int kRows>
-inline void AttendDirectly(const HalfRows& keys, const HalfRows& values, size_t i,
-                           Workspace& work) {
-  const size_t dim = keys.dim;
+inline void AttendDirectly(const HalfRows& keys, const HalfRows& values, size_t dim, size_t count,
+                           size_t i, Workspace& work) {
   Vec scores[kRows][kKeyVecs];
-  BlockScores(work.q + i * dim, keys, dim, keys.count, scores);
+  size_t lengths[kRows];
+  for (size_t& length : lengths) length = count;
+  BlockScores(work.q + i * dim, keys, dim, dim, lengths, scores);
   for (int r = 0; r < kRows; ++r) {
     UpdateQuery(scores[r], dim, work.weights[i + r], work.queries[i + r]);
   }
-  AddValuesOfRows<kRows>(work.queries + i, work.weights + i, 0, keys.count, values, dim);
+  AddValuesOfRows<kRows>(work.queries + i, work.weights + i, 0, count, values, dim);
 }
 
 inline void AttendBlockDirectly(const AttentionArgs& args, size_t base, size_t keys, size_t count,
                                 Workspace& work) {
   const size_t dim = args.head_dim;
-  const HalfRows k{args.keys + base * dim, dim, keys}, v{args.values + base * dim, dim, keys};
+  const uint16_t *block = args.keys + base * dim, *values = args.values + base * dim;
+  const HalfRows k{block, dim * kLanes, values}, v{values, dim, block + kKeyBlock * dim};
   size_t i = 0;
-  for (; i + 4 <= count; i += 4) AttendDirectly<4>(k, v, i, work);
-  if (count - i == 3) AttendDirectly<3>(k, v, i, work);
-  if (count - i == 2) AttendDirectly<2>(k, v, i, work);
-  if (count - i == 1) AttendDirectly<1>(k, v, i, work);
+  for (; i + 4 <= count; i += 4) AttendDirectly<4>(k, v, dim, keys, i, work);
+  if (count - i == 3) AttendDirectly<3>(k, v, dim, keys, i, work);
+  if (count - i == 2) AttendDirectly<2>(k, v, dim, keys, i, work);
+  if (count - i == 1) AttendDirectly<1>(k, v, dim, keys, i, work);
+}
+
+// The weights of a block for kRows queries from the i-th on, which all see some of it.
+template <int kRows>
+inline void WeighBlock(const FloatRows& keys, size_t base, size_t dim, size_t padded, size_t i,
+                       Workspace& work) {
+  Vec scores[kRows][kKeyVecs];
+  size_t lengths[kRows];
+  for (int r = 0; r < kRows; ++r) {
+    lengths[r] = MinOf(kKeyBlock, work.queries[i + r].length - base);
+  }
+  BlockScores(work.q + i * padded, keys, dim, padded, lengths, scores);
+  for (int r = 0; r < kRows; ++r) {
+    UpdateQuery(scores[r], dim, work.weights[i + r], work.queries[i + r]);
+  }
 }
 
 // One block for all queries that see any of it, converted once.
 inline void AttendBlock(const AttentionArgs& args, size_t base, size_t keys, size_t count,
                         Workspace& work) {
   const size_t dim = args.head_dim, padded = RoundUpToLanes(dim);
-  ConvertBlock(args.keys + base * dim, keys, dim, padded, work.block);
-  for (size_t i = 0; i < count; ++i) {
-    Query& query = work.queries[i];
-    if (query.length <= base) continue;
-    Vec scores[1][kKeyVecs];
-    BlockScores(work.q + i * padded, FloatRows{work.block, padded}, padded,
-                MinOf(kKeyBlock, query.length - base), scores);
-    UpdateQuery(scores[0], dim, work.weights[i], query);
-  }
+  ConvertBlock(args.keys + base * dim, RoundUpToLanes(keys) / kLanes, dim * kLanes, dim * kLanes,
+               work.block);
+  const FloatRows rows{work.block, dim * kLanes};
+  size_t i = 0;
+  while (i < count && work.queries[i].length <= base) ++i;  // lengths ascend
+  for (; i + 4 <= count; i += 4) WeighBlock<4>(rows, base, dim, padded, i, work);
+  for (; i < count; ++i) WeighBlock<1>(rows, base, dim, padded, i, work);
   ConvertBlock(args.values + base * dim, keys, dim, padded, work.block);
   AddBlockValues(work, count, base, dim, padded);
 }

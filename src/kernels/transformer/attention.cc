@@ -20,11 +20,13 @@ struct Seen {
 // Keys [begin, end).
 void AttendSpan(const AttentionArgs& args, const float* q, size_t begin, size_t end, Seen& seen) {
   const size_t dim = args.head_dim;
+  uint16_t halves[kMaxHeadDim];
   float row[kMaxHeadDim];
   double sums[kMaxHeadDim] = {};
   double max = -INFINITY, sum = 0;
   for (size_t key = begin; key < end; ++key) {
-    kElementwise.half_to_float(args.keys + key * dim, dim, row);
+    for (size_t i = 0; i < dim; ++i) halves[i] = args.keys[KeyIndex(key, i, dim)];
+    kElementwise.half_to_float(halves, dim, row);
     double score = 0;
     for (size_t i = 0; i < dim; ++i) score += static_cast<double>(q[i]) * row[i];
     score *= static_cast<double>(args.scale);

@@ -11,6 +11,13 @@ enum class Isa;
 namespace tq::transformer {
 
 inline constexpr size_t kMaxHeadDim = 256;
+// Positions whose keys lie side by side: value i of each, then value i + 1. Scores of so many keys
+// are sums of vectors then, without one sum across lanes.
+inline constexpr size_t kKeysTogether = 16;
+// Where value i of a position's key is.
+constexpr size_t KeyIndex(size_t position, size_t i, size_t head_dim) {
+  return (position / kKeysTogether * head_dim + i) * kKeysTogether + position % kKeysTogether;
+}
 
 // Attention of n consecutive positions, for one KV head and the `group` query heads that
 // share it. Position t (absolute: first + t) sees keys and values [0, first + t]:
@@ -21,8 +28,9 @@ struct AttentionArgs {
   float scale = 1;           // 1 / sqrt(head_dim)
   const float* q = nullptr;  // position t, head h of the group: q + t * q_stride + h * head_dim
   size_t q_stride = 0;
-  const uint16_t* keys = nullptr;    // IEEE half [first + n or more, head_dim]
-  const uint16_t* values = nullptr;  // the same
+  // IEEE half [ceil((first + n) / kKeysTogether), head_dim, kKeysTogether]
+  const uint16_t* keys = nullptr;
+  const uint16_t* values = nullptr;  // [first + n or more, head_dim]
   float* out = nullptr;              // as q; not overlapping it
   size_t out_stride = 0;
 };

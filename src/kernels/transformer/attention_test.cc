@@ -18,7 +18,8 @@ namespace {
 
 constexpr uint16_t kHalfNan = 0x7E00;
 
-// Queries of `n` positions from `first` on, and a cache that is NaN beyond them.
+// Queries of `n` positions from `first` on, and a cache of exactly their keys and values; keys that
+// fill up the last group are NaN.
 struct Problem {
   Problem(size_t n, size_t group, size_t dim, size_t first, double sigma = 1)
       : length(first + n), stride(group * dim + 5) {
@@ -29,11 +30,14 @@ struct Problem {
     q.resize(n * stride);
     fill(q, sigma);
     std::vector<float> floats(length * dim);
-    for (std::vector<uint16_t>* part : {&keys, &values}) {
-      fill(floats, 1);
-      part->assign((length + 3) * dim, kHalfNan);
-      FloatToHalf(floats.data(), floats.size(), part->data());
-    }
+    std::vector<uint16_t> halves(floats.size());
+    fill(floats, 1);
+    FloatToHalf(floats.data(), floats.size(), halves.data());
+    keys.assign((length + kKeysTogether - 1) / kKeysTogether * kKeysTogether * dim, kHalfNan);
+    for (size_t i = 0; i < halves.size(); ++i) keys[KeyIndex(i / dim, i % dim, dim)] = halves[i];
+    fill(floats, 1);
+    values.assign(length * dim, kHalfNan);
+    FloatToHalf(floats.data(), floats.size(), values.data());
     args.n = n, args.group = group, args.head_dim = dim, args.first = first;
     args.scale = static_cast<float>(1 / std::sqrt(static_cast<double>(dim)));
     args.q = q.data(), args.q_stride = stride, args.out_stride = stride;
@@ -45,11 +49,20 @@ struct Problem {
     Attention(args, isa);
     return out;
   }
+  // Keys as floats, [length, dim].
+  std::vector<float> Keys() const {
+    const size_t dim = args.head_dim;
+    std::vector<float> k(length * dim);
+    for (size_t i = 0; i < k.size(); ++i) {
+      HalfToFloat(&keys[KeyIndex(i / dim, i % dim, dim)], 1, &k[i]);
+    }
+    return k;
+  }
   // The bound that attention.h states.
   double Tolerance() const {
     const size_t dim = args.head_dim;
-    std::vector<float> k(length * dim), v(length * dim);
-    HalfToFloat(keys.data(), k.size(), k.data());
+    const std::vector<float> k = Keys();
+    std::vector<float> v(length * dim);
     HalfToFloat(values.data(), v.size(), v.data());
     double score = 0, value = 0;
     for (size_t t = 0; t < args.n; ++t) {
@@ -102,8 +115,8 @@ void CheckAgainstReference(Problem& problem) {
 TEST(Attention, ReferenceIsTheFormula) {
   Problem problem(3, 2, 8, 4);
   const std::vector<float> out = problem.Run(Isa::kReference);
-  std::vector<float> k(7 * 8), v(7 * 8);
-  HalfToFloat(problem.keys.data(), k.size(), k.data());
+  const std::vector<float> k = problem.Keys();
+  std::vector<float> v(7 * 8);
   HalfToFloat(problem.values.data(), v.size(), v.data());
   for (size_t t = 0; t < 3; ++t) {
     for (size_t h = 0; h < 2; ++h) {
@@ -208,7 +221,7 @@ TEST(Attention, NanReachesOnlyQueriesThatSeeIt) {
       EXPECT_FALSE(std::isnan(out[t * problem.stride + 4]));
     }
   }
-  problem.keys[12 * 16] = kHalfNan;
+  problem.keys[KeyIndex(12, 0, 16)] = kHalfNan;
   for (Isa isa : {Isa::kReference, Isa::kAvx2, Isa::kAvx512}) {
     if (!IsaSupported(isa)) continue;
     const std::vector<float> out = problem.Run(isa);

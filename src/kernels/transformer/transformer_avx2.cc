@@ -4,7 +4,7 @@
 namespace tq::transformer {
 namespace {
 // 4 sums of dot products, or 4 x 1 sums of values: a Vec is two of 16 registers.
-constexpr int kRowsAtOnce = 4, kValueRows = 4, kValueVecs = 1;
+constexpr int kScoreVecs = 4, kValueRows = 4, kValueVecs = 1;
 }  // namespace
 }  // namespace tq::transformer
 

@@ -4,7 +4,7 @@
 namespace tq::transformer {
 namespace {
 // 16 sums of dot products, or 4 x 4 sums of values, of 32 registers.
-constexpr int kRowsAtOnce = 16, kValueRows = 4, kValueVecs = 4;
+constexpr int kScoreVecs = 4, kValueRows = 4, kValueVecs = 4;
 }  // namespace
 }  // namespace tq::transformer
 
