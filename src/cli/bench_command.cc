@@ -166,8 +166,12 @@ class BenchCommand final : public Command {
         compute_.device == "cpu" ? fmt::format("{} threads, {}, plain read {:.1f} GB/s", threads_,
                                                IsaName(CurrentIsa()), plain_read_ * 1e-9)
                                  : model.device_name();
-    return fmt::format("{}: {}, {:.3f} bits per weight; {}\n", model_.string(),
-                       FormatBytes(model.file_bytes()), model.bits_per_weight(), machine);
+    return fmt::format("{}: {}, {:.3f} bits per weight; {}; medians of {}\n", model_.string(),
+                       FormatBytes(model.file_bytes()), model.bits_per_weight(), machine, repeat_);
+  }
+
+  std::string Footer() const {
+    return fmt::format("load {:.3f} s, peak memory {}\n", load_s_, FormatBytes(peak_rss_));
   }
 
   void Print(const Transformer& model) const {
@@ -184,7 +188,7 @@ class BenchCommand final : public Command {
       }
       fmt::print(out, "\n");
     }
-    fmt::print(out, "load {:.3f} s, peak memory {}\n", load_s_, FormatBytes(peak_rss_));
+    fmt::print(out, "{}", Footer());
   }
 
   Status WriteMarkdown(const Transformer& model) const {
@@ -206,6 +210,7 @@ class BenchCommand final : public Command {
       text +=
           m.decode && plain_read_ > 0 ? fmt::format("{:.0f} % |\n", 100 * traffic.share) : "- |\n";
     }
+    text += "\n" + Footer();
     if (markdown_ != "-") return WriteFileAtomically(markdown_, text);
     fmt::print("{}", text);
     return OkStatus();
@@ -221,7 +226,8 @@ class BenchCommand final : public Command {
                                     {"repetitions", m.speeds.size()},
                                     {"tokens_per_s", speed.median},
                                     {"tokens_per_s_lowest", speed.lowest},
-                                    {"tokens_per_s_highest", speed.highest}};
+                                    {"tokens_per_s_highest", speed.highest},
+                                    {"tokens_per_s_each", m.speeds}};
       if (m.decode) {
         const Traffic traffic = TrafficOf(model, speed.median);
         row["weights_per_s"] = traffic.weights;

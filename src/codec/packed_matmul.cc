@@ -26,9 +26,9 @@ constexpr uint64_t kGrainWeights = 32768;
 // of operands and a panel of at most 12 KiB stay in any L1 cache.
 constexpr uint64_t kDecodeColumns = trellis::kMaxWordColumns;
 // Fragments of 16 rows decoded together, and rows of x they meet, at most: 128 KiB of
-// operands and 252 KiB of sums stay in L2, and x is read from beyond it once per 128 rows.
+// operands and 264 KiB of sums stay in L2, and x is read from beyond it once per 128 rows.
 constexpr uint64_t kMaxFragments = 8;
-constexpr uint64_t kBatchRows = 252;
+constexpr uint64_t kBatchRows = 264;
 
 constexpr uint64_t kCacheLine = 64;
 

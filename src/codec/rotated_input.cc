@@ -117,7 +117,7 @@ void RotatedInput::PrepareOne(const InputTransform& input, const float* x, Execu
   // Whole blocks of the rotation and whole groups of a scale.
   const uint64_t unit = std::lcm(uint64_t{input.in_block}, kPadding);
   const uint64_t chunk = RoundUp(kChunkColumns, unit), chunks = CeilDiv(cols_, chunk);
-  const uint64_t per_worker = ScratchFloats(chunk);
+  const uint64_t per_worker = ScratchFloats(std::min(chunk, cols_));
   scratch_.resize(std::max<uint64_t>(scratch_.size(), executor.threads() * per_worker));
   chunk_bias_.resize(chunks * num_operands_);
   std::atomic<bool> finite{true};

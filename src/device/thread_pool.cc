@@ -14,7 +14,7 @@ namespace {
 // keeps a worker awake from one loop to the next (some 100 microseconds).
 constexpr int kSpins = 4000;
 // Ranges per share: some slack for uneven work, few enough that handing out is free.
-constexpr size_t kRangesPerShare = 4;
+constexpr size_t kRangesPerShare = 8;
 
 void CpuRelax() {
 #if defined(__x86_64__)

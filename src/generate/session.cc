@@ -5,11 +5,12 @@
 #include <utility>
 
 #include "base/cancel.h"
+#include "base/checked.h"
 
 namespace tq {
 namespace {
 
-// Tokens of a prompt run between two looks at the cancel flag, or those that run at once.
+// Tokens of a prompt run between two looks at the cancel flag, rounded up to what runs at once.
 constexpr uint64_t kCancelInterval = 512;
 
 double Now() {
@@ -49,7 +50,7 @@ Status Session::CatchUp() {
   logits_.resize(model_.config().vocab_size);
   const uint64_t start = cache_.length();
   const auto rest = std::span<const int32_t>(history_).subspan(start);
-  const uint64_t together = std::max(kCancelInterval, model_.positions_at_once());
+  const uint64_t together = RoundUp(kCancelInterval, model_.positions_at_once());
   for (size_t at = 0; at < rest.size(); at += together) {
     const auto piece = rest.subspan(at, std::min<size_t>(together, rest.size() - at));
     const bool last = at + piece.size() == rest.size();

@@ -29,6 +29,16 @@ constexpr Isa CommonIsa(Isa isa) {
   if (isa == Isa::kAvx512Mul16) return Isa::kAvx512;
   return isa == Isa::kNeonDot ? Isa::kReference : isa;
 }
+// The function or table `name` of a family that has the levels reference, avx2 and avx512, at the
+// common level of `isa`: a pointer. For use where these namespaces are seen.
+#if TQ_X86
+#define TQ_AT_LEVEL(isa, name)                            \
+  (CommonIsa(isa) == Isa::kAvx512      ? &avx512::name    \
+   : CommonIsa(isa) == Isa::kReference ? &reference::name \
+                                       : &avx2::name)
+#else
+#define TQ_AT_LEVEL(isa, name) (static_cast<void>(isa), &reference::name)
+#endif
 
 std::string_view IsaName(Isa isa);  // "reference", "avx2", "avx2vnni", ...
 // Whether this machine and this build can run `isa`.

@@ -9,7 +9,7 @@ namespace tq {
 namespace {
 
 // Positions of a chunk: a product takes as many as the most together.
-constexpr uint64_t kMinChunk = 16, kMaxChunk = 252;
+constexpr uint64_t kMinChunk = 16, kMaxChunk = 264;
 
 uint64_t WideSize(const ModelConfig& c) {
   return std::max<uint64_t>(2 * uint64_t{c.q_size()} + 2 * uint64_t{c.kv_size()},

@@ -29,7 +29,7 @@ using InputObserver =
 class LayerWorkspace {
  public:
   // Of the activations of one chunk, rotated inputs included. Larger chunks pass weights less
-  // often: with kRunBytes models of up to 1B run 252 positions at once, an 8B model 100.
+  // often: with kRunBytes models of up to 1B run 264 positions at once, an 8B model 143.
   static constexpr uint64_t kBytes = uint64_t{8} << 20, kRunBytes = uint64_t{32} << 20;
 
   explicit LayerWorkspace(const ModelConfig& config, uint64_t bytes = kBytes);

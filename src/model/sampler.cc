@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <limits>
 #include <numeric>
-#include <utility>
 
 #include "kernels/transformer/elementwise.h"
 #include "model/backend.h"
@@ -47,6 +46,8 @@ void Sampler::Penalise(std::span<const int32_t> history) {
     if (id < 0 || static_cast<size_t>(id) >= logits_.size()) continue;
     float& logit = logits_[id];
     logit = logit > 0 ? logit / options_.repetition_penalty : logit * options_.repetition_penalty;
+    logit =
+        std::clamp(logit, -std::numeric_limits<float>::max(), std::numeric_limits<float>::max());
   }
 }
 
@@ -67,6 +68,7 @@ StatusOr<int32_t> Sampler::Sample(std::span<const float> logits, std::span<const
 // The `count` largest as candidates in the order of ids, the lower ids among equals.
 void Sampler::TakeLargest(size_t count) {
   candidates_.clear();
+  candidates_.reserve(logits_.size());
   if (count >= logits_.size()) {
     for (size_t i = 0; i < logits_.size(); ++i) {
       candidates_.push_back({logits_[i], static_cast<int32_t>(i)});
@@ -117,8 +119,11 @@ void Sampler::KeepTopP() {
   const double goal =
       static_cast<double>(options_.top_p) * std::accumulate(weights_.begin(), weights_.end(), 0.0);
   // Indices of the weights that can be among them: few reach the goal as a rule.
-  std::vector<uint32_t> order;
+  std::vector<uint32_t>& order = order_;
+  order.reserve(weights_.size());
+  float least = 0;
   for (const float floor : {1e-2f, 1e-4f, 0.0f}) {
+    least = floor;
     order.clear();
     double mass = 0;
     for (size_t i = 0; i < weights_.size(); ++i) {
@@ -139,9 +144,8 @@ void Sampler::KeepTopP() {
     std::pop_heap(order.begin(), end, less);
     mass += static_cast<double>(weights_[*(end - 1)]);
   }
-  std::vector<float> kept(weights_.size(), 0.0f);
-  for (; end != order.end(); ++end) kept[*end] = weights_[*end];
-  weights_ = std::move(kept);
+  for (float& weight : weights_) weight = weight < least ? 0.0f : weight;
+  for (auto dropped = order.begin(); dropped != end; ++dropped) weights_[*dropped] = 0;
 }
 
 int32_t Sampler::Draw() {

@@ -20,7 +20,8 @@ struct SamplerOptions {
   uint64_t seed = 0;
 };
 
-// Draws tokens. The n-th draw depends on the options, the logits, the history and n alone.
+// Draws tokens. The n-th draw depends on the options, the logits, the history and n alone, and on
+// the portable level of instructions by rounding.
 // Steps, in order: repetition penalty, temperature, top-k, top-p, min-p, draw. Greedy takes
 // the lowest id of those with the largest logit.
 class Sampler {
@@ -31,7 +32,8 @@ class Sampler {
 
  public:
   // Of its buffers, per token of the vocabulary.
-  static constexpr uint64_t kBytesPerToken = sizeof(Candidate) + 2 * sizeof(float);
+  static constexpr uint64_t kBytesPerToken =
+      sizeof(Candidate) + 2 * sizeof(float) + sizeof(uint32_t);
 
   static StatusOr<Sampler> Create(const SamplerOptions& options);
 
@@ -56,6 +58,7 @@ class Sampler {
   std::vector<float> logits_;          // [vocab]
   std::vector<Candidate> candidates_;  // in the order of ids
   std::vector<float> weights_;         // of candidates
+  std::vector<uint32_t> order_;        // of candidates: a heap by weight
 };
 
 }  // namespace tq

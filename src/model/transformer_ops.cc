@@ -7,6 +7,7 @@
 #include "base/checked.h"
 #include "kernels/transformer/attention.h"
 #include "kernels/transformer/elementwise.h"
+#include "model/kv_cache.h"
 
 namespace tq {
 namespace {
@@ -15,10 +16,11 @@ namespace {
 // four times as long per value as the others.
 constexpr size_t kGrainValues = 16384, kGrainSilu = 4096;
 // The same for attention, in products of keys with queries and of weights with values:
-// about 10 us of work.
-constexpr size_t kGrainProducts = 262144;
+// about 2 us of work.
+constexpr size_t kGrainProducts = 65536;
 // Queries of one KV head that one thread handles at once.
 constexpr uint64_t kQueryBlock = 32;
+static_assert(KvCache::kRounding % transformer::kKeysTogether == 0);
 
 size_t RowGrain(uint64_t row_size) {
   return std::max<size_t>(1, kGrainValues / std::max<uint64_t>(row_size, 1));
@@ -114,6 +116,9 @@ void AttendInSpans(const AttentionArgs& args, Executor& executor, std::vector<fl
   const uint64_t spans = transformer::SpansOf(args.base + 1);
   const uint64_t partial = transformer::PartialFloats(shared, args.head_dim);
   if (partials.size() < args.kv_heads * spans * partial) {
+    // Once for all positions that the cache has room for.
+    partials.reserve(
+        AttentionScratchFloats(args.heads, args.head_dim, args.kv_stride / args.head_dim));
     partials.resize(args.kv_heads * spans * partial);
   }
   std::vector<std::atomic<uint64_t>> done(args.kv_heads);

@@ -6,6 +6,7 @@
 #include <cstring>
 #include <limits>
 
+#include "base/checked.h"
 #include "base/random.h"
 #include "kernels/cuda/argmax.h"
 #include "kernels/cuda/device_test.h"
@@ -215,6 +216,16 @@ struct Problem {
     }
     return cache;
   }
+  // A head's keys as the processor's kernel wants them.
+  std::vector<uint16_t> KeysTogether(uint32_t head) const {
+    const size_t d = shape.head_dim, length = shape.base + n;
+    std::vector<uint16_t> together(RoundUp<size_t>(length, transformer::kKeysTogether) * d,
+                                   uint16_t{0x7e01});
+    for (size_t i = 0; i < length * d; ++i) {
+      together[transformer::KeyIndex(i / d, i % d, d)] = keys[head * stride + i];
+    }
+    return together;
+  }
   std::vector<float> Expected() const {
     std::vector<float> expected(n * row);
     for (uint32_t h = 0; h < shape.kv_heads; ++h) {
@@ -223,7 +234,8 @@ struct Problem {
       args.first = shape.base;
       args.scale = 1.0f / std::sqrt(static_cast<float>(shape.head_dim));
       args.q = &q[uint64_t{h} * args.group * shape.head_dim], args.q_stride = row;
-      args.keys = &keys[h * stride], args.values = &values[h * stride];
+      const std::vector<uint16_t> together = KeysTogether(h);
+      args.keys = together.data(), args.values = &values[h * stride];
       args.out = &expected[uint64_t{h} * args.group * shape.head_dim], args.out_stride = row;
       transformer::Attention(args, Isa::kReference);
     }

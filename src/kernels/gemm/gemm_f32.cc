@@ -55,34 +55,13 @@ void SyrkUpper(const SyrkArgs& args) {
 
 }  // namespace reference
 
-void MatmulNt(const Args& args, Isa isa) {
-#ifdef TQ_X86
-  if (CommonIsa(isa) == Isa::kAvx512) return avx512::MatmulNt(args);
-  if (isa != Isa::kReference) return avx2::MatmulNt(args);
-#endif
-  (void)isa;
-  reference::MatmulNt(args);
-}
+void MatmulNt(const Args& args, Isa isa) { TQ_AT_LEVEL(isa, MatmulNt)(args); }
 void MatmulNt(const Args& args) { MatmulNt(args, CurrentIsa()); }
 
-void MatmulNn(const Args& args, Isa isa) {
-#ifdef TQ_X86
-  if (CommonIsa(isa) == Isa::kAvx512) return avx512::MatmulNn(args);
-  if (isa != Isa::kReference) return avx2::MatmulNn(args);
-#endif
-  (void)isa;
-  reference::MatmulNn(args);
-}
+void MatmulNn(const Args& args, Isa isa) { TQ_AT_LEVEL(isa, MatmulNn)(args); }
 void MatmulNn(const Args& args) { MatmulNn(args, CurrentIsa()); }
 
-void SyrkUpper(const SyrkArgs& args, Isa isa) {
-#ifdef TQ_X86
-  if (CommonIsa(isa) == Isa::kAvx512) return avx512::SyrkUpper(args);
-  if (isa != Isa::kReference) return avx2::SyrkUpper(args);
-#endif
-  (void)isa;
-  reference::SyrkUpper(args);
-}
+void SyrkUpper(const SyrkArgs& args, Isa isa) { TQ_AT_LEVEL(isa, SyrkUpper)(args); }
 void SyrkUpper(const SyrkArgs& args) { SyrkUpper(args, CurrentIsa()); }
 
 }  // namespace tq::gemm

@@ -27,14 +27,10 @@ void DecodeGroupedRow(const GroupedRow& row, float* out) {
 
 }  // namespace reference
 
-void DecodeGroupedRow(const GroupedRow& row, float* out, [[maybe_unused]] Isa isa) {
-#ifdef TQ_X86
+void DecodeGroupedRow(const GroupedRow& row, float* out, Isa isa) {
   // The vector levels take 16 codes, which begin at whole bytes, from one group.
-  const bool vectors = row.group_size % 16 == 0;
-  if (vectors && CommonIsa(isa) == Isa::kAvx512) return avx512::DecodeGroupedRow(row, out);
-  if (vectors && isa != Isa::kReference) return avx2::DecodeGroupedRow(row, out);
-#endif
-  reference::DecodeGroupedRow(row, out);
+  if (row.group_size % 16 != 0) isa = Isa::kReference;
+  TQ_AT_LEVEL(isa, DecodeGroupedRow)(row, out);
 }
 void DecodeGroupedRow(const GroupedRow& row, float* out) {
   DecodeGroupedRow(row, out, CurrentIsa());

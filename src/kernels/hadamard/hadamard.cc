@@ -43,17 +43,7 @@ void HadamardTransform(const HadamardArgs& args) {
 }  // namespace reference
 
 void HadamardTransform(const HadamardArgs& args, Isa isa) {
-  switch (CommonIsa(isa)) {
-#if TQ_X86
-    case Isa::kAvx512:
-      return avx512::HadamardTransform(args);
-    case Isa::kAvx2Vnni:
-    case Isa::kAvx2:
-      return avx2::HadamardTransform(args);
-#endif
-    default:
-      return reference::HadamardTransform(args);
-  }
+  TQ_AT_LEVEL(isa, HadamardTransform)(args);
 }
 
 }  // namespace tq

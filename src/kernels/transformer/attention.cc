@@ -106,35 +106,18 @@ void MergeSpans(const AttentionArgs& args, const float* partials) {
 
 }  // namespace reference
 
-void Attention(const AttentionArgs& args, Isa isa) {
-#ifdef TQ_X86
-  if (CommonIsa(isa) == Isa::kAvx512) return avx512::Attention(args);
-  if (isa != Isa::kReference) return avx2::Attention(args);
-#endif
-  (void)isa;
-  reference::Attention(args);
-}
+void Attention(const AttentionArgs& args, Isa isa) { TQ_AT_LEVEL(isa, Attention)(args); }
 void Attention(const AttentionArgs& args) { Attention(args, CurrentIsa()); }
 
 void AttentionSpan(const AttentionArgs& args, size_t span, float* partial, Isa isa) {
-#ifdef TQ_X86
-  if (CommonIsa(isa) == Isa::kAvx512) return avx512::AttentionSpan(args, span, partial);
-  if (isa != Isa::kReference) return avx2::AttentionSpan(args, span, partial);
-#endif
-  (void)isa;
-  reference::AttentionSpan(args, span, partial);
+  TQ_AT_LEVEL(isa, AttentionSpan)(args, span, partial);
 }
 void AttentionSpan(const AttentionArgs& args, size_t span, float* partial) {
   AttentionSpan(args, span, partial, CurrentIsa());
 }
 
 void MergeSpans(const AttentionArgs& args, const float* partials, Isa isa) {
-#ifdef TQ_X86
-  if (CommonIsa(isa) == Isa::kAvx512) return avx512::MergeSpans(args, partials);
-  if (isa != Isa::kReference) return avx2::MergeSpans(args, partials);
-#endif
-  (void)isa;
-  reference::MergeSpans(args, partials);
+  TQ_AT_LEVEL(isa, MergeSpans)(args, partials);
 }
 void MergeSpans(const AttentionArgs& args, const float* partials) {
   MergeSpans(args, partials, CurrentIsa());

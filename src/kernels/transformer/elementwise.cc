@@ -112,14 +112,7 @@ const ElementwiseKernels kElementwise = {PlainRmsNorm,     PlainRope,        Pla
                                          PlainHalfToFloat, PlainFloatToHalf, PlainBFloat16ToFloat};
 }  // namespace reference
 
-const ElementwiseKernels& ElementwiseFor(Isa isa) {
-#ifdef TQ_X86
-  if (CommonIsa(isa) == Isa::kAvx512) return avx512::kElementwise;
-  if (isa != Isa::kReference) return avx2::kElementwise;
-#endif
-  (void)isa;
-  return reference::kElementwise;
-}
+const ElementwiseKernels& ElementwiseFor(Isa isa) { return *TQ_AT_LEVEL(isa, kElementwise); }
 
 void RmsNorm(const float* x, size_t rows, size_t width, const float* weight, float eps,
              float* out) {

@@ -39,22 +39,12 @@ Divergence RowDivergence(const float* p_logits, const float* q_logits, size_t n)
 }  // namespace reference
 
 LogitStats RowStats(const float* logits, size_t n, Isa isa) {
-#ifdef TQ_X86
-  if (CommonIsa(isa) == Isa::kAvx512) return avx512::RowStats(logits, n);
-  if (isa != Isa::kReference) return avx2::RowStats(logits, n);
-#endif
-  (void)isa;
-  return reference::RowStats(logits, n);
+  return TQ_AT_LEVEL(isa, RowStats)(logits, n);
 }
 LogitStats RowStats(const float* logits, size_t n) { return RowStats(logits, n, CurrentIsa()); }
 
 Divergence RowDivergence(const float* p_logits, const float* q_logits, size_t n, Isa isa) {
-#ifdef TQ_X86
-  if (CommonIsa(isa) == Isa::kAvx512) return avx512::RowDivergence(p_logits, q_logits, n);
-  if (isa != Isa::kReference) return avx2::RowDivergence(p_logits, q_logits, n);
-#endif
-  (void)isa;
-  return reference::RowDivergence(p_logits, q_logits, n);
+  return TQ_AT_LEVEL(isa, RowDivergence)(p_logits, q_logits, n);
 }
 Divergence RowDivergence(const float* p_logits, const float* q_logits, size_t n) {
   return RowDivergence(p_logits, q_logits, n, CurrentIsa());

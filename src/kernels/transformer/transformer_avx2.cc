@@ -3,7 +3,7 @@
 
 namespace tq::transformer {
 namespace {
-// 4 sums of dot products, or 4 x 1 sums of values: a Vec is two of 16 registers.
+// 4 vectors of scores, or 4 x 1 of sums of values: a Vec is two of 16 registers.
 constexpr int kScoreVecs = 4, kValueRows = 4, kValueVecs = 1;
 }  // namespace
 }  // namespace tq::transformer

@@ -107,8 +107,7 @@ struct MatmulKernels {
   MultiplyFn multiply[kMaxPanelRows];  // by rows of x, less one
 };
 
-// The kernels of a supported code at a level; levels without kernels of their own fall to
-// the next lower one.
+// The kernels of a supported code at a level.
 const MatmulKernels& FindMatmulKernels(Isa isa, Code code);
 
 // The one list of kernels, per level in the order of kMatmulCodes: it drives dispatch,
