@@ -25,6 +25,7 @@ struct Options {
   uint64_t megabytes = 256;  // of codes, gone through in turn: more than the caches hold
   int repeats = 9;
   size_t threads = 1;
+  int state_bits = 16;
   std::string level, json;
 };
 
@@ -139,6 +140,7 @@ struct Bench {
     results.push_back({{"isa", IsaName(isa)},
                        {"values", code.values},
                        {"bits", code.bits},
+                       {"state_bits", code.state_bits},
                        {"n", n},
                        {"rows", rows},
                        {"cols", options.cols},
@@ -183,6 +185,7 @@ int Main(int argc, char** argv) {
   app.add_option("--repeats", options.repeats)->check(CLI::Range(1, 1000));
   app.add_option("--threads", options.threads, "0: all processors")->check(CLI::Range(0, 1024));
   app.add_option("--n", batches, "rows of x")->check(CLI::Range(1, 4096));
+  app.add_option("--state-bits", options.state_bits, "L, 12 or 16")->check(CLI::IsMember({12, 16}));
   app.add_option("--isa", options.level, "only this level");
   app.add_option("--json", options.json, "also write results to this file, - for standard output");
   CLI11_PARSE(app, argc, argv);
@@ -217,7 +220,7 @@ int Main(int argc, char** argv) {
     for (uint64_t cols : {576, 1536, 4096, 14336}) bench.RunPrepare(isa, cols, 1);
     for (uint64_t n : batches) {
       for (trellis::Code code : trellis::kMatmulCodes) {
-        if (code.state_bits == 16) bench.Run(isa, code, n);
+        if (code.state_bits == options.state_bits) bench.Run(isa, code, n);
       }
     }
   }

@@ -2,11 +2,14 @@
 """Whole-model speed beside llama.cpp (and ik_llama.cpp): the same weights, the same threads.
 
     speed.py --model DIRECTORY --tq build/release/src/cli/tq --llama llama.cpp/build/bin
-             [--ik ik_llama.cpp/build/bin] [--bits 4,2,1] [--types Q4_0,Q2_K,IQ2_XXS]
+             [--ik ik_llama.cpp/build/bin] [--bits 4,2,1] [--packed DIRECTORY]
+             [--types Q4_0,Q2_K,IQ2_XXS]
              [--ik-types Q2_K_R4,IQ2_KT] [--threads N] [--rounds 3] [--prompt 512] [--tokens 128]
              --work FOLDER [--json FILE]
 
-DIRECTORY is a Hugging Face directory of a llama model. It is written as a float32 GGUF by PyPI
+DIRECTORY is a Hugging Face directory of a llama model (--packed: of one of ours, codes of the
+full search say, which take longer to make; an empty entry of --bits: the model as it is). It is
+written as a float32 GGUF by PyPI
 `gguf`, quantised by each program, and each result is run in turn, round by round, so that a
 change of the machine's clock hits all. The table shows the median over the rounds, and for peers
 the median of our speed over theirs in the same round. The types that a file really holds are
@@ -55,7 +58,7 @@ class Peer:
         self.bench_program = folder / "llama-bench"
         self.file = args.work / f"{program}-{kind}.gguf"
         log = self.file.with_suffix(".log")
-        if not self.file.exists():
+        if not (self.file.exists() and log.exists()):
             part = self.file.with_name(self.file.name + ".part")
             log.write_text(run_logged(folder / "llama-quantize", "--imatrix",
                                       importance(args, program, folder), args.work / "f32.gguf",
@@ -80,15 +83,31 @@ class Ours:
             # Speed does not depend on the calibration: little of it.
             run(args.tq, "quantize", args.model, "-o", self.file, "--bits", bits, "--uniform",
                 "--fast", "--calibration-tokens", 2048)
-        info = json.loads(run(args.tq, "inspect", self.file, "--json", "-", capture=True))
+        self.inspect()
+
+    def inspect(self):
+        info = json.loads(run(self.tq, "inspect", self.file, "--json", "-", capture=True))
         self.bytes = info["file_bytes"]
         self.types = ""
 
     def bench(self, args):
+        # As llama-bench does, tokens are decoded after an empty context: a prompt of one.
         out = json.loads(run(self.tq, "bench", self.file, "--threads", args.threads, "--prompt",
-                             args.prompt, "--tokens", args.tokens, "--repeat", 2, "--json", "-",
-                             capture=True))
-        return out["prefill_tokens_per_s"], out["decode_tokens_per_s"]
+                             f"1,{args.prompt}", "--tokens", args.tokens, "--repeat", 2, "--json",
+                             "-", capture=True))
+        speed = {(row["test"], row["prompt_tokens"]): row["tokens_per_s"]
+                 for row in out["measurements"]}
+        return speed["prompt", args.prompt], speed["decode", 1]
+
+
+class Packed(Ours):
+    """A TurboQuant directory that is there already."""
+
+    def __init__(self, args, folder):
+        self.name = f"tq, {folder.name}"
+        self.tq = args.tq
+        self.file = folder
+        self.inspect()
 
 
 def importance(args, program, folder):
@@ -103,7 +122,7 @@ def importance(args, program, folder):
 def types_in(log):
     """Types of a file by bytes, from what llama-quantize printed of each tensor."""
     total = collections.Counter()
-    for kind, mebibytes in re.findall(r"converting to (\w+) .*?-> *([\d.]+) Mi?B", log):
+    for kind, mebibytes in re.findall(r"converting to (\w+) .*?-> *([\d.]+) Mi?B", log, re.S):
         total[kind] += float(mebibytes)
     for kind, mebibytes in re.findall(r"type = *(\w+), size = *([\d.]+) Mi?B", log):
         total[kind] += float(mebibytes)
@@ -129,7 +148,7 @@ def measure(args, models):
 
 def print_table(args, models, rounds):
     ours = [i for i, model in enumerate(models) if isinstance(model, Ours)]
-    print(f"Prompt of {args.prompt} tokens, then {args.tokens} tokens one by one; "
+    print(f"Prompt of {args.prompt} tokens; {args.tokens} tokens one by one from the start; "
           f"{args.threads} threads, medians of {args.rounds} interleaved rounds\n")
     titles = "".join(f"{models[i].name}: prompt, decode | " for i in ours)
     print(f"| model | bytes | prompt tokens/s | decode tokens/s | {titles}types by bytes |")
@@ -153,6 +172,7 @@ def main():
     parser.add_argument("--ik", type=pathlib.Path)
     parser.add_argument("--work", required=True, type=pathlib.Path)
     parser.add_argument("--bits", default="2")
+    parser.add_argument("--packed", type=pathlib.Path, nargs="*", default=[])
     parser.add_argument("--types", default="F16,Q4_0,Q2_K,IQ2_XXS")
     parser.add_argument("--ik-types", default="Q2_K_R4,IQ2_KT,IQ2_XXS_R4")
     parser.add_argument("--threads", default=2, type=int)
@@ -169,7 +189,8 @@ def main():
 
         write_f32_gguf(args.model, args.work / "f32.gguf.part")
         (args.work / "f32.gguf.part").rename(args.work / "f32.gguf")
-    models = [Ours(args, bits) for bits in args.bits.split(",")]
+    models = [Packed(args, folder) for folder in args.packed]
+    models += [Ours(args, bits) for bits in args.bits.split(",")]
     models += [Peer(args, "llama.cpp", args.llama, kind) for kind in args.types.split(",")]
     if args.ik:
         models += [Peer(args, "ik_llama.cpp", args.ik, kind) for kind in args.ik_types.split(",")]
