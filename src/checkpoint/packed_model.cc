@@ -212,6 +212,8 @@ uint64_t PackedModel::num_bytes() const { return files_->file_bytes(); }
 
 Status PackedModel::VerifyFiles() const { return files_->VerifyFiles(); }
 
+void PackedModel::ReadAhead() const { files_->ReadAhead(); }
+
 Status AppendMatrix(std::string_view name, const StoredMatrix& matrix,
                     std::vector<OutputTensor>* tensors) {
   const std::string prefix(name);

@@ -54,6 +54,8 @@ class PackedModel {
   uint64_t num_bytes() const;  // of all weight files, headers included
   // DataLoss if a shard changed its length since it was opened.
   Status VerifyFiles() const;
+  // Begins to read all weights into the system's cache: for callers that run the model.
+  void ReadAhead() const;
 
  private:
   class Loader;

@@ -172,6 +172,10 @@ Status SafetensorsDirectory::VerifyFiles() const {
   return OkStatus();
 }
 
+void SafetensorsDirectory::ReadAhead() const {
+  for (const auto& file : files_) file->file().ReadAhead();
+}
+
 void SafetensorsHeader::Add(std::string_view name, DType dtype, const Shape& shape,
                             uint64_t bytes) {
   const auto replace = nlohmann::json::error_handler_t::replace;

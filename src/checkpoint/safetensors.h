@@ -66,6 +66,8 @@ class SafetensorsDirectory {
   // Bytes of all shards, headers included.
   uint64_t file_bytes() const;
   Status VerifyFiles() const;
+  // Begins to read all shards into the system's cache.
+  void ReadAhead() const;
 
  private:
   Status OpenShards(const std::filesystem::path& folder, const std::filesystem::path& index);

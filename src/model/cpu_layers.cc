@@ -48,6 +48,7 @@ Status CpuLayers::LoadAll(const ModelSource& source) {
 
 Status CpuLayers::LoadAll(std::shared_ptr<const PackedModel> model) {
   TQ_ASSIGN_OR_RETURN(PackedDecoder decoder, FindPackedDecoder(*model));
+  model->ReadAhead();
   const auto group = [&](PackedGroup& parts) {
     return MakeStoredGroup(parts.name, std::move(parts.matrices), workspace_->rotated, model);
   };

@@ -31,6 +31,8 @@ class MappedFile {
   StatusOr<std::span<const uint8_t>> Range(uint64_t offset, uint64_t size) const;
   // A copy of bytes, read with pread(2): safe against a file that shrinks.
   Status ReadAt(uint64_t offset, void* out, uint64_t size) const;
+  // Has the system begin to read the file into its cache, all of which will be used soon.
+  void ReadAhead() const;
   // Makes the pages of these bytes no longer resident. They come back when they are touched.
   void DropPages(uint64_t offset, uint64_t size) const;
   // DataLoss when the file is no longer as long as when it was mapped.
