@@ -79,35 +79,41 @@ class OutputBlocks {
     rows_ = std::vector<std::atomic<uint32_t>>(blocks);
   }
 
-  // Rows [row, row + count) of the product's y are there.
-  void Add(size_t product, uint64_t row, uint64_t count) {
+  // Rows [row, end) of the product's y are there.
+  void Add(size_t product, uint64_t row, uint64_t end) {
     const PackedMatrix& matrix = *products_.matrices[product];
-    float* y = products_.y[product];
     const uint64_t size = matrix.out_block;
-    if (size == 1) return TransformRows(matrix, products_.activations, row, count, y + row);
-    for (uint64_t at = row; at < row + count;) {
-      const uint64_t block = at / size, end = std::min((block + 1) * size, row + count);
-      const auto added = static_cast<uint32_t>(end - at);
-      // Release what this thread wrote, acquire what the others did.
-      const uint32_t before =
-          rows_[first_[product] + block].fetch_add(added, std::memory_order_acq_rel);
-      if (before + added == size) {
-        TransformRows(matrix, products_.activations, block * size, size, y + block * size);
-      }
-      at = end;
-    }
+    // Blocks that lie in these rows need no count.
+    const uint64_t first = std::min(RoundUp(row, size), end),
+                   last = std::max(first, end / size * size);
+    if (last > first) Transform(product, first, last - first);
+    if (row < first) AddPart(product, row, first);
+    if (last < end) AddPart(product, last, end);
   }
 
  private:
+  // Rows of one block.
+  void AddPart(size_t product, uint64_t row, uint64_t end) {
+    const uint64_t size = products_.matrices[product]->out_block, block = row / size;
+    const auto added = static_cast<uint32_t>(end - row);
+    // Release what this thread wrote, acquire what the others did.
+    const uint32_t before =
+        rows_[first_[product] + block].fetch_add(added, std::memory_order_acq_rel);
+    if (before + added == size) Transform(product, block * size, size);
+  }
+  void Transform(size_t product, uint64_t row, uint64_t count) {
+    TransformRows(*products_.matrices[product], products_.activations, row, count,
+                  products_.y[product] + row);
+  }
+
   const Products& products_;
   std::vector<uint64_t> first_;  // block of each product
   std::vector<std::atomic<uint32_t>> rows_;
 };
 
-// A row of tiles against one row of x.
-void GemvTileRow(const SegmentWork& work, uint64_t tile_row, OutputBlocks& blocks) {
+// A row of tiles against one row of x. Returns the row behind its last.
+uint64_t GemvTileRow(const SegmentWork& work, uint64_t row, uint64_t tile_row) {
   float sums[kMaxTileRows];
-  const uint64_t row = work.segment->row_begin + tile_row * work.shape.rows;
   const uint64_t count = std::min<uint64_t>(work.shape.rows, work.segment->row_end - row);
   const RotatedInput::Operand& operand = *work.operand;
   work.kernels->gemv(work.TileRow(tile_row), work.tiles_across, operand.bytes.data(),
@@ -116,7 +122,7 @@ void GemvTileRow(const SegmentWork& work, uint64_t tile_row, OutputBlocks& block
   for (uint64_t i = 0; i < count; ++i) {
     work.y[row + i] = static_cast<float>((static_cast<double>(sums[i]) + operand.bias[0]) * scale);
   }
-  blocks.Add(work.product, row, count);
+  return row + count;
 }
 
 // 16 rows of a row of tiles.
@@ -309,14 +315,21 @@ class WorkList {
 void GemvProducts(const Products& products, uint64_t cols, Executor& executor) {
   const WorkList list(products);
   OutputBlocks blocks(products);
+  const auto body = [&](size_t begin, size_t end, size_t) {
+    // Rows of one matrix, one after the other.
+    for (size_t i = begin; i < end;) {
+      const Fragment first = list.TileRowAt(i);
+      const size_t product = first.work->product;
+      uint64_t row = first.row();
+      for (Fragment at = first; i < end && at.work->product == product;) {
+        row = GemvTileRow(*at.work, at.row(), at.tile_row);
+        if (++i < end) at = list.TileRowAt(i);
+      }
+      blocks.Add(product, first.row(), row);
+    }
+  };
   executor.ParallelFor(list.tile_rows(),
-                       std::max<uint64_t>(1, kGrainWeights / (cols * kFragmentRows)),
-                       [&](size_t begin, size_t end, size_t) {
-                         for (size_t i = begin; i < end; ++i) {
-                           const Fragment at = list.TileRowAt(i);
-                           GemvTileRow(*at.work, at.tile_row, blocks);
-                         }
-                       });
+                       std::max<uint64_t>(1, kGrainWeights / (cols * kFragmentRows)), body);
 }
 
 // The rotations of the outputs, where there are any.
