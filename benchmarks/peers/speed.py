@@ -7,11 +7,10 @@
              [--ik-types Q2_K_R4,IQ2_KT] [--threads N] [--rounds 3] [--prompt 512] [--tokens 128]
              --work FOLDER [--json FILE]
 
-DIRECTORY is a Hugging Face directory of a llama model (--packed: of one of ours, codes of the
-full search say, which take longer to make; an empty entry of --bits: the model as it is). It is
-written as a float32 GGUF by PyPI
+DIRECTORY is a Hugging Face directory of a llama model. It is written as a float32 GGUF by PyPI
 `gguf`, quantised by each program, and each result is run in turn, round by round, so that a
-change of the machine's clock hits all. The table shows the median over the rounds, and for peers
+change of the machine's clock hits all. An empty entry of --bits is the model as it is; --packed
+adds directories of ours that are there already, codes of the full search say. The table shows the median over the rounds, and for peers
 the median of our speed over theirs in the same round. The types that a file really holds are
 printed, by bytes: quantisers fall back where rows do not divide into blocks.
 

@@ -119,16 +119,15 @@ void Sampler::KeepTopP() {
   const double goal =
       static_cast<double>(options_.top_p) * std::accumulate(weights_.begin(), weights_.end(), 0.0);
   // Indices of the weights that can be among them: few reach the goal as a rule.
-  std::vector<uint32_t>& order = order_;
-  order.reserve(weights_.size());
+  order_.reserve(weights_.size());
   float least = 0;
   for (const float floor : {1e-2f, 1e-4f, 0.0f}) {
     least = floor;
-    order.clear();
+    order_.clear();
     double mass = 0;
     for (size_t i = 0; i < weights_.size(); ++i) {
       if (weights_[i] < floor) continue;
-      order.push_back(static_cast<uint32_t>(i));
+      order_.push_back(static_cast<uint32_t>(i));
       mass += static_cast<double>(weights_[i]);
     }
     if (mass >= goal) break;
@@ -138,14 +137,14 @@ void Sampler::KeepTopP() {
   const auto less = [&](uint32_t a, uint32_t b) {
     return weights_[a] != weights_[b] ? weights_[a] < weights_[b] : a > b;
   };
-  std::ranges::make_heap(order, less);
-  auto end = order.end();
-  for (double mass = 0; end != order.begin() && mass < goal; --end) {
-    std::pop_heap(order.begin(), end, less);
+  std::ranges::make_heap(order_, less);
+  auto end = order_.end();
+  for (double mass = 0; end != order_.begin() && mass < goal; --end) {
+    std::pop_heap(order_.begin(), end, less);
     mass += static_cast<double>(weights_[*(end - 1)]);
   }
   for (float& weight : weights_) weight = weight < least ? 0.0f : weight;
-  for (auto dropped = order.begin(); dropped != end; ++dropped) weights_[*dropped] = 0;
+  for (auto dropped = order_.begin(); dropped != end; ++dropped) weights_[*dropped] = 0;
 }
 
 int32_t Sampler::Draw() {

@@ -20,8 +20,8 @@ struct SamplerOptions {
   uint64_t seed = 0;
 };
 
-// Draws tokens. The n-th draw depends on the options, the logits, the history and n alone, and on
-// the portable level of instructions by rounding.
+// Draws tokens. The n-th draw depends on the options, the logits, the history and n alone; the
+// portable level of instructions differs by rounding.
 // Steps, in order: repetition penalty, temperature, top-k, top-p, min-p, draw. Greedy takes
 // the lowest id of those with the largest logit.
 class Sampler {

@@ -89,14 +89,14 @@ void ApplyRope(const RopeTable& table, float* x, uint64_t n, uint32_t heads, uin
 
 namespace {
 
-// The queries of `count` heads from `head` on, of positions [query, query + n).
+// The queries of positions [query, query + n) whose heads share a KV head.
 transformer::AttentionArgs PartOf(const AttentionArgs& args, uint64_t query, uint64_t n,
-                                  uint64_t head, uint64_t count) {
-  const uint64_t d = args.head_dim, row = args.heads * d;
-  const uint64_t kv_head = head / (args.heads / args.kv_heads);
+                                  uint64_t kv_head) {
+  const uint64_t d = args.head_dim, row = args.heads * d, shared = args.heads / args.kv_heads;
+  const uint64_t head = kv_head * shared;
   transformer::AttentionArgs part;
   part.n = n;
-  part.group = count;
+  part.group = shared;
   part.head_dim = d;
   part.first = args.base + query;
   part.scale = 1.0f / std::sqrt(static_cast<float>(d));
@@ -127,7 +127,7 @@ void AttendInSpans(const AttentionArgs& args, Executor& executor, std::vector<fl
   executor.ParallelFor(args.kv_heads * spans, grain, [&](size_t begin, size_t end, size_t) {
     for (size_t item = begin; item < end; ++item) {
       const uint64_t kv_head = item / spans, span = item % spans;
-      const transformer::AttentionArgs part = PartOf(args, 0, 1, kv_head * shared, shared);
+      const transformer::AttentionArgs part = PartOf(args, 0, 1, kv_head);
       transformer::AttentionSpan(part, span, partials.data() + item * partial);
       // Release this partial result, acquire the others.
       if (done[kv_head].fetch_add(1, std::memory_order_acq_rel) + 1 == spans) {
@@ -151,11 +151,10 @@ void Attention(const AttentionArgs& args, Executor& executor, std::vector<float>
   const size_t grain = std::max<size_t>(1, kGrainProducts / item_products);
   executor.ParallelFor(args.kv_heads * blocks, grain, [&](size_t begin, size_t end, size_t) {
     for (size_t item = begin; item < end; ++item) {
-      const uint64_t head = item % args.kv_heads * shared;
       // Late queries see more keys: they go first, so that threads end together.
       const uint64_t query = (blocks - 1 - item / args.kv_heads) * kQueryBlock;
       transformer::Attention(
-          PartOf(args, query, std::min(kQueryBlock, args.n - query), head, shared));
+          PartOf(args, query, std::min(kQueryBlock, args.n - query), item % args.kv_heads));
     }
   });
 }
