@@ -34,6 +34,14 @@ trellis::ActivationForm FormOf(Isa isa, trellis::Code code, uint64_t n) {
   return n == 1 ? trellis::FindMatmulKernels(isa, code).gemv_form : ActivationForm::kWords;
 }
 
+// Columns [begin, end) of Hin (si * x), whole blocks.
+void Rotate(const trellis::ActivationKernels& kernels, const InputTransform& input, const float* x,
+            uint64_t begin, uint64_t end, float* rotated) {
+  const uint16_t* scale = input.in_scale.as<uint16_t>();
+  kernels.scale_by_half(x + begin, scale + begin, end - begin, rotated);
+  BlockHadamard(rotated, end - begin, input.in_block, HadamardSide::kForward);
+}
+
 // Of one thread: two rows of floats and one of int16.
 uint64_t ScratchFloats(uint64_t cols) { return 3 * RoundUp(cols, kPadding); }
 
@@ -148,8 +156,7 @@ bool RotatedInput::PrepareColumns(const InputTransform& input, const float* x, u
   const uint64_t count = end - begin, padded = RoundUp(count, kPadding);
   float *rotated = scratch, *combined = rotated + padded;
   auto* q = reinterpret_cast<int16_t*>(combined + padded);
-  kernels.scale_by_half(x + begin, input.in_scale.as<uint16_t>() + begin, count, rotated);
-  BlockHadamard(rotated, count, input.in_block, HadamardSide::kForward);
+  Rotate(kernels, input, x, begin, end, rotated);
   std::fill(rotated + count, rotated + padded, 0.0f);
   for (size_t i = 0; i < num_operands_; ++i) {
     Operand& operand = operands_[i];
@@ -170,8 +177,7 @@ void RotatedInput::PrepareRow(const InputTransform& input, const float* x, uint6
   const uint64_t padded = RoundUp(cols_, kPadding);
   float* rotated = rotated_.empty() ? scratch : rotated_.data() + row * cols_;
   const trellis::ActivationKernels& kernels = trellis::FindActivationKernels(isa_);
-  kernels.scale_by_half(x, input.in_scale.as<uint16_t>(), cols_, rotated);
-  BlockHadamard(rotated, cols_, input.in_block, HadamardSide::kForward);
+  Rotate(kernels, input, x, 0, cols_, rotated);
   if (!rotated_.empty()) return;
   std::fill(rotated + cols_, rotated + padded, 0.0f);
   for (size_t i = 0; i < num_operands_; ++i) {
