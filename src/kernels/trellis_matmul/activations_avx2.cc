@@ -13,9 +13,6 @@ TQ_INLINE __m256 LoadHalf(const uint16_t* half) {
   return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(half)));
 }
 TQ_INLINE __m128i Load128(const void* p) { return _mm_loadu_si128(static_cast<const __m128i*>(p)); }
-TQ_INLINE __m256i Load256(const void* p) {
-  return _mm256_loadu_si256(static_cast<const __m256i*>(p));
-}
 TQ_INLINE void Store64(void* p, __m128i value) {
   _mm_storel_epi64(static_cast<__m128i*>(p), value);
 }
