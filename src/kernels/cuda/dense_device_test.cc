@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <optional>
 #include <vector>
 
 #include "base/random.h"
@@ -109,14 +110,17 @@ constexpr Order kOrders[] = {{1, 0, 300}, {1, 5, 9},   {1, 7, 1},   {1, 7, 33},
 
 class DenseStepsDeviceTest : public testing::TestWithParam<Order> {
  protected:
-  void SetUp() override { TQ_SKIP_WITHOUT_DEVICE(); }
+  void SetUp() override {
+    TQ_SKIP_WITHOUT_DEVICE();
+    device_signs_.emplace(signs_);
+  }
 
   uint64_t size() const { return GetParam().values(); }
   float hadamard_scale() const {
     return static_cast<float>(1 / std::sqrt(static_cast<double>(GetParam().m << GetParam().log2)));
   }
   HadamardShape shape() const {
-    return {GetParam().m, GetParam().log2, device_signs_.data(), hadamard_scale()};
+    return {GetParam().m, GetParam().log2, device_signs_->data(), hadamard_scale()};
   }
   void Transform(float* x) const {
     HadamardTransform({x, size(), GetParam().m, GetParam().log2, signs_.data(), hadamard_scale()},
@@ -130,7 +134,7 @@ class DenseStepsDeviceTest : public testing::TestWithParam<Order> {
   }
 
   const std::vector<float> signs_ = Signs(GetParam().m);
-  DeviceCopy<float> device_signs_{signs_};
+  std::optional<DeviceCopy<float>> device_signs_;
 };
 
 // What went into a product: x' [n][size].
