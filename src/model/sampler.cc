@@ -2,19 +2,27 @@
 
 #include <algorithm>
 #include <limits>
-#include <numeric>
 
 #include "kernels/transformer/elementwise.h"
+#include "kernels/transformer/token_mass.h"
 #include "model/backend.h"
 #include "model/transformer_ops.h"
 
 namespace tq {
 namespace {
 
+using transformer::MassOf;
+
 // Heap order: the root is the candidate with the largest logit, the lowest id among equals.
 constexpr auto kLess = [](const auto& a, const auto& b) {
   return a.logit != b.logit ? a.logit < b.logit : a.id > b.id;
 };
+
+uint64_t SumOfMasses(const std::vector<float>& weights) {
+  uint64_t sum = 0;
+  for (const float weight : weights) sum += MassOf(weight);
+  return sum;
+}
 
 }  // namespace
 
@@ -36,13 +44,22 @@ StatusOr<Sampler> Sampler::Create(const SamplerOptions& options) {
   return Sampler(options);
 }
 
-void Sampler::Penalise(std::span<const int32_t> history) {
-  if (options_.repetition_penalty == 1) return;
+std::vector<int32_t> Sampler::Recent(std::span<const int32_t> history) const {
+  if (options_.repetition_penalty == 1) return {};
   std::vector<int32_t> recent(
       history.end() - std::min<size_t>(history.size(), options_.repetition_window), history.end());
   std::sort(recent.begin(), recent.end());
   recent.erase(std::unique(recent.begin(), recent.end()), recent.end());
-  for (const int32_t id : recent) {
+  return recent;
+}
+
+SamplingStep Sampler::NextStep(std::span<const int32_t> history) const {
+  Random random = random_;
+  return {Recent(history), random.NextUniform()};
+}
+
+void Sampler::Penalise(std::span<const int32_t> history) {
+  for (const int32_t id : Recent(history)) {
     if (id < 0 || static_cast<size_t>(id) >= logits_.size()) continue;
     float& logit = logits_[id];
     logit = logit > 0 ? logit / options_.repetition_penalty : logit * options_.repetition_penalty;
@@ -105,30 +122,27 @@ void Sampler::TakeLargest(size_t count) {
 // Weights relative to the largest, so that they neither overflow nor all vanish.
 void Sampler::Weigh() {
   const float largest = std::max_element(candidates_.begin(), candidates_.end(), kLess)->logit;
-  const double inverse = 1.0 / static_cast<double>(options_.temperature);
   weights_.resize(candidates_.size());
   for (size_t i = 0; i < candidates_.size(); ++i) {
-    const double above = static_cast<double>(candidates_[i].logit) - static_cast<double>(largest);
-    weights_[i] = static_cast<float>(std::max(above * inverse, -1000.0));  // exp(-1000) is 0
+    weights_[i] = (candidates_[i].logit - largest) / options_.temperature;  // exp(-infinity) is 0
   }
   transformer::Exp(weights_.data(), weights_.size(), weights_.data());
 }
 
 // The fewest candidates with at least the probability top_p; weights are set to 0 for the others.
 void Sampler::KeepTopP() {
-  const double goal =
-      static_cast<double>(options_.top_p) * std::accumulate(weights_.begin(), weights_.end(), 0.0);
+  const uint64_t goal = transformer::TopPMass(options_.top_p, SumOfMasses(weights_));
   // Indices of the weights that can be among them: few reach the goal as a rule.
   order_.reserve(weights_.size());
   float least = 0;
   for (const float floor : {1e-2f, 1e-4f, 0.0f}) {
     least = floor;
     order_.clear();
-    double mass = 0;
+    uint64_t mass = 0;
     for (size_t i = 0; i < weights_.size(); ++i) {
       if (weights_[i] < floor) continue;
       order_.push_back(static_cast<uint32_t>(i));
-      mass += static_cast<double>(weights_[i]);
+      mass += MassOf(weights_[i]);
     }
     if (mass >= goal) break;
   }
@@ -139,9 +153,9 @@ void Sampler::KeepTopP() {
   };
   std::ranges::make_heap(order_, less);
   auto end = order_.end();
-  for (double mass = 0; end != order_.begin() && mass < goal; --end) {
+  for (uint64_t mass = 0; mass < goal; --end) {
     std::pop_heap(order_.begin(), end, less);
-    mass += static_cast<double>(weights_[*(end - 1)]);
+    mass += MassOf(weights_[*(end - 1)]);
   }
   for (float& weight : weights_) weight = weight < least ? 0.0f : weight;
   for (auto dropped = order_.begin(); dropped != end; ++dropped) weights_[*dropped] = 0;
@@ -150,17 +164,10 @@ void Sampler::KeepTopP() {
 int32_t Sampler::Draw() {
   // The largest weight is 1.
   for (float& weight : weights_) weight = weight < options_.min_p ? 0.0f : weight;
-  const double target =
-      random_.NextUniform() * std::accumulate(weights_.begin(), weights_.end(), 0.0);
-  double sum = 0;
-  size_t last = 0;
-  for (size_t i = 0; i < weights_.size(); ++i) {
-    if (weights_[i] == 0) continue;
-    sum += static_cast<double>(weights_[i]);
-    if (target < sum) return candidates_[i].id;
-    last = i;
-  }
-  return candidates_[last].id;  // rounding of the last sum
+  uint64_t left = transformer::DrawnMass(random_.NextUniform(), SumOfMasses(weights_));
+  size_t i = 0;
+  for (; MassOf(weights_[i]) <= left; ++i) left -= MassOf(weights_[i]);
+  return candidates_[i].id;
 }
 
 }  // namespace tq

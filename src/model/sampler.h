@@ -20,8 +20,15 @@ struct SamplerOptions {
   uint64_t seed = 0;
 };
 
-// Draws tokens. The n-th draw depends on the options, the logits, the history and n alone; the
-// portable level of instructions differs by rounding.
+// What a draw depends on beside the options and the logits.
+struct SamplingStep {
+  std::vector<int32_t> recent;  // what the repetition penalty is for, each once; none without it
+  double uniform = 0;           // in [0, 1)
+};
+
+// Draws tokens. The n-th draw depends on the options, the logits, the history and n alone: a device
+// that takes the steps itself (kernels/cuda/sampling.h) draws the same token, the portable level of
+// instructions differs by rounding.
 // Steps, in order: repetition penalty, temperature, top-k, top-p, min-p, draw. Greedy takes
 // the lowest id of those with the largest logit.
 class Sampler {
@@ -37,6 +44,7 @@ class Sampler {
 
   static StatusOr<Sampler> Create(const SamplerOptions& options);
 
+  const SamplerOptions& options() const { return options_; }
   // Whether Sample takes the largest of the logits as they are.
   bool is_greedy() const { return options_.temperature == 0 && options_.repetition_penalty == 1; }
 
@@ -44,9 +52,16 @@ class Sampler {
   // are not finite are an error.
   StatusOr<int32_t> Sample(std::span<const float> logits, std::span<const int32_t> history);
 
+  // For those that draw elsewhere: what the next Sample would use, and that it has been used.
+  SamplingStep NextStep(std::span<const int32_t> history) const;
+  void FinishStep() {
+    if (options_.temperature != 0) random_.NextUniform();
+  }
+
  private:
   explicit Sampler(const SamplerOptions& options)
       : options_(options), random_(options.seed, "sampler") {}
+  std::vector<int32_t> Recent(std::span<const int32_t> history) const;
   void Penalise(std::span<const int32_t> history);
   void TakeLargest(size_t count);
   void Weigh();

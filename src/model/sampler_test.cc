@@ -155,6 +155,24 @@ TEST(Sampler, ExtremeLogitsAndTemperatures) {
   EXPECT_EQ(SampleOnce(options, std::vector<float>{-3e38f, 3e38f}), 1);
 }
 
+TEST(Sampler, StepsFinishedElsewhereCountAsDraws) {
+  const auto logits = RandomLogits(50, 4);
+  for (const float temperature : {1.0f, 0.0f}) {
+    SamplerOptions options;
+    options.temperature = temperature;
+    options.repetition_penalty = 1.1f;
+    Sampler one = *Sampler::Create(options), two = *Sampler::Create(options);
+    const std::vector<int32_t> history{9, 3, 9};
+    EXPECT_EQ(one.NextStep(history).recent, (std::vector<int32_t>{3, 9}));
+    for (int i = 0; i < 3; ++i) {
+      ASSERT_TRUE(one.Sample(logits, history).ok());
+      two.FinishStep();
+    }
+    EXPECT_EQ(one.NextStep(history).uniform, two.NextStep(history).uniform);
+    EXPECT_EQ(*one.Sample(logits, history), *two.Sample(logits, history));
+  }
+}
+
 TEST(Sampler, RefusesBadInput) {
   Sampler sampler = *Sampler::Create({});
   EXPECT_FALSE(sampler.Sample({}, {}).ok());
