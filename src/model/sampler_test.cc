@@ -7,6 +7,9 @@
 #include <map>
 #include <set>
 
+#include "kernels/cuda/sampling_twin_for_test.h"
+#include "kernels/isa.h"
+
 namespace tq {
 namespace {
 
@@ -153,6 +156,42 @@ TEST(Sampler, ExtremeLogitsAndTemperatures) {
   options.temperature = 100;
   options.top_p = 0.5f;
   EXPECT_EQ(SampleOnce(options, std::vector<float>{-3e38f, 3e38f}), 1);
+}
+
+// What the kernels of a device are compared with draws what the sampler draws: bit by bit where
+// exp has its bits, at levels with FMA; elsewhere rounding decides now and then.
+TEST(Sampler, IsTheTwinOfDevices) {
+  Random random(11, "options");
+  int draws = 0, others = 0;
+  for (int i = 0; i < 300; ++i) {
+    const size_t n = 1 + random.NextBelow(i % 20 == 0 ? 40000 : 500);
+    std::vector<float> logits = RandomLogits(n, i);
+    const bool ties = random.NextBelow(3) == 0;
+    for (float& logit : logits) logit = ties ? std::round(logit) : 2 * logit;
+    SamplerOptions options;
+    options.temperature = std::vector{0.1f, 0.7f, 1.0f, 30.0f}[random.NextBelow(4)];
+    options.top_k = std::vector{0u, 1u, 5u, 40u, 1000000u}[random.NextBelow(5)];
+    options.top_p = std::vector{1.0f, 0.95f, 0.5f, 1e-30f}[random.NextBelow(4)];
+    options.min_p = std::vector{0.0f, 0.05f, 1.0f}[random.NextBelow(3)];
+    options.repetition_penalty = std::vector{1.0f, 1.3f, 0.5f}[random.NextBelow(3)];
+    options.seed = random.NextU64();
+    Sampler sampler = *Sampler::Create(options);
+    std::vector<int32_t> history{-3, 7, 7, 1000000};
+    for (int token = 0; token < 5; ++token, ++draws) {
+      const SamplingStep step = sampler.NextStep(history);
+      cuda::SamplingParams params;
+      params.repetition_penalty = options.repetition_penalty;
+      params.temperature = options.temperature;
+      params.top_k = options.top_k, params.top_p = options.top_p, params.min_p = options.min_p;
+      params.uniform = step.uniform;
+      const auto twin = cuda::DrawTwin(logits, params, step.recent);
+      const int32_t drawn = *sampler.Sample(logits, history);
+      others += static_cast<uint32_t>(drawn) != twin.token;
+      history.push_back(drawn);
+    }
+  }
+  const bool same_exp = CommonIsa(CurrentIsa()) != Isa::kReference;
+  EXPECT_LE(others, same_exp ? 0 : draws / 100) << "of " << draws;
 }
 
 TEST(Sampler, StepsFinishedElsewhereCountAsDraws) {
