@@ -8,6 +8,7 @@
 #include <cstdio>
 #include <functional>
 #include <memory>
+#include <numeric>
 #include <span>
 #include <string>
 #include <utility>
@@ -22,6 +23,7 @@
 #include "model/backend.h"
 #include "model/embedding.h"
 #include "model/packed_decoder.h"
+#include "model/sampler.h"
 
 namespace tq {
 namespace {
@@ -122,6 +124,27 @@ Status Prompt(std::shared_ptr<const PackedModel> model, uint64_t n, uint64_t rep
   return DenseProducts(model->config(), n, repeats);
 }
 
+// A token, layers and head included, by how the next is chosen.
+Status Choices(Backend& backend, const ForwardContext& forward, KvCache& cache, uint32_t vocab,
+               uint64_t repeats) {
+  std::pair<const char*, SamplerOptions> choices[] = {
+      {"likeliest", {}}, {"drawn", {}}, {"drawn by top-p", {}}, {"drawn by all steps", {}}};
+  for (const size_t i : {1, 2, 3}) choices[i].second.temperature = 0.8f;
+  for (const size_t i : {2, 3}) choices[i].second.top_p = 0.95f;
+  choices[3].second.top_k = 1000, choices[3].second.repetition_penalty = 1.1f;
+  std::vector<int32_t> history(64);
+  std::iota(history.begin(), history.end(), 0);
+  Status status;
+  for (const auto& [name, options] : choices) {
+    TQ_ASSIGN_OR_RETURN(Sampler sampler, Sampler::Create(options));
+    const TokenChoice choice{vocab, &sampler, history};
+    const double time = Microseconds(
+        [&] { return backend.NextToken(forward, cache, 1, choice).status(); }, repeats, status);
+    fmt::print("token {}: {:.1f} us\n", name, time);
+  }
+  return status;
+}
+
 Status Run(const std::string& path, uint64_t repeats, uint64_t context, uint64_t prompt) {
   TQ_ASSIGN_OR_RETURN(std::shared_ptr<const PackedModel> model, PackedModel::Open(path));
   TQ_ASSIGN_OR_RETURN(const PackedDecoder decoder, FindPackedDecoder(*model));
@@ -156,6 +179,8 @@ Status Run(const std::string& path, uint64_t repeats, uint64_t context, uint64_t
       fmt::print("{} {} tokens after {}: layers {:.1f} us, head {:.1f} us\n",
                  fuse == Fuse::kNever ? "plain" : "fused", n, context, layers, head);
     }
+    TQ_RETURN_IF_ERROR(status);
+    TQ_RETURN_IF_ERROR(Choices(*backend, forward, cache, config.vocab_size, repeats));
   }
   return status;
 }

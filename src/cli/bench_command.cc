@@ -138,8 +138,8 @@ class BenchCommand final : public Command {
                        uint64_t tokens) {
     int32_t token = 0;
     for (uint64_t i = 0; i < tokens; ++i) {
-      TQ_ASSIGN_OR_RETURN(token,
-                          model.NextToken(context, cache, {&token, 1}, model.config().vocab_size));
+      TQ_ASSIGN_OR_RETURN(
+          token, model.NextToken(context, cache, {&token, 1}, {model.config().vocab_size}));
     }
     return OkStatus();
   }

@@ -92,11 +92,12 @@ Status Session::Prompt(std::span<const int32_t> ids) {
 StatusOr<int32_t> Session::ChooseToken() {
   // Rows beyond the tokenizer's vocabulary are padding: they have logits, but no text.
   const auto limit = static_cast<uint32_t>(tokenizer_.vocab_size());
-  if (sampler_.is_greedy() && cache_.length() > 0 && history_.size() == cache_.length() + 1) {
-    return model_.NextToken(context_, cache_, {&history_.back(), 1}, limit);
+  const TokenChoice choice{limit, sampler_.is_greedy() ? nullptr : &sampler_, history_};
+  if (cache_.length() > 0 && history_.size() == cache_.length() + 1) {
+    return model_.NextToken(context_, cache_, {&history_.back(), 1}, choice);
   }
   TQ_RETURN_IF_ERROR(CatchUp());
-  return sampler_.Sample(std::span<const float>(logits_).first(limit), history_);
+  return tq::ChooseToken(logits_, choice);
 }
 
 StatusOr<Session::Step> Session::Next() {

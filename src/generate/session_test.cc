@@ -99,6 +99,33 @@ TEST(Session, GreedyIsTheArgMaxOfTheWholePrefix) {
   EXPECT_EQ(session->history(), ids);
 }
 
+// Whatever chooses the tokens, they are those that a sampler draws from the prefix' logits.
+TEST(Session, DrawsAreTheSamplers) {
+  const Fixture f;
+  SessionOptions options;
+  options.sampler.temperature = 1.2f;
+  options.sampler.top_k = 50;
+  options.sampler.top_p = 0.9f;
+  options.sampler.repetition_penalty = 1.2f;
+  options.sampler.seed = 5;
+  auto session = f.Make(options);
+  Sampler sampler = *Sampler::Create(options.sampler);
+  std::vector<int32_t> ids{5, 9, 100};
+  ASSERT_TRUE(session->Prompt(ids).ok());
+  KvCache cache = *f.model->NewCache(64);
+  std::vector<float> logits(kVocab);
+  auto rest = std::span<const int32_t>(ids);
+  for (int i = 0; i < 30; ++i) {
+    ASSERT_TRUE(f.model->Forward(kContext, cache, rest, Logits::kLast, logits.data()).ok());
+    const int32_t expected = *sampler.Sample(logits, ids);
+    const auto step = session->Next();
+    ASSERT_TRUE(step.ok());
+    ASSERT_EQ(step->token, expected) << i;
+    ids.push_back(expected);
+    rest = std::span<const int32_t>(ids).last(1);
+  }
+}
+
 TEST(Session, ThreadsAndSeeds) {
   const Fixture f;
   auto pool = *ThreadPool::Create(2);

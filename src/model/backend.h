@@ -15,6 +15,15 @@
 
 namespace tq {
 
+class Sampler;
+
+// How a token is chosen from logits.
+struct TokenChoice {
+  uint32_t limit = 0;                     // among the first of the vocabulary, 1 to all of them
+  Sampler* sampler = nullptr;             // null: the lowest id of those with the largest logit
+  std::span<const int32_t> history = {};  // the sampler's: all tokens before the one chosen
+};
+
 class Backend {
  public:
   virtual ~Backend() = default;
@@ -32,10 +41,9 @@ class Backend {
   // at `position`. Errors: logits that are not finite.
   virtual Status Head(const ForwardContext& context, uint64_t first, uint64_t n, uint64_t position,
                       float* logits) = 0;
-  // RunLayers for one token, and the lowest id among the first `limit` of those with the largest
-  // logit behind it.
+  // RunLayers for one token, and the choice of the next from the logits behind it.
   virtual StatusOr<int32_t> NextToken(const ForwardContext& context, KvCache& cache, int32_t token,
-                                      uint32_t limit) = 0;
+                                      const TokenChoice& choice) = 0;
   // What the layers run on, "cpu" or a device's name.
   virtual std::string device_name() const = 0;
   // Bytes of weights that a token reads.
@@ -67,7 +75,9 @@ struct CudaOptions {
 StatusOr<std::unique_ptr<Backend>> MakeCudaBackend(std::shared_ptr<const PackedModel> model,
                                                    const CudaOptions& options = {});
 
-// What NextToken picks from logits that Head has checked.
+// What NextToken picks from logits [vocab] that Head has checked.
+StatusOr<int32_t> ChooseToken(std::span<const float> logits, const TokenChoice& choice);
+// The lowest id of those with the largest logit.
 int32_t LikeliestToken(std::span<const float> logits);
 // An error naming the first of logits [n, vocab] from `position` on that is not finite.
 Status CheckLogits(const float* logits, uint64_t n, uint64_t vocab, uint64_t position);

@@ -6,6 +6,7 @@
 
 #include "model/backend.h"
 #include "model/cpu_layers.h"
+#include "model/sampler.h"
 
 namespace tq {
 namespace {
@@ -35,11 +36,11 @@ class CpuBackend final : public Backend {
   }
 
   StatusOr<int32_t> NextToken(const ForwardContext& context, KvCache& cache, int32_t token,
-                              uint32_t limit) override {
+                              const TokenChoice& choice) override {
     TQ_RETURN_IF_ERROR(RunLayers(context, cache, {&token, 1}));
     Grow(logits_, config_.vocab_size);
     TQ_RETURN_IF_ERROR(Head(context, 0, 1, cache.length(), logits_.data()));
-    return LikeliestToken({logits_.data(), limit});
+    return ChooseToken(logits_, choice);
   }
 
   std::string device_name() const override { return "cpu"; }
@@ -70,6 +71,11 @@ StatusOr<std::unique_ptr<Backend>> MakePackedBackend(std::shared_ptr<const Packe
   const ModelConfig config = model->config();
   TQ_ASSIGN_OR_RETURN(auto layers, CpuLayers::Load(std::move(model)));
   return std::unique_ptr<Backend>(new CpuBackend(config, std::move(layers)));
+}
+
+StatusOr<int32_t> ChooseToken(std::span<const float> logits, const TokenChoice& choice) {
+  if (choice.sampler == nullptr) return LikeliestToken(logits.first(choice.limit));
+  return choice.sampler->Sample(logits.first(choice.limit), choice.history);
 }
 
 int32_t LikeliestToken(std::span<const float> logits) {

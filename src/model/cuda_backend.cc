@@ -2,21 +2,23 @@
 // is planned when the model is loaded and when a cache is made; a token at a time runs as one
 // recorded graph.
 #include <algorithm>
+#include <compare>
 #include <cstring>
+#include <functional>
 #include <map>
 #include <string>
-#include <tuple>
 #include <utility>
 
 #include "base/checked.h"
 #include "base/format.h"
 #include "device/cuda_device.h"
-#include "kernels/cuda/argmax.h"
 #include "model/backend.h"
 #include "model/cpu_layers.h"
 #include "model/cuda_layers.h"
+#include "model/cuda_sampler.h"
 #include "model/embedding.h"
 #include "model/packed_decoder.h"
+#include "model/sampler.h"
 
 namespace tq {
 namespace {
@@ -39,7 +41,7 @@ class CudaBackend final : public Backend {
   Status Head(const ForwardContext& context, uint64_t first, uint64_t n, uint64_t position,
               float* logits) override;
   StatusOr<int32_t> NextToken(const ForwardContext& context, KvCache& cache, int32_t token,
-                              uint32_t limit) override;
+                              const TokenChoice& choice) override;
   std::string device_name() const override {
     if (rest_ == nullptr) return device_->name();
     return fmt::format("{}, {} of {} layers", device_->name(), layers_->layers(),
@@ -58,6 +60,16 @@ class CudaBackend final : public Backend {
     CudaOutcome* outcome;
   };
   enum class Recorded { kLayers, kNextToken, kHead };
+  // What recorded work depends on: the cache's memory and capacity, the blocks that attention looks
+  // at and the steps of NextToken.
+  struct GraphKey {
+    Recorded what;
+    const void* cache = nullptr;
+    uint64_t capacity = 0;
+    uint32_t blocks = 0;
+    CudaSampler::Steps steps = {};
+    auto operator<=>(const GraphKey&) const = default;
+  };
 
   // Puts tokens' rows and the position of the first where StartLayers takes them; blocks of
   // positions that attention looks at.
@@ -68,13 +80,13 @@ class CudaBackend final : public Backend {
   // The same to the end, for positions from `position` on.
   Status RunPiece(const ForwardContext& context, KvCache& cache, uint64_t position,
                   std::span<const int32_t> tokens);
-  Status StartNextToken(KvCache& cache, uint32_t blocks, uint32_t limit);
+  Status StartNextToken(KvCache& cache, uint32_t blocks, const CudaSampler::Steps& steps);
   Status StartHead(uint64_t first, uint64_t n);
   Status FetchOutcome() {
     return device_->Download(layers_->outcome(), sizeof(CudaOutcome), staging_.outcome);
   }
-  // Starts work for one token as a graph, recorded once for what it depends on.
-  Status StartGraph(Recorded what, KvCache* cache, uint32_t blocks, uint32_t limit);
+  // Starts work for one token, `body`, as a graph, recorded once for what it depends on.
+  Status StartGraph(const GraphKey& key, const std::function<Status()>& body);
   Status CheckFinite(uint64_t position, uint64_t n) const;
 
   std::shared_ptr<const PackedModel> model_;
@@ -82,14 +94,12 @@ class CudaBackend final : public Backend {
   std::shared_ptr<CudaDevice> device_;
   std::unique_ptr<EmbeddingTable> embedding_;  // on the host: a row per token is read
   std::unique_ptr<CudaLayers> layers_;
-  std::unique_ptr<CpuLayers> rest_;     // layers behind them, on the processor; null: none
-  std::vector<float> hidden_, logits_;  // of the rest: [its chunk, hidden], [vocab]
-  uint64_t rows_ = 0;                   // of the last RunLayers
+  std::unique_ptr<CudaSampler> sampler_;  // where all layers are on the device
+  std::unique_ptr<CpuLayers> rest_;       // layers behind them, on the processor; null: none
+  std::vector<float> hidden_, logits_;    // of the rest: [its chunk, hidden], [vocab]
+  uint64_t rows_ = 0;                     // of the last RunLayers
   DeviceMemory staging_memory_;
   Staging staging_ = {};
-  // By what is recorded, the cache's memory and capacity, the blocks that attention looks at and
-  // NextToken's limit.
-  using GraphKey = std::tuple<Recorded, const void*, uint64_t, uint32_t, uint32_t>;
   std::map<GraphKey, CudaGraph> graphs_;
 };
 
@@ -102,6 +112,8 @@ Status CudaBackend::Load(const CudaOptions& options) {
     TQ_ASSIGN_OR_RETURN(rest_, CpuLayers::Load(model_, layers_->layers()));
     hidden_.resize(rest_->chunk() * config_.hidden_size);
     logits_.resize(config_.vocab_size);
+  } else {
+    TQ_ASSIGN_OR_RETURN(sampler_, CudaSampler::Create(device_, config_.vocab_size));
   }
   const uint64_t hidden = layers_->Chunk(UINT64_MAX) * config_.hidden_size;
   const uint64_t logits = CudaLayers::kChunk * config_.vocab_size;
@@ -158,12 +170,11 @@ Status CudaBackend::StartLayers(KvCache& cache, uint64_t n, uint32_t blocks) {
   return layers_->Start(cache, n, blocks);
 }
 
-Status CudaBackend::StartNextToken(KvCache& cache, uint32_t blocks, uint32_t limit) {
+Status CudaBackend::StartNextToken(KvCache& cache, uint32_t blocks,
+                                   const CudaSampler::Steps& steps) {
   TQ_RETURN_IF_ERROR(StartLayers(cache, 1, blocks));
   TQ_RETURN_IF_ERROR(layers_->StartHead(1, 0, 1));
-  TQ_RETURN_IF_ERROR(CudaDevice::Check(
-      cuda::LaunchArgmax(layers_->logits(), limit, &layers_->outcome()->next, device_->stream()),
-      "choosing a token"));
+  TQ_RETURN_IF_ERROR(sampler_->Start(steps, layers_->logits(), &layers_->outcome()->next));
   return FetchOutcome();
 }
 
@@ -173,19 +184,11 @@ Status CudaBackend::StartHead(uint64_t first, uint64_t n) {
                            staging_.logits);
 }
 
-Status CudaBackend::StartGraph(Recorded what, KvCache* cache, uint32_t blocks, uint32_t limit) {
-  const GraphKey key{what, cache == nullptr ? nullptr : cache->Keys(0, 0),
-                     cache == nullptr ? 0 : cache->capacity(), blocks, limit};
+Status CudaBackend::StartGraph(const GraphKey& key, const std::function<Status()>& body) {
   auto graph = graphs_.find(key);
   if (graph == graphs_.end()) {
     constexpr size_t kMaxGraphs = 32;
     if (graphs_.size() >= kMaxGraphs) graphs_.clear();
-    const auto body = [&]() -> Status {
-      if (what == Recorded::kHead) return StartHead(0, 1);
-      if (what == Recorded::kNextToken) return StartNextToken(*cache, blocks, limit);
-      TQ_RETURN_IF_ERROR(StartLayers(*cache, 1, blocks));
-      return FetchOutcome();
-    };
     TQ_ASSIGN_OR_RETURN(CudaGraph recorded, CudaGraph::Record(*device_, body));
     graph = graphs_.emplace(key, std::move(recorded)).first;
   }
@@ -195,11 +198,15 @@ Status CudaBackend::StartGraph(Recorded what, KvCache* cache, uint32_t blocks, u
 Status CudaBackend::RunPiece(const ForwardContext& context, KvCache& cache, uint64_t position,
                              std::span<const int32_t> tokens) {
   TQ_ASSIGN_OR_RETURN(const uint32_t blocks, Stage(context, cache, position, tokens));
-  if (tokens.size() == 1) {
-    TQ_RETURN_IF_ERROR(StartGraph(Recorded::kLayers, &cache, blocks, 0));
-  } else {
+  const auto start = [&]() -> Status {
     TQ_RETURN_IF_ERROR(StartLayers(cache, tokens.size(), blocks));
-    TQ_RETURN_IF_ERROR(FetchOutcome());
+    return FetchOutcome();
+  };
+  if (tokens.size() == 1) {
+    const GraphKey key{Recorded::kLayers, cache.Keys(0, 0), cache.capacity(), blocks};
+    TQ_RETURN_IF_ERROR(StartGraph(key, start));
+  } else {
+    TQ_RETURN_IF_ERROR(start());
   }
   if (rest_ != nullptr) {
     const uint64_t values = tokens.size() * config_.hidden_size;
@@ -224,15 +231,17 @@ Status CudaBackend::RunLayers(const ForwardContext& context, KvCache& cache,
 }
 
 StatusOr<int32_t> CudaBackend::NextToken(const ForwardContext& context, KvCache& cache,
-                                         int32_t token, uint32_t limit) {
+                                         int32_t token, const TokenChoice& choice) {
   if (rest_ != nullptr) {
     TQ_RETURN_IF_ERROR(RunLayers(context, cache, {&token, 1}));
     TQ_RETURN_IF_ERROR(Head(context, 0, 1, cache.length(), logits_.data()));
-    return LikeliestToken({logits_.data(), limit});
+    return ChooseToken(logits_, choice);
   }
   TQ_ASSIGN_OR_RETURN(const uint32_t blocks, Stage(context, cache, cache.length(), {&token, 1}));
+  TQ_ASSIGN_OR_RETURN(const CudaSampler::Steps steps, sampler_->Stage(choice));
   rows_ = 1;
-  TQ_RETURN_IF_ERROR(StartGraph(Recorded::kNextToken, &cache, blocks, limit));
+  const GraphKey key{Recorded::kNextToken, cache.Keys(0, 0), cache.capacity(), blocks, steps};
+  TQ_RETURN_IF_ERROR(StartGraph(key, [&] { return StartNextToken(cache, blocks, steps); }));
   TQ_RETURN_IF_ERROR(device_->Synchronize());
   TQ_RETURN_IF_ERROR(CheckFinite(cache.length(), 1));
   const cuda::ArgmaxResult& next = staging_.outcome->next;
@@ -240,6 +249,7 @@ StatusOr<int32_t> CudaBackend::NextToken(const ForwardContext& context, KvCache&
     return DataLoss("head: the logits of position {} have a value that is not finite for token {}",
                     cache.length(), next.first_bad);
   }
+  if (choice.sampler != nullptr) choice.sampler->FinishStep();
   return static_cast<int32_t>(next.best & UINT32_MAX);
 }
 
@@ -261,8 +271,8 @@ Status CudaBackend::Head(const ForwardContext& context, uint64_t first, uint64_t
   }
   for (uint64_t done = 0; done < n;) {
     const uint64_t count = std::min<uint64_t>(n - done, CudaLayers::kChunk);
-    TQ_RETURN_IF_ERROR(rows_ == 1 ? StartGraph(Recorded::kHead, nullptr, 0, 0)
-                                  : StartHead(first + done, count));
+    const auto start = [&] { return StartHead(first + done, count); };
+    TQ_RETURN_IF_ERROR(rows_ == 1 ? StartGraph({Recorded::kHead}, start) : start());
     TQ_RETURN_IF_ERROR(device_->Synchronize());
     std::memcpy(logits + done * config_.vocab_size, staging_.logits,
                 count * config_.vocab_size * sizeof(float));

@@ -7,8 +7,10 @@
 #include "../../tests/support/tiny_model.h"
 #include "kernels/cuda/device_test.h"
 #include "kernels/cuda/fused_steps.h"
+#include "kernels/isa.h"
 #include "model/backend.h"
 #include "model/packed_twins_for_test.h"
+#include "model/sampler.h"
 
 namespace tq {
 namespace {
@@ -67,11 +69,43 @@ TEST_P(CudaBackendDeviceTest, NextTokenIsTheLikeliest) {
     for (int i = 0; i < 40; ++i) {
       ASSERT_TRUE(model->Forward(context, one, tokens, Logits::kLast, logits.data()).ok());
       const auto best = std::max_element(logits.begin(), logits.begin() + limit) - logits.begin();
-      const StatusOr<int32_t> next = model->NextToken(context, two, tokens, limit);
+      const StatusOr<int32_t> next = model->NextToken(context, two, tokens, {limit});
       ASSERT_TRUE(next.ok()) << next.status().message();
       ASSERT_EQ(*next, best);
       ASSERT_EQ(two.length(), one.length());
       tokens = {*next};
+    }
+  }
+}
+
+// Drawn on the device they are those that the processor draws from the same logits.
+TEST_P(CudaBackendDeviceTest, TokensDrawnAreTheSamplers) {
+  if (CommonIsa(CurrentIsa()) == Isa::kReference) GTEST_SKIP() << "exp differs by rounding";
+  const Twins twins = MakeTwins(folder_ / "model", PackedConfig(GetParam()), "trellis");
+  auto model = *Transformer::FromPacked(twins.packed, {DeviceKind::kCuda});
+  const ForwardContext context{&inline_executor, MatmulPath::kFast};
+  std::vector<float> logits(300);
+  // Every combination of steps; without a penalty, a temperature of 0 is the likeliest token.
+  for (uint32_t steps = 0; steps < 32; ++steps) {
+    SamplerOptions options;
+    options.temperature = steps & 1 ? 1.5f : 0;
+    options.repetition_penalty = steps & 2 ? 1.3f : 1;
+    options.top_k = steps & 4 ? 40 : 0;
+    options.top_p = steps & 8 ? 0.9f : 1;
+    options.min_p = steps & 16 ? 0.02f : 0;
+    options.seed = steps;
+    Sampler on_host = *Sampler::Create(options), on_device = *Sampler::Create(options);
+    KvCache one = *model->NewCache(40), two = *model->NewCache(40);
+    auto history = SomeTokens(1);
+    for (int i = 0; i < 30; ++i) {
+      const auto last = std::span<const int32_t>(history).last(1);
+      const uint32_t limit = i < 15 ? 300 : 100;
+      ASSERT_TRUE(model->Forward(context, one, last, Logits::kLast, logits.data()).ok());
+      const auto expected = on_host.Sample(std::span(logits).first(limit), history);
+      const auto drawn = model->NextToken(context, two, last, {limit, &on_device, history});
+      ASSERT_TRUE(drawn.ok()) << drawn.status().message();
+      ASSERT_EQ(*drawn, *expected) << "steps " << steps << " token " << i;
+      history.push_back(*drawn);
     }
   }
 }
@@ -201,7 +235,7 @@ TEST_P(CudaBackendDeviceTest, PromptsAtOnceAreNearTheModelOfTheProcessor) {
       RecordProperty(fmt::format("error_{}_{}", config.hidden_size, rows),
                      fmt::format("{}", error));
       // A token behind them goes through its own kernels.
-      const auto next = backend->NextToken(context, cache, 7, config.vocab_size);
+      const auto next = backend->NextToken(context, cache, 7, {config.vocab_size});
       ASSERT_TRUE(next.ok()) << next.status().message();
       cache.Truncate(tokens.size());
       ASSERT_TRUE(backend->RunLayers(context, cache, SomeTokens(1)).ok());
@@ -254,7 +288,7 @@ TEST_P(CudaBackendDeviceTest, LayersThatDoNotFitRunOnTheProcessor) {
     const ForwardContext context{&inline_executor, MatmulPath::kFast};
     std::vector<float> logits(config.vocab_size);
     for (const auto& part : {tokens, SomeTokens(1)}) {
-      const auto next = (*model)->NextToken(context, cache, part, config.vocab_size);
+      const auto next = (*model)->NextToken(context, cache, part, {config.vocab_size});
       ASSERT_TRUE(next.ok()) << next.status().message();
       ASSERT_TRUE((*model)->Forward(context, same, part, Logits::kLast, logits.data()).ok());
       EXPECT_EQ(*next, LikeliestToken(logits));

@@ -9,6 +9,7 @@
 
 #include "base/checked.h"
 #include "base/format.h"
+#include "model/cuda_sampler.h"
 
 namespace tq {
 namespace {
@@ -95,7 +96,7 @@ StatusOr<CudaLayers::Fitting> CudaLayers::Plan(const PackedModel& model,
       TQ_RETURN_IF_ERROR(add(*group));
     }
   }
-  needed.push_back(0);
+  needed.push_back(RoundUp(CudaSampler::NumBytes(config_.vocab_size), kGranule));
   TQ_RETURN_IF_ERROR(add(decoder.head));
   const uint64_t norms = config_.hidden_size * (2 * uint64_t{config_.num_layers} + 1);
   uint64_t fixed = 0;

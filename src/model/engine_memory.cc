@@ -43,9 +43,9 @@ StatusOr<EngineMemory> MemoryToRun(const ModelConfig& config, uint64_t context, 
   TQ_ASSIGN_OR_RETURN(memory.kv_cache, KvCache::NumBytes(config, config.num_layers, context));
   // Sizes of a checked config are far from overflowing; numbers that multiply them may be large.
   const uint64_t partials = AttentionScratchFloats(config.num_heads, config.head_dim, context);
-  memory.activations = LayerWorkspace::NumBytes(config, chunk) +
-                       (hidden + partials) * sizeof(float) +
-                       vocab * (sizeof(float) + Sampler::kBytesPerToken) + context * kPositionBytes;
+  memory.activations =
+      LayerWorkspace::NumBytes(config, chunk) + (hidden + partials) * sizeof(float) +
+      vocab * (2 * sizeof(float) + Sampler::kBytesPerToken) + context * kPositionBytes;
   const auto all_threads =
       CheckedMul<uint64_t>(threads, kStackBytes + LayerWorkspace::ThreadBytes(config, chunk));
   memory.tokenizer = vocab * kTokenizerBytes;

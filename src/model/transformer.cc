@@ -151,17 +151,18 @@ Status Transformer::Forward(const ForwardContext& context, KvCache& cache,
 }
 
 StatusOr<int32_t> Transformer::NextToken(const ForwardContext& context, KvCache& cache,
-                                         std::span<const int32_t> tokens, uint32_t limit) {
-  TQ_CHECK(limit >= 1 && limit <= config_.vocab_size);
+                                         std::span<const int32_t> tokens,
+                                         const TokenChoice& choice) {
+  TQ_CHECK(choice.limit >= 1 && choice.limit <= config_.vocab_size);
   TQ_RETURN_IF_ERROR(CheckTokens(cache, tokens));
   if (tokens.size() == 1) {
-    TQ_ASSIGN_OR_RETURN(const int32_t next, backend_->NextToken(context, cache, tokens[0], limit));
+    TQ_ASSIGN_OR_RETURN(const int32_t next, backend_->NextToken(context, cache, tokens[0], choice));
     cache.Advance(1);
     return next;
   }
   if (logits_.size() < config_.vocab_size) logits_.resize(config_.vocab_size);
   TQ_RETURN_IF_ERROR(Forward(context, cache, tokens, Logits::kLast, logits_.data()));
-  return LikeliestToken({logits_.data(), limit});
+  return ChooseToken(logits_, choice);
 }
 
 Status Transformer::ForwardBlocks(const ForwardContext& context, KvCache& cache,

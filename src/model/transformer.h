@@ -79,11 +79,10 @@ class Transformer {
   Status Forward(const ForwardContext& context, KvCache& cache, std::span<const int32_t> tokens,
                  Logits which, float* logits);
 
-  // As Forward, but for the most likely token behind the last: the lowest id, among the first
-  // `limit` (1 to the vocabulary's size), of those with the largest logit. Where all
-  // layers run on a device, logits stay there.
+  // As Forward, but for the token chosen from the logits behind the last. Where all layers run on a
+  // device, the logits behind one token stay there.
   StatusOr<int32_t> NextToken(const ForwardContext& context, KvCache& cache,
-                              std::span<const int32_t> tokens, uint32_t limit);
+                              std::span<const int32_t> tokens, const TokenChoice& choice);
 
   // Calls `consume` for consecutive blocks of positions [begin, begin + count) of this call
   // with their logits [count, vocab]: bounded memory for long windows. Only positions from
