@@ -118,7 +118,7 @@ Status KlProbe::ForEachLogitBlock(const States& states, LinearGroup& head,
     }
     RmsNormRows(input.data(), norm_.as<float>(), count, c.hidden_size, c.rms_norm_eps, *executor_,
                 normed.data());
-    head.Forward(context, normed.data(), count, std::array{logits.data()});
+    TQ_RETURN_IF_ERROR(head.Forward(context, normed.data(), count, std::array{logits.data()}));
     consume(first, count, logits.data());
   }
   return OkStatus();

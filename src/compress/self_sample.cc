@@ -39,13 +39,14 @@ class BatchSampler {
 
   // Runs all sequences' tokens at `position` (token of sequence i: tokens[i]); logits:
   // float [sequences, vocab].
-  void Step(uint64_t position, std::span<const int32_t> tokens, Executor& executor, float* logits);
+  Status Step(uint64_t position, std::span<const int32_t> tokens, Executor& executor,
+              float* logits);
 
  private:
   explicit BatchSampler(const ModelConfig& config)
       : config_(config), rope_(config.head_dim, config.rope_theta) {}
   void Attend(uint32_t layer, uint64_t position, uint64_t n, Executor& executor);
-  void RunLayer(uint32_t layer, uint64_t position, uint64_t n, const ForwardContext& context);
+  Status RunLayer(uint32_t layer, uint64_t position, uint64_t n, const ForwardContext& context);
 
   ModelConfig config_;
   RopeTable rope_;
@@ -143,42 +144,43 @@ void BatchSampler::Attend(uint32_t layer, uint64_t position, uint64_t n, Executo
   });
 }
 
-void BatchSampler::RunLayer(uint32_t index, uint64_t position, uint64_t n,
-                            const ForwardContext& context) {
+Status BatchSampler::RunLayer(uint32_t index, uint64_t position, uint64_t n,
+                              const ForwardContext& context) {
   const ModelConfig& c = config_;
   SampleLayer& layer = layers_[index];
   Executor& executor = *context.executor;
   RmsNormRows(hidden_.data(), layer.attention_norm.as<float>(), n, c.hidden_size, c.rms_norm_eps,
               executor, normed_.data());
   float* qkv[] = {q_.data(), k_.data(), v_.data()};
-  layer.qkv->Forward(context, normed_.data(), n, qkv);
+  TQ_RETURN_IF_ERROR(layer.qkv->Forward(context, normed_.data(), n, qkv));
   Attend(index, position, n, executor);
   float* out[] = {out_.data()};
-  layer.o->Forward(context, attention_.data(), n, out);
+  TQ_RETURN_IF_ERROR(layer.o->Forward(context, attention_.data(), n, out));
   AddTo(hidden_.data(), out_.data(), n * c.hidden_size, executor);
   RmsNormRows(hidden_.data(), layer.mlp_norm.as<float>(), n, c.hidden_size, c.rms_norm_eps,
               executor, normed_.data());
   float* gate_up[] = {gate_.data(), up_.data()};
-  layer.gate_up->Forward(context, normed_.data(), n, gate_up);
+  TQ_RETURN_IF_ERROR(layer.gate_up->Forward(context, normed_.data(), n, gate_up));
   SiluMultiply(gate_.data(), up_.data(), n * c.intermediate_size, executor);
-  layer.down->Forward(context, gate_.data(), n, out);
+  TQ_RETURN_IF_ERROR(layer.down->Forward(context, gate_.data(), n, out));
   AddTo(hidden_.data(), out_.data(), n * c.hidden_size, executor);
+  return OkStatus();
 }
 
-void BatchSampler::Step(uint64_t position, std::span<const int32_t> tokens, Executor& executor,
-                        float* logits) {
+Status BatchSampler::Step(uint64_t position, std::span<const int32_t> tokens, Executor& executor,
+                          float* logits) {
   ForwardContext context;
   context.executor = &executor;
   const uint64_t n = tokens.size();
   embedding_->Lookup(tokens, hidden_.data());
   rope_.Prepare(position, 1);
   for (uint32_t layer = 0; layer < config_.num_layers; ++layer) {
-    RunLayer(layer, position, n, context);
+    TQ_RETURN_IF_ERROR(RunLayer(layer, position, n, context));
   }
   RmsNormRows(hidden_.data(), final_norm_.as<float>(), n, config_.hidden_size, config_.rms_norm_eps,
               executor, normed_.data());
   float* head_out[] = {logits};
-  head_->Forward(context, normed_.data(), n, head_out);
+  return head_->Forward(context, normed_.data(), n, head_out);
 }
 
 // A token from softmax(logits), or -1 if they are not finite. Overwrites the logits.
@@ -258,7 +260,7 @@ StatusOr<CalibrationTokens> SampleCalibrationTokens(const ModelSource& source, i
       TQ_RETURN_IF_ERROR(CheckCancelled());
       int32_t* ids = tokens.ids.data() + first * tokens.context + position;
       for (uint64_t i = 0; i < n; ++i) current[i] = ids[i * tokens.context];
-      sampler.Step(position, {current.data(), n}, executor, logits.data());
+      TQ_RETURN_IF_ERROR(sampler.Step(position, {current.data(), n}, executor, logits.data()));
       executor.ParallelFor(n, 1, [&](size_t begin, size_t end, size_t) {
         for (size_t i = begin; i < end; ++i) {
           ids[i * tokens.context + 1] =

@@ -44,7 +44,7 @@ Status StreamedReference::Logits(uint64_t first, uint64_t count, float* out) {
               c.hidden_size, c.rms_norm_eps, *executor_, normed_.data());
   ForwardContext context;
   context.executor = executor_;
-  head_->Forward(context, normed_.data(), count, std::array{out});
+  TQ_RETURN_IF_ERROR(head_->Forward(context, normed_.data(), count, std::array{out}));
   const uint64_t bad = FirstNonFinite(out, count * c.vocab_size);
   if (bad == count * c.vocab_size) return OkStatus();
   return DataLoss("the logits of position {} have {} for token {}", first + bad / c.vocab_size,

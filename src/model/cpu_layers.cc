@@ -93,7 +93,7 @@ Status CpuLayers::Head(const ForwardContext& context, const float* hidden, uint6
   if (normed_.size() < n * config_.hidden_size) normed_.resize(n * config_.hidden_size);
   RmsNormRows(hidden, norm_.as<float>(), n, config_.hidden_size, config_.rms_norm_eps,
               *context.executor, normed_.data());
-  head_->Forward(context, normed_.data(), n, std::array{logits});
+  TQ_RETURN_IF_ERROR(head_->Forward(context, normed_.data(), n, std::array{logits}));
   return CheckLogits(logits, n, config_.vocab_size, position);
 }
 

@@ -92,11 +92,11 @@ Status DecoderLayer::Forward(const ForwardContext& context, KvCache& cache, uint
     workspace_->Resize(count);
     workspace_->rope.Prepare(base, count);
     if (attention_) {
-      Attend(context, cache, layer, base, x, count, observer);
+      TQ_RETURN_IF_ERROR(Attend(context, cache, layer, base, x, count, observer));
       TQ_RETURN_IF_ERROR(check(x, count, base, "attention"));
     }
     if (mlp_) {
-      Mlp(context, x, count, observer);
+      TQ_RETURN_IF_ERROR(Mlp(context, x, count, observer));
       TQ_RETURN_IF_ERROR(check(x, count, base, "MLP"));
     }
     done += count;
@@ -104,8 +104,9 @@ Status DecoderLayer::Forward(const ForwardContext& context, KvCache& cache, uint
   return OkStatus();
 }
 
-void DecoderLayer::Attend(const ForwardContext& context, KvCache& cache, uint32_t layer,
-                          uint64_t base, float* hidden, uint64_t n, const InputObserver& observer) {
+Status DecoderLayer::Attend(const ForwardContext& context, KvCache& cache, uint32_t layer,
+                            uint64_t base, float* hidden, uint64_t n,
+                            const InputObserver& observer) {
   Executor& executor = *context.executor;
   const uint64_t q_size = config_.q_size(), kv_size = config_.kv_size();
   float* normed = workspace_->narrow.data();
@@ -117,7 +118,7 @@ void DecoderLayer::Attend(const ForwardContext& context, KvCache& cache, uint32_
   RmsNormRows(hidden, attention_->norm.as<float>(), n, config_.hidden_size, config_.rms_norm_eps,
               executor, normed);
   if (observer) observer(GroupRole::kQkv, normed, n, config_.hidden_size);
-  attention_->qkv->Forward(context, normed, n, std::array{q, k, v});
+  TQ_RETURN_IF_ERROR(attention_->qkv->Forward(context, normed, n, std::array{q, k, v}));
 
   ApplyRope(workspace_->rope, q, n, config_.num_heads, config_.head_dim, executor);
   ApplyRope(workspace_->rope, k, n, config_.num_kv_heads, config_.head_dim, executor);
@@ -140,12 +141,13 @@ void DecoderLayer::Attend(const ForwardContext& context, KvCache& cache, uint32_
   Attention(args, executor, workspace_->partials);
 
   if (observer) observer(GroupRole::kO, attended, n, q_size);
-  attention_->o->Forward(context, attended, n, std::array{normed});
+  TQ_RETURN_IF_ERROR(attention_->o->Forward(context, attended, n, std::array{normed}));
   AddTo(hidden, normed, n * config_.hidden_size, executor);
+  return OkStatus();
 }
 
-void DecoderLayer::Mlp(const ForwardContext& context, float* hidden, uint64_t n,
-                       const InputObserver& observer) {
+Status DecoderLayer::Mlp(const ForwardContext& context, float* hidden, uint64_t n,
+                         const InputObserver& observer) {
   Executor& executor = *context.executor;
   float* normed = workspace_->narrow.data();
   float* gate = workspace_->wide.data();
@@ -154,11 +156,12 @@ void DecoderLayer::Mlp(const ForwardContext& context, float* hidden, uint64_t n,
   RmsNormRows(hidden, mlp_->norm.as<float>(), n, config_.hidden_size, config_.rms_norm_eps,
               executor, normed);
   if (observer) observer(GroupRole::kGateUp, normed, n, config_.hidden_size);
-  mlp_->gate_up->Forward(context, normed, n, std::array{gate, up});
+  TQ_RETURN_IF_ERROR(mlp_->gate_up->Forward(context, normed, n, std::array{gate, up}));
   SiluMultiply(gate, up, n * config_.intermediate_size, executor);
   if (observer) observer(GroupRole::kDown, gate, n, config_.intermediate_size);
-  mlp_->down->Forward(context, gate, n, std::array{normed});
+  TQ_RETURN_IF_ERROR(mlp_->down->Forward(context, gate, n, std::array{normed}));
   AddTo(hidden, normed, n * config_.hidden_size, executor);
+  return OkStatus();
 }
 
 Tensor* LayerTensors::Find(std::string_view matrix) {

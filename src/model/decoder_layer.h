@@ -84,9 +84,10 @@ class DecoderLayer {
   uint64_t weight_bytes() const;
 
  private:
-  void Attend(const ForwardContext& context, KvCache& cache, uint32_t layer, uint64_t base,
-              float* hidden, uint64_t n, const InputObserver& observer);
-  void Mlp(const ForwardContext& context, float* hidden, uint64_t n, const InputObserver& observer);
+  Status Attend(const ForwardContext& context, KvCache& cache, uint32_t layer, uint64_t base,
+                float* hidden, uint64_t n, const InputObserver& observer);
+  Status Mlp(const ForwardContext& context, float* hidden, uint64_t n,
+             const InputObserver& observer);
 
   ModelConfig config_;
   std::optional<AttentionWeights> attention_;

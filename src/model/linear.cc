@@ -26,12 +26,13 @@ class DenseGroup final : public LinearGroup {
     for (const Tensor& w : weights_) bytes += w.num_bytes();
     return bytes;
   }
-  void Forward(const ForwardContext& context, const float* x, uint64_t n,
-               std::span<float* const> y) override {
+  Status Forward(const ForwardContext& context, const float* x, uint64_t n,
+                 std::span<float* const> y) override {
     for (size_t i = 0; i < weights_.size(); ++i) {
       DenseMatmul(x, n, in_features(), weights_[i].as<float>(), out_features(i), *context.executor,
                   y[i]);
     }
+    return OkStatus();
   }
 
  private:
@@ -59,11 +60,12 @@ class TrellisGroup final : public LinearGroup {
     for (const PackedMatrix* m : matrices_) bytes += m->num_bytes();
     return bytes;
   }
-  void Forward(const ForwardContext& context, const float* x, uint64_t n,
-               std::span<float* const> y) override {
+  Status Forward(const ForwardContext& context, const float* x, uint64_t n,
+                 std::span<float* const> y) override {
     rotated_->Prepare(*matrices_[0]->input, x, n, in_features(), codes_, context.path,
                       *context.executor);
     PackedMatmul(matrices_, *rotated_, context.path, *context.executor, y);
+    return OkStatus();
   }
 
  private:
@@ -85,11 +87,12 @@ class GroupedGroup final : public LinearGroup {
     for (const GroupedMatrix* m : matrices_) bytes += m->num_bytes();
     return bytes;
   }
-  void Forward(const ForwardContext& context, const float* x, uint64_t n,
-               std::span<float* const> y) override {
+  Status Forward(const ForwardContext& context, const float* x, uint64_t n,
+                 std::span<float* const> y) override {
     for (size_t i = 0; i < matrices_.size(); ++i) {
       GroupedMatmul(*matrices_[i], x, n, *context.executor, y[i]);
     }
+    return OkStatus();
   }
 
  private:

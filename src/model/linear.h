@@ -31,9 +31,10 @@ class LinearGroup {
   virtual uint64_t out_features(size_t i) const = 0;
   // Bytes that one product reads: codes and scales, or floats.
   virtual uint64_t weight_bytes() const = 0;
-  // x: float [n, in]; y[i]: float [n, out_i], row-major, not overlapping x.
-  virtual void Forward(const ForwardContext& context, const float* x, uint64_t n,
-                       std::span<float* const> y) = 0;
+  // x: float [n, in]; y[i]: float [n, out_i], row-major, not overlapping x. Fails where a device
+  // does; on the processor it cannot.
+  virtual Status Forward(const ForwardContext& context, const float* x, uint64_t n,
+                         std::span<float* const> y) = 0;
 };
 
 // From float32 tensors [out_i, in].
