@@ -135,7 +135,7 @@ class Swaps {
                           quantizer.Quantize(i, m, GroupQuantizer::Weights::kSpend, executor_));
       LayerTensors tensors = probe.tensors(probe.current());
       TQ_ASSIGN_OR_RETURN(*tensors.Find(m.name), Decode(quantized, m, executor_));
-      const auto layer = MakeFloatLayer(source_->config(), std::move(tensors), probe.workspace());
+      TQ_ASSIGN_OR_RETURN(const auto layer, probe.MakeLayer(std::move(tensors)));
       TQ_ASSIGN_OR_RETURN(const double kl, probe.KlWithLayer(*layer));
       Compare(m.name, kl);
     }

@@ -1,11 +1,22 @@
 #include "cli/quantize_flags.h"
 
+#include <memory>
 #include <utility>
+
+#include "base/log.h"
 
 namespace tq::cli {
 namespace {
 
 constexpr uint64_t kMiB = uint64_t{1} << 20;
+
+// Null, said by a warning, where libraries are missing that the search does without.
+StatusOr<std::shared_ptr<const DenseDevice>> DenseDeviceOrWarning() {
+  auto device = MakeCudaDenseDevice();
+  if (device.ok() || device.status().code() != StatusCode::kNotFound) return device;
+  Warn("calibration runs on the processor: {}", device.status().message());
+  return std::shared_ptr<const DenseDevice>();
+}
 
 }  // namespace
 
@@ -37,8 +48,10 @@ void QuantizeFlags::AddTo(CLI::App& app) {
                  "For research: leave a part out (rotation, hessian, hessian-scales, or v1: one "
                  "value per step at 2 bits)")
       ->check(CLI::IsMember({"rotation", "hessian", "hessian-scales", "v1"}));
-  app.add_option("--device", device_,
-                 "Where codes are searched: cpu, or cuda (the same codes, sooner)")
+  app.add_option(
+         "--device", device_,
+         "Where the original's layers are multiplied and codes searched: cpu, or cuda (sooner; "
+         "Hessians differ by rounding)")
       ->check(CLI::IsMember({"cpu", "cuda"}))
       ->capture_default_str();
   app.add_option("--threads", threads_, "Threads (0: all processors this process may use)")
@@ -50,6 +63,7 @@ StatusOr<QuantizeOptions> QuantizeFlags::Options() const {
   options.calibration_memory = calibration_mib_ * kMiB;
   if (device_ == "cuda") {
     TQ_ASSIGN_OR_RETURN(options.search, MakeCudaPathSearch());
+    TQ_ASSIGN_OR_RETURN(options.dense, DenseDeviceOrWarning());
   }
   for (const std::string& text : overrides_) {
     TQ_ASSIGN_OR_RETURN(RateOverride parsed, ParseRateOverride(text));

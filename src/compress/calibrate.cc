@@ -52,7 +52,8 @@ double BranchShare(const float* before, const float* after, uint64_t n, uint64_t
 StatusOr<CalibrationStream> CalibrationStream::Create(const ModelSource& source,
                                                       CalibrationTokens tokens,
                                                       uint64_t memory_limit,
-                                                      const std::filesystem::path& folder) {
+                                                      const std::filesystem::path& folder,
+                                                      const DenseDevice* device) {
   const ModelConfig& config = source.config();
   for (const int32_t id : tokens.ids) {
     if (id < 0 || static_cast<uint32_t>(id) >= config.vocab_size) {
@@ -63,13 +64,26 @@ StatusOr<CalibrationStream> CalibrationStream::Create(const ModelSource& source,
   TQ_ASSIGN_OR_RETURN(StateStore states, StateStore::Create(tokens.ids.size() * config.hidden_size,
                                                             memory_limit, folder));
   TQ_ASSIGN_OR_RETURN(KvCache cache, KvCache::Create(config, /*layers=*/1, tokens.context));
-  CalibrationStream stream(source, std::move(tokens), std::move(states), std::move(cache));
+  CalibrationStream stream(source, std::move(tokens), std::move(states), std::move(cache), device);
   for (uint64_t window = 0; window < stream.tokens_.windows(); ++window) {
     TQ_RETURN_IF_ERROR(source.LoadRows("model.embed_tokens.weight", stream.tokens_.window(window),
                                        stream.WindowStates(window)));
     stream.ReleaseWindow(window);
   }
   return stream;
+}
+
+uint64_t CalibrationStream::DeviceBytes(const ModelConfig& config) {
+  uint64_t hessians = 0, largest_factor = 0;
+  for (const GroupOfRole& group : kGroups) {
+    const uint64_t features = InputFeatures(config, group.role);
+    hessians += DenseDevice::GramBytes(features);
+    largest_factor = std::max(largest_factor, DenseDevice::FactorBytes(features));
+  }
+  const uint64_t half = std::max(FloatLayerBytes(config, LayerPart::kAttention),
+                                 FloatLayerBytes(config, LayerPart::kMlp));
+  const uint64_t head = sizeof(float) * uint64_t{config.vocab_size} * config.hidden_size;
+  return std::max(hessians + std::max(half, largest_factor), head);
 }
 
 StatusOr<std::vector<HessianSum>> CalibrationStream::RunLayer(const std::set<std::string>& wanted,
@@ -80,9 +94,10 @@ StatusOr<std::vector<HessianSum>> CalibrationStream::RunLayer(const std::set<std
   std::vector<GroupRole> roles;
   for (const GroupOfRole& group : kGroups) {
     if (!wanted.contains(group.name)) continue;
-    TQ_ASSIGN_OR_RETURN(HessianSum sum, HessianSum::Create(fmt::format("model.layers.{}.{}",
-                                                                       next_layer_, group.suffix),
-                                                           InputFeatures(config, group.role)));
+    TQ_ASSIGN_OR_RETURN(
+        HessianSum sum,
+        HessianSum::Create(fmt::format("model.layers.{}.{}", next_layer_, group.suffix),
+                           InputFeatures(config, group.role), device_));
     sums.push_back(std::move(sum));
     roles.push_back(group.role);
   }
@@ -104,7 +119,7 @@ StatusOr<std::vector<HessianSum>> CalibrationStream::RunLayer(const std::set<std
 Status CalibrationStream::RunHalf(LayerPart part, const InputObserver& observer,
                                   Executor& executor) {
   TQ_ASSIGN_OR_RETURN(const std::unique_ptr<DecoderLayer> layer,
-                      LoadFloatLayer(*source_, next_layer_, workspace_, part));
+                      LoadFloatLayer(*source_, next_layer_, workspace_, part, device_));
   ForwardContext context;
   context.executor = &executor;
   double share = 0;
@@ -128,7 +143,7 @@ StatusOr<HessianSum> CalibrationStream::HeadInput(Executor& executor) {
   const ModelConfig& config = source_->config();
   TQ_CHECK(next_layer_ == config.num_layers);
   TQ_ASSIGN_OR_RETURN(const Tensor norm, source_->LoadFloat("model.norm.weight"));
-  TQ_ASSIGN_OR_RETURN(HessianSum sum, HessianSum::Create("lm_head", config.hidden_size));
+  TQ_ASSIGN_OR_RETURN(HessianSum sum, HessianSum::Create("lm_head", config.hidden_size, device_));
   std::vector<float> normed(tokens_.context * config.hidden_size);
   for (uint64_t window = 0; window < tokens_.windows(); ++window) {
     RmsNormRows(WindowStates(window), norm.as<float>(), tokens_.context, config.hidden_size,

@@ -12,6 +12,7 @@
 
 #include "base/status.h"
 #include "checkpoint/model_source.h"
+#include "codec/dense_device.h"
 #include "compress/calibration_tokens.h"
 #include "compress/hessian.h"
 #include "compress/state_store.h"
@@ -21,13 +22,19 @@
 namespace tq {
 
 // In memory at a time: the residual stream of all tokens, or of a window if it is spilled, half a
-// layer (attention or MLP) in float32 and the Hessians asked for.
+// layer (attention or MLP) in float32 and the Hessians asked for. With a device the latter two are
+// in its memory; norms, attention and SiLU stay on the processor.
 class CalibrationStream {
  public:
-  // `source` must outlive the stream. States above `memory_limit` bytes are kept in `folder`.
+  // `source` and `device` must outlive the stream. States above `memory_limit` bytes are kept in
+  // `folder`.
   static StatusOr<CalibrationStream> Create(const ModelSource& source, CalibrationTokens tokens,
                                             uint64_t memory_limit,
-                                            const std::filesystem::path& folder);
+                                            const std::filesystem::path& folder,
+                                            const DenseDevice* device = nullptr);
+  // Memory of a device that calibrating takes: the Hessians of a layer beside half of its weights
+  // or a factor, or the head.
+  static uint64_t DeviceBytes(const ModelConfig& config);
 
   // The layer that the next RunLayer will run.
   uint32_t next_layer() const { return next_layer_; }
@@ -46,12 +53,13 @@ class CalibrationStream {
  private:
   Status RunHalf(LayerPart part, const InputObserver& observer, Executor& executor);
   CalibrationStream(const ModelSource& source, CalibrationTokens tokens, StateStore states,
-                    KvCache cache)
+                    KvCache cache, const DenseDevice* device)
       : source_(&source),
         tokens_(std::move(tokens)),
         states_(std::move(states)),
         cache_(std::move(cache)),
-        workspace_(std::make_shared<LayerWorkspace>(source.config())) {}
+        device_(device),
+        workspace_(MakeFloatWorkspace(source.config(), device)) {}
   // Floats of a window's states.
   uint64_t WindowSize() const { return tokens_.context * source_->config().hidden_size; }
   float* WindowStates(uint64_t window) { return states_.data() + window * WindowSize(); }
@@ -61,6 +69,7 @@ class CalibrationStream {
   CalibrationTokens tokens_;
   StateStore states_;
   KvCache cache_;  // of one layer and one window
+  const DenseDevice* device_;
   std::shared_ptr<LayerWorkspace> workspace_;
   uint32_t next_layer_ = 0;
   double shares_[2] = {0, 0};

@@ -79,8 +79,9 @@ StatusOr<GroupQuantizer> GroupQuantizer::Create(const QuantizeOptions& options,
     std::vector<float> in_scale = HalfToFloats(group.scales_.in_scale);
     if (options.hessian_without_scales) in_scale = Signs(std::move(in_scale));
     RotateHessian(in_scale, group.in_block_, executor, *hessian);
-    TQ_ASSIGN_OR_RETURN(group.factor_, HessianFactor::Create(name, *std::move(hessian),
-                                                             settings.damping, executor));
+    TQ_ASSIGN_OR_RETURN(group.factor_,
+                        HessianFactor::Create(name, *std::move(hessian), settings.damping, executor,
+                                              options.dense.get()));
   }
   return group;
 }

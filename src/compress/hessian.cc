@@ -3,6 +3,7 @@
 #include <Eigen/Cholesky>
 #include <Eigen/Core>
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <vector>
 
@@ -11,6 +12,7 @@
 #include "codec/dense_matmul.h"
 #include "codec/rotation.h"
 #include "kernels/gemm/gemm_f32.h"
+#include "model/transformer_ops.h"
 
 namespace tq {
 namespace {
@@ -22,6 +24,11 @@ using RowMatrixD = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::
 constexpr uint64_t kPanel = 128;
 // Side of the squares in which a matrix is transposed: two of 16 KiB fit the L1 cache.
 constexpr uint64_t kTransposeTile = 64;
+// Values that a thread looks through at once.
+constexpr uint64_t kFiniteGrain = 1 << 16;
+// A pivot below this share of its block's largest value is lost in float's rounding of that: noise,
+// not a factor.
+constexpr double kLeastPivot = 1e-4;
 // Doubling the damping this often reaches 1e10 times the mean diagonal.
 constexpr int kMaxDoublings = 40;
 
@@ -61,10 +68,9 @@ bool FactorDiagonalBlock(float* block, uint64_t stride, uint64_t size, RowMatrix
   const Eigen::LLT<RowMatrixD> llt(a);
   if (llt.info() != Eigen::Success) return false;
   const RowMatrixD lower = llt.matrixL();
-  // A pivot lost in float's rounding of the block's largest entry is noise, not a factor.
   const double smallest = lower.diagonal().minCoeff();
   const double largest = std::sqrt(std::max(0.0, a.diagonal().maxCoeff()));
-  if (!(smallest > 1e-4 * largest) || !std::isfinite(largest)) return false;
+  if (!(smallest > kLeastPivot * largest) || !std::isfinite(largest)) return false;
   inverse = lower.triangularView<Eigen::Lower>().solve(RowMatrixD::Identity(size, size));
   for (uint64_t i = 0; i < size; ++i) {
     for (uint64_t j = 0; j <= i; ++j) block[i * stride + j] = static_cast<float>(lower(i, j));
@@ -134,29 +140,86 @@ bool FactorLower(float* a, uint64_t n, Executor& executor) {
   return true;
 }
 
+// Whether a factor that was made elsewhere passes what FactorDiagonalBlock asks of its blocks. What
+// is left of a diagonal entry when its block's turn comes is the sum of squares of the factor's row
+// in the block.
+bool PivotsAreSound(const float* factor, uint64_t n) {
+  for (uint64_t begin = 0; begin < n; begin += kPanel) {
+    const uint64_t end = std::min(begin + kPanel, n);
+    double largest = 0;
+    for (uint64_t i = begin; i < end; ++i) {
+      double sum = 0;
+      for (uint64_t j = begin; j <= i; ++j) {
+        sum += static_cast<double>(factor[i * n + j]) * factor[i * n + j];
+      }
+      if (!std::isfinite(sum)) return false;
+      largest = std::max(largest, sum);
+    }
+    for (uint64_t i = begin; i < end; ++i) {
+      if (!(factor[i * n + i] > kLeastPivot * std::sqrt(largest))) return false;
+    }
+  }
+  return true;
+}
+
+// One attempt of HessianFactor::Create; the upper triangle stays.
+StatusOr<bool> TryToFactor(std::string_view name, float* a, uint64_t n, Executor& executor,
+                           const DenseDevice* device) {
+  if (device == nullptr) return FactorLower(a, n, executor);
+  TQ_ASSIGN_OR_RETURN(const bool factored,
+                      device->FactorLower(n, a, fmt::format("the Hessian of {}", name)));
+  return factored && PivotsAreSound(a, n);
+}
+
+uint64_t FirstNonFiniteOf(const float* x, uint64_t size, Executor& executor) {
+  std::atomic<uint64_t> first{size};
+  executor.ParallelFor(size, kFiniteGrain, [&](size_t begin, size_t end, size_t) {
+    const uint64_t bad = begin + FirstNonFinite(x + begin, end - begin);
+    if (bad == end) return;
+    uint64_t seen = first.load();
+    while (bad < seen && !first.compare_exchange_weak(seen, bad)) {
+    }
+  });
+  return first.load();
+}
+
 }  // namespace
 
-StatusOr<HessianSum> HessianSum::Create(std::string_view name, uint64_t features) {
-  TQ_ASSIGN_OR_RETURN(Tensor sum, Tensor::Zeros(DType::kF32, {features, features}));
-  return HessianSum(std::string(name), std::move(sum));
+StatusOr<HessianSum> HessianSum::Create(std::string_view name, uint64_t features,
+                                        const DenseDevice* device) {
+  HessianSum sum(name, features);
+  if (device != nullptr) {
+    TQ_ASSIGN_OR_RETURN(sum.on_device_,
+                        device->NewGram(features, fmt::format("the Hessian of {}", name)));
+  } else {
+    TQ_ASSIGN_OR_RETURN(sum.sum_, Tensor::Zeros(DType::kF32, {features, features}));
+  }
+  return sum;
 }
 
 Status HessianSum::Add(const float* x, uint64_t n, Executor& executor) {
-  const uint64_t features = sum_.shape()[0];
-  for (uint64_t i = 0; i < n * features; ++i) {
-    if (!std::isfinite(x[i])) {
-      return DataLoss("calibration: the input of {} is {} at token {}, feature {}", name_, x[i],
-                      count_ + i / features, i % features);
-    }
+  const uint64_t bad = FirstNonFiniteOf(x, n * features_, executor);
+  if (bad < n * features_) {
+    return DataLoss("calibration: the input of {} is {} at token {}, feature {}", name_, x[bad],
+                    count_ + bad / features_, bad % features_);
   }
-  AccumulateHessian(x, n, features, executor, sum_.mutable_as<float>());
+  if (on_device_ != nullptr) {
+    TQ_RETURN_IF_ERROR(on_device_->Add(x, n, executor));
+  } else {
+    AccumulateHessian(x, n, features_, executor, sum_.mutable_as<float>());
+  }
   count_ += n;
   return OkStatus();
 }
 
 StatusOr<Tensor> HessianSum::Finish(Executor& executor) && {
   TQ_CHECK(count_ > 0);
-  const uint64_t n = sum_.shape()[0];
+  const uint64_t n = features_;
+  if (on_device_ != nullptr) {
+    TQ_ASSIGN_OR_RETURN(sum_, Tensor::Zeros(DType::kF32, {n, n}));
+    TQ_RETURN_IF_ERROR(on_device_->Read(sum_.mutable_as<float>()));
+    on_device_.reset();
+  }
   float* h = sum_.mutable_as<float>();
   const float factor = static_cast<float>(1 / static_cast<double>(count_));
   executor.ParallelFor(n, 16, [&](size_t begin, size_t end, size_t) {
@@ -190,7 +253,7 @@ void RotateHessian(std::span<const float> in_scale, uint32_t in_block, Executor&
 }
 
 StatusOr<HessianFactor> HessianFactor::Create(std::string_view name, Tensor h, double damping,
-                                              Executor& executor) {
+                                              Executor& executor, const DenseDevice* device) {
   HessianFactor factor;
   const uint64_t n = factor.n_ = h.shape()[0];
   float* a = h.mutable_as<float>();
@@ -215,7 +278,8 @@ StatusOr<HessianFactor> HessianFactor::Create(std::string_view name, Tensor h, d
     for (uint64_t i = 0; i < n; ++i) {
       a[i * n + i] = static_cast<float>(diagonal[i] + damping * mean);
     }
-    if (FactorLower(a, n, executor)) {
+    TQ_ASSIGN_OR_RETURN(const bool factored, TryToFactor(name, a, n, executor, device));
+    if (factored) {
       factor.damping_ = damping;
       factor.matrix_ = std::move(h);
       return factor;

@@ -3,11 +3,13 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <string>
 #include <string_view>
 
 #include "base/status.h"
+#include "codec/dense_device.h"
 #include "device/executor.h"
 #include "tensor/tensor.h"
 
@@ -16,8 +18,10 @@ namespace tq {
 // Sums x x^T over calibration tokens.
 class HessianSum {
  public:
-  // `name` is the group's, for errors.
-  static StatusOr<HessianSum> Create(std::string_view name, uint64_t features);
+  // `name` is the group's, for errors. With a device the sum is made in its memory, and differs by
+  // rounding.
+  static StatusOr<HessianSum> Create(std::string_view name, uint64_t features,
+                                     const DenseDevice* device = nullptr);
 
   // Adds n rows x, float [n, features]. NaN and infinity are an error naming the group,
   // the token and the feature.
@@ -30,10 +34,13 @@ class HessianSum {
   StatusOr<Tensor> Finish(Executor& executor) &&;
 
  private:
-  HessianSum(std::string name, Tensor sum) : name_(std::move(name)), sum_(std::move(sum)) {}
+  HessianSum(std::string_view name, uint64_t features) : name_(name), features_(features) {}
 
   std::string name_;
-  Tensor sum_;  // float, upper triangle
+  uint64_t features_;
+  // One of them: float [features, features], the upper triangle.
+  Tensor sum_;
+  std::unique_ptr<DenseDevice::Gram> on_device_;
   uint64_t count_ = 0;
 };
 
@@ -53,9 +60,10 @@ void RotateHessian(std::span<const float> in_scale, uint32_t in_block, Executor&
 class HessianFactor {
  public:
   // Takes H, float [n, n], symmetric. The damping is doubled until the factorisation
-  // succeeds. An all-zero H (dead inputs) is replaced by the identity.
+  // succeeds. An all-zero H (dead inputs) is replaced by the identity. With a device it is factored
+  // there, with a result that differs by rounding.
   static StatusOr<HessianFactor> Create(std::string_view name, Tensor h, double damping,
-                                        Executor& executor);
+                                        Executor& executor, const DenseDevice* device = nullptr);
 
   uint64_t n() const { return n_; }
   // Row-major [n, n]; only the lower triangle, diagonal included, is C.

@@ -14,6 +14,7 @@
 #include "checkpoint/gguf.h"
 #include "checkpoint/model_directory.h"
 #include "checkpoint/packed_model.h"
+#include "compress/calibrate.h"
 #include "compress/kl_probe.h"
 #include "tokenizer/tokenizer.h"
 
@@ -112,7 +113,18 @@ Status CompressionJob::Open() {
                            kMinCalibrationContext);
   }
   TQ_ASSIGN_OR_RETURN(outline_, OutlineModel(*source_, options_));
-  return OkStatus();
+  return NeedsCalibration() ? CheckDeviceMemory() : OkStatus();
+}
+
+Status CompressionJob::CheckDeviceMemory() const {
+  if (options_.dense == nullptr) return OkStatus();
+  TQ_ASSIGN_OR_RETURN(const uint64_t free, options_.dense->FreeBytes());
+  const uint64_t needed = CalibrationStream::DeviceBytes(source_->config());
+  if (needed <= free) return OkStatus();
+  return ResourceExhausted(
+      "--device cuda: calibration takes {} MiB of the memory of {} (the Hessians of a layer and "
+      "half of its weights in float32), {} MiB are free; use --device cpu",
+      needed >> 20, options_.dense->name(), free >> 20);
 }
 
 Status CompressionJob::ReadCalibrationText() {
@@ -354,7 +366,7 @@ StatusOr<EvaluateResult> CompressionJob::Score(const ModelPlan& plan,
 
 StatusOr<std::unique_ptr<StreamedReference>> CompressionJob::Reference(CalibrationTokens text) {
   return StreamedReference::Create(*source_, std::move(text), options_.calibration_memory,
-                                   work_->path(), executor_, progress_);
+                                   work_->path(), executor_, progress_, options_.dense.get());
 }
 
 StatusOr<std::unique_ptr<StreamedReference>> CompressionJob::HeldApartReference() {

@@ -63,6 +63,8 @@ class CompressionJob {
  private:
   bool NeedsCalibration() const;
   bool MeasuresSensitivity() const;
+  // Of the device that calibrates, if there is one.
+  Status CheckDeviceMemory() const;
   Status ReadCalibrationText();
   // KL, unless the float model does not fit into memory: then Hessians, with a notice. A resumed
   // job keeps to what it began with.

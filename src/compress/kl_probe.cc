@@ -6,6 +6,7 @@
 
 #include "base/cancel.h"
 #include "base/memory_usage.h"
+#include "compress/calibrate.h"
 #include "compress/sensitivity.h"
 #include "evaluate/logit_score.h"
 #include "model/transformer_ops.h"
@@ -15,6 +16,30 @@ namespace {
 
 // Logits of a changed model held at once.
 constexpr uint64_t kLogitBlockBytes = uint64_t{32} << 20;
+
+uint64_t HeadBytes(const ModelConfig& c) {
+  return sizeof(float) * uint64_t{c.vocab_size} * c.hidden_size;
+}
+
+// Memory of a device that must be left beside the head and the layers that stay there: what
+// calibrating the same layer takes, a layer (or the head) that is changed, and a layer on its way.
+uint64_t DeviceReserve(const ModelConfig& c) {
+  const uint64_t layer = FloatLayerBytes(c);
+  return CalibrationStream::DeviceBytes(c) + layer + std::max(layer, HeadBytes(c));
+}
+
+// Left free beyond that while layers are placed: cuSOLVER's workspace, other programs.
+constexpr uint64_t kDeviceSlack = uint64_t{256} << 20;
+
+Status CheckDeviceMemory(const DenseDevice& device, const ModelConfig& c) {
+  TQ_ASSIGN_OR_RETURN(const uint64_t free, device.FreeBytes());
+  const uint64_t needed = HeadBytes(c) + DeviceReserve(c);
+  if (needed <= free) return OkStatus();
+  return ResourceExhausted(
+      "--device cuda: sensitivity by KL takes {} MiB of the memory of {} (calibration's, the head "
+      "and layers in float32), {} MiB are free; use --sensitivity hessian or --device cpu",
+      needed >> 20, device.name(), free >> 20);
+}
 
 }  // namespace
 
@@ -41,35 +66,57 @@ bool KlProbe::Fits(const ModelSource& source, uint64_t tokens) {
 }
 
 StatusOr<KlProbe> KlProbe::Create(const ModelSource& source, CalibrationTokens windows,
-                                  Executor& executor) {
+                                  Executor& executor, const DenseDevice* device) {
   const ModelConfig& c = source.config();
   TQ_CHECK(windows.context >= kMinCalibrationContext && windows.windows() > 0);
+  if (device != nullptr) TQ_RETURN_IF_ERROR(CheckDeviceMemory(*device, c));
   TQ_ASSIGN_OR_RETURN(KvCache cache, KvCache::Create(c, /*layers=*/1, windows.context));
-  KlProbe probe(source, std::move(windows), std::move(cache), executor);
+  KlProbe probe(source, std::move(windows), std::move(cache), executor, device);
   TQ_ASSIGN_OR_RETURN(Tensor embedding, source.LoadFloat("model.embed_tokens.weight"));
   Tensor head = embedding;
   if (!c.tie_embeddings) {
     TQ_ASSIGN_OR_RETURN(head, source.LoadFloat("lm_head.weight"));
   }
   probe.states_ = probe.Embed(*MakeDenseEmbedding(std::move(embedding)));
-  probe.head_ = MakeDenseGroup({std::move(head)});
+  TQ_ASSIGN_OR_RETURN(probe.head_, probe.MakeHead(std::move(head)));
   TQ_ASSIGN_OR_RETURN(probe.norm_, source.LoadFloat("model.norm.weight"));
-  for (uint32_t i = 0; i < c.num_layers; ++i) {
-    TQ_RETURN_IF_ERROR(CheckCancelled());
-    TQ_ASSIGN_OR_RETURN(LayerTensors tensors, LoadLayerTensors(source, i));
-    probe.layers_.push_back(MakeFloatLayer(c, tensors, probe.workspace_));
-    probe.tensors_.push_back(std::move(tensors));
-  }
+  TQ_RETURN_IF_ERROR(probe.LoadLayers());
   probe.reference_.resize(probe.windows_.windows() * probe.ScoredPerWindow() * c.vocab_size);
   States states = probe.states_;
   for (uint32_t i = 0; i < c.num_layers; ++i) {
-    TQ_RETURN_IF_ERROR(probe.RunLayer(*probe.layers_[i], states));
+    TQ_RETURN_IF_ERROR(probe.RunOriginal(i, states));
   }
   TQ_RETURN_IF_ERROR(probe.ForEachLogitBlock(
       states, *probe.head_, [&](uint64_t first, uint64_t count, const float* logits) {
         std::copy_n(logits, count * c.vocab_size, probe.reference_.data() + first * c.vocab_size);
       }));
   return probe;
+}
+
+Status KlProbe::LoadLayers() {
+  const ModelConfig& c = source_->config();
+  for (uint32_t i = 0; i < c.num_layers; ++i) {
+    TQ_RETURN_IF_ERROR(CheckCancelled());
+    TQ_ASSIGN_OR_RETURN(LayerTensors tensors, LoadLayerTensors(*source_, i));
+    bool fits = true;
+    if (device_ != nullptr) {
+      TQ_ASSIGN_OR_RETURN(const uint64_t free, device_->FreeBytes());
+      fits = free >= FloatLayerBytes(c) + DeviceReserve(c) + kDeviceSlack;
+    }
+    std::unique_ptr<DecoderLayer> layer;
+    if (fits) {
+      TQ_ASSIGN_OR_RETURN(layer, MakeLayer(tensors));
+    }
+    layers_.push_back(std::move(layer));
+    tensors_.push_back(std::move(tensors));
+  }
+  return OkStatus();
+}
+
+Status KlProbe::RunOriginal(uint32_t index, States& states) {
+  if (layers_[index] != nullptr) return RunLayer(*layers_[index], states);
+  TQ_ASSIGN_OR_RETURN(const auto layer, MakeLayer(tensors_[index]));
+  return RunLayer(*layer, states);
 }
 
 KlProbe::States KlProbe::Embed(const EmbeddingTable& embedding) const {
@@ -93,7 +140,7 @@ Status KlProbe::RunLayer(DecoderLayer& layer, States& states) {
 
 Status KlProbe::Advance() {
   TQ_CHECK(current_ < layers_.size());
-  TQ_RETURN_IF_ERROR(RunLayer(*layers_[current_], states_));
+  TQ_RETURN_IF_ERROR(RunOriginal(current_, states_));
   ++current_;
   return OkStatus();
 }
@@ -127,7 +174,7 @@ Status KlProbe::ForEachLogitBlock(const States& states, LinearGroup& head,
 StatusOr<double> KlProbe::KlFrom(uint32_t first, States states, LinearGroup* head) {
   const uint64_t vocab = source_->config().vocab_size;
   for (uint32_t i = first; i < layers_.size(); ++i) {
-    TQ_RETURN_IF_ERROR(RunLayer(*layers_[i], states));
+    TQ_RETURN_IF_ERROR(RunOriginal(i, states));
   }
   std::vector<double> kl(ScoredPerWindow() * windows_.windows());
   TQ_RETURN_IF_ERROR(ForEachLogitBlock(

@@ -52,9 +52,9 @@ TEST_P(KlProbeTest, MatchesEvaluationOfAChangedModel) {
     const std::string name = fmt::format("model.layers.{}.mlp.down_proj.weight", layer);
     for (int i = 0; i < 50; ++i) changed.Mutable(name)[i * 7] += 0.3f;
     LayerTensors tensors = probe->tensors(layer);
-    EXPECT_LT(*probe->KlWithLayer(*MakeFloatLayer(Config(), tensors, probe->workspace())), 1e-9);
+    EXPECT_LT(*probe->KlWithLayer(**probe->MakeLayer(tensors)), 1e-9);
     tensors.down = changed.Get(name);
-    const auto kl = probe->KlWithLayer(*MakeFloatLayer(Config(), tensors, probe->workspace()));
+    const auto kl = probe->KlWithLayer(**probe->MakeLayer(tensors));
     ASSERT_TRUE(kl.ok());
     EXPECT_GT(*kl, 1e-5);
     EXPECT_NEAR(*kl, Evaluated(changed), 1e-6 + 1e-3 * *kl);

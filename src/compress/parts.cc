@@ -145,7 +145,7 @@ Status PartMaker::MakeMissing(CalibrationTokens text) {
   if (text.windows() > 0) {
     TQ_ASSIGN_OR_RETURN(
         stream, CalibrationStream::Create(source_, std::move(text), options_.calibration_memory,
-                                          work_.path()));
+                                          work_.path(), options_.dense.get()));
   }
   progress_.Begin("quantize", weights_total_);
   for (uint32_t layer = 0; layer <= last_layer; ++layer) {

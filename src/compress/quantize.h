@@ -12,6 +12,7 @@
 
 #include "base/progress.h"
 #include "base/status.h"
+#include "codec/dense_device.h"
 #include "codec/path_search.h"
 #include "compress/overrides.h"
 #include "device/executor.h"
@@ -49,6 +50,9 @@ struct QuantizeOptions {
   bool fresh = false;                   // forget earlier work
   // Where paths are searched, with the same result; null: on the processor.
   std::shared_ptr<const PathSearch> search;
+  // Where the original's layers are multiplied and Hessians summed and factored, with a result that
+  // differs by rounding; null: on the processor.
+  std::shared_ptr<const DenseDevice> dense;
   // Ablations for research (tq quantize --ablate NAME), each the name of what is left out:
   bool no_rotation = false, no_hessian = false, hessian_without_scales = false, v1 = false;
 };

@@ -11,6 +11,7 @@
 #include "base/cancel.h"
 #include "base/hash.h"
 #include "checkpoint/packed_model.h"
+#include "codec/dense_device_for_test.h"
 #include "device/thread_pool.h"
 #include "evaluate/evaluate.h"
 #include "tokenizer/tokenizer.h"
@@ -237,6 +238,64 @@ TEST_F(QuantizeTest, SelfCalibrationResumesToo) {
   ClearCancel();
   ASSERT_TRUE(Run(options, 1).ok());
   EXPECT_EQ(HashFolder(folder_ / "out"), HashFolder(folder_ / "straight"));
+}
+
+// Products, Hessians and factors that differ by rounding give the same errors.
+TEST_F(QuantizeTest, ADeviceChangesErrorsByRounding) {
+  Make({.hidden = 128, .intermediate = 256, .tied = false});
+  const auto want = Run(Options(2.7, "cpu"));
+  QuantizeOptions options = Options(2.7, "device");
+  options.dense = std::make_shared<DenseDeviceForTest>(1 << 30);
+  const auto got = Run(options);
+  ASSERT_TRUE(want.ok() && got.ok()) << got.status().message();
+  ASSERT_EQ(got->matrices.size(), want->matrices.size());
+  double got_sum = 0, want_sum = 0;
+  for (size_t i = 0; i < want->matrices.size(); ++i) {
+    EXPECT_NEAR(got->matrices[i].hessian_error, want->matrices[i].hessian_error,
+                0.025 * want->matrices[i].hessian_error)
+        << want->matrices[i].name;
+    got_sum += got->matrices[i].hessian_error;
+    want_sum += want->matrices[i].hessian_error;
+  }
+  EXPECT_NEAR(got_sum, want_sum, 0.001 * want_sum);
+}
+
+// Layers that stay in a device's memory while KL is measured and layers that are copied for every
+// run give one file.
+TEST_F(QuantizeTest, LayersThatDoNotFitOnADeviceChangeNoBit) {
+  Make({.layers = 3});
+  std::vector<uint64_t> uploaded;
+  for (const uint64_t mib : {1024, 200}) {
+    const auto device = std::make_shared<DenseDeviceForTest>(mib << 20);
+    QuantizeOptions options = Options(2.7, fmt::format("{}", mib));
+    options.sensitivity = SensitivityMeasure::kKl;
+    options.dense = device;
+    const auto report = Run(options);
+    ASSERT_TRUE(report.ok()) << report.status().message();
+    EXPECT_EQ(*device->FreeBytes(), mib << 20);
+    uploaded.push_back(device->uploaded_bytes());
+  }
+  EXPECT_EQ(HashFolder(folder_ / "1024"), HashFolder(folder_ / "200"));
+  EXPECT_GT(uploaded[1], uploaded[0]);
+}
+
+// Robustness case 72.
+TEST_F(QuantizeTest, TooSmallADeviceIsRefused) {
+  Make();
+  QuantizeOptions options = Options(2.7);
+  options.sensitivity = SensitivityMeasure::kKl;
+  // The Hessians of a layer take 1.4 MB with the rows that are gathered, half a layer 0.1 MB.
+  options.dense = std::make_shared<DenseDeviceForTest>(1'400'000);
+  EXPECT_THAT(Run(options).status().message(),
+              ::testing::AllOf(HasSubstr("calibration takes 1 MiB"), HasSubstr("--device cpu")));
+  // The head takes 77 kB, and two layers that are changed and on their way 0.3 MB.
+  options.dense = std::make_shared<DenseDeviceForTest>(1'700'000);
+  EXPECT_THAT(Run(options).status().message(),
+              ::testing::AllOf(HasSubstr("sensitivity by KL takes 1 MiB"),
+                               HasSubstr("--sensitivity hessian")));
+  options.sensitivity = SensitivityMeasure::kNone;
+  options.fresh = true;
+  EXPECT_TRUE(Run(options).ok());
 }
 
 TEST_F(QuantizeTest, RtnIsWorseAtTheSameBytes) {

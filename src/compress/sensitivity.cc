@@ -142,7 +142,7 @@ StatusOr<Levels> Meter::ProbeGroup(const MatrixGroup& group, const NoisyGroup& n
     for (size_t i = group.begin; i < group.end; ++i) {
       *tensors.Find(outline_.matrices[i].name) = noisy.weights[level][i - group.begin];
     }
-    const auto changed = MakeFloatLayer(source_.config(), std::move(tensors), probe_->workspace());
+    TQ_ASSIGN_OR_RETURN(const auto changed, probe_->MakeLayer(std::move(tensors)));
     TQ_ASSIGN_OR_RETURN(kl[level], probe_->KlWithLayer(*changed));
     Tick(outline_.matrices[group.begin].group);
   }
@@ -213,8 +213,7 @@ Status Meter::MeasureLayer(uint32_t layer) {
   if (!probe_) return OkStatus();
   if (finished.empty()) TQ_RETURN_IF_ERROR(Store(part, measured));
   for (size_t level = 0; level < kLevels; ++level) {
-    const auto noisy_layer =
-        MakeFloatLayer(source_.config(), std::move(all_noisy[level]), probe_->workspace());
+    TQ_ASSIGN_OR_RETURN(const auto noisy_layer, probe_->MakeLayer(std::move(all_noisy[level])));
     TQ_RETURN_IF_ERROR(probe_->RunLayer(*noisy_layer, joint_states_[level]));
   }
   return probe_->Advance();
@@ -223,7 +222,9 @@ Status Meter::MeasureLayer(uint32_t layer) {
 StatusOr<double> Meter::ProbeVocabulary(const MatrixGroup& group, Tensor weights) {
   const bool looked_up = outline_.matrices[group.begin].name == "model.embed_tokens";
   std::unique_ptr<LinearGroup> head;
-  if (group.is_head) head = MakeDenseGroup({weights});
+  if (group.is_head) {
+    TQ_ASSIGN_OR_RETURN(head, probe_->MakeHead(weights));
+  }
   if (!looked_up) return probe_->KlFrom(source_.config().num_layers, probe_->states(), head.get());
   return probe_->KlFrom(0, probe_->Embed(*MakeDenseEmbedding(std::move(weights))), head.get());
 }
@@ -284,12 +285,13 @@ StatusOr<SensitivityTable> Meter::Run(CalibrationTokens text, CalibrationTokens 
   progress_.Begin("sensitivity", units);
   if (with_kl) {
     table_.tokens = probe.ids.size() / 2;
-    TQ_ASSIGN_OR_RETURN(probe_, KlProbe::Create(source_, std::move(probe), executor_));
+    TQ_ASSIGN_OR_RETURN(
+        probe_, KlProbe::Create(source_, std::move(probe), executor_, options_.dense.get()));
     joint_states_.fill(probe_->states());
   }
   TQ_ASSIGN_OR_RETURN(
       stream_, CalibrationStream::Create(source_, std::move(text), options_.calibration_memory,
-                                         work_.path()));
+                                         work_.path(), options_.dense.get()));
   for (uint32_t layer = 0; layer < layers; ++layer) {
     TQ_RETURN_IF_ERROR(CheckCancelled());
     TQ_RETURN_IF_ERROR(MeasureLayer(layer));

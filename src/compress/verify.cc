@@ -12,10 +12,11 @@ namespace tq {
 
 StatusOr<std::unique_ptr<StreamedReference>> StreamedReference::Create(
     const ModelSource& source, CalibrationTokens text, uint64_t memory_limit,
-    const std::filesystem::path& folder, Executor& executor, Progress& progress) {
+    const std::filesystem::path& folder, Executor& executor, Progress& progress,
+    const DenseDevice* device) {
   const ModelConfig& c = source.config();
   TQ_ASSIGN_OR_RETURN(CalibrationStream stream,
-                      CalibrationStream::Create(source, text, memory_limit, folder));
+                      CalibrationStream::Create(source, text, memory_limit, folder, device));
   progress.Begin("reference", c.num_layers);
   for (uint32_t layer = 0; layer < c.num_layers; ++layer) {
     TQ_RETURN_IF_ERROR(stream.RunLayer({}, executor).status());
@@ -27,7 +28,7 @@ StatusOr<std::unique_ptr<StreamedReference>> StreamedReference::Create(
   TQ_ASSIGN_OR_RETURN(reference->norm_, source.LoadFloat("model.norm.weight"));
   TQ_ASSIGN_OR_RETURN(Tensor head, source.LoadFloat(c.tie_embeddings ? "model.embed_tokens.weight"
                                                                      : "lm_head.weight"));
-  reference->head_ = MakeDenseGroup({std::move(head)});
+  TQ_ASSIGN_OR_RETURN(reference->head_, MakeDenseGroup("the head", {std::move(head)}, device));
   return reference;
 }
 

@@ -21,10 +21,14 @@ namespace tq {
 // model that only fits compressed has a reference too.
 class StreamedReference final : public LogitReference {
  public:
-  // Final states above `memory_limit` bytes are kept in `folder`.
-  static StatusOr<std::unique_ptr<StreamedReference>> Create(
-      const ModelSource& source, CalibrationTokens text, uint64_t memory_limit,
-      const std::filesystem::path& folder, Executor& executor, Progress& progress);
+  // Final states above `memory_limit` bytes are kept in `folder`. With a device (it must outlive
+  // this) the original is multiplied there.
+  static StatusOr<std::unique_ptr<StreamedReference>> Create(const ModelSource& source,
+                                                             CalibrationTokens text,
+                                                             uint64_t memory_limit,
+                                                             const std::filesystem::path& folder,
+                                                             Executor& executor, Progress& progress,
+                                                             const DenseDevice* device = nullptr);
 
   const ModelConfig& config() const override { return source_->config(); }
   Status Begin(uint64_t index, std::span<const int32_t> window) override;

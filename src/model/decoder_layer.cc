@@ -208,26 +208,54 @@ StatusOr<LayerTensors> LoadLayerTensors(const ModelSource& source, uint32_t inde
   return t;
 }
 
-std::unique_ptr<DecoderLayer> MakeFloatLayer(const ModelConfig& config, LayerTensors t,
+std::unique_ptr<DecoderLayer> MakeFloatLayer(const ModelConfig& config, LayerTensors tensors,
                                              std::shared_ptr<LayerWorkspace> workspace) {
+  // On the processor it cannot fail.
+  return *MakeFloatLayer(config, std::move(tensors), std::move(workspace), nullptr);
+}
+
+StatusOr<std::unique_ptr<DecoderLayer>> MakeFloatLayer(const ModelConfig& config, LayerTensors t,
+                                                       std::shared_ptr<LayerWorkspace> workspace,
+                                                       const DenseDevice* device) {
   std::optional<AttentionWeights> attention;
   if (t.q.data() != nullptr) {
-    attention = {std::move(t.attention_norm), MakeDenseGroup({t.q, t.k, t.v}),
-                 MakeDenseGroup({t.o})};
+    attention.emplace();
+    attention->norm = std::move(t.attention_norm);
+    TQ_ASSIGN_OR_RETURN(attention->qkv,
+                        MakeDenseGroup("q, k and v of a layer", {t.q, t.k, t.v}, device));
+    TQ_ASSIGN_OR_RETURN(attention->o, MakeDenseGroup("o of a layer", {t.o}, device));
   }
   std::optional<MlpWeights> mlp;
   if (t.gate.data() != nullptr) {
-    mlp = {std::move(t.mlp_norm), MakeDenseGroup({t.gate, t.up}), MakeDenseGroup({t.down})};
+    mlp.emplace();
+    mlp->norm = std::move(t.mlp_norm);
+    TQ_ASSIGN_OR_RETURN(mlp->gate_up,
+                        MakeDenseGroup("gate and up of a layer", {t.gate, t.up}, device));
+    TQ_ASSIGN_OR_RETURN(mlp->down, MakeDenseGroup("down of a layer", {t.down}, device));
   }
   return std::make_unique<DecoderLayer>(config, std::move(attention), std::move(mlp),
                                         std::move(workspace));
 }
 
+std::shared_ptr<LayerWorkspace> MakeFloatWorkspace(const ModelConfig& config,
+                                                   const DenseDevice* device) {
+  return std::make_shared<LayerWorkspace>(
+      config, device == nullptr ? LayerWorkspace::kBytes : LayerWorkspace::kRunBytes);
+}
+
+uint64_t FloatLayerBytes(const ModelConfig& config, LayerPart part) {
+  const uint64_t q = config.q_size(), kv = config.kv_size(), wide = config.intermediate_size;
+  // Rows, or columns, of hidden_size values.
+  const uint64_t attention = part == LayerPart::kMlp ? 0 : 2 * (q + kv);
+  const uint64_t mlp = part == LayerPart::kAttention ? 0 : 3 * wide;
+  return sizeof(float) * config.hidden_size * (attention + mlp);
+}
+
 StatusOr<std::unique_ptr<DecoderLayer>> LoadFloatLayer(const ModelSource& source, uint32_t index,
                                                        std::shared_ptr<LayerWorkspace> workspace,
-                                                       LayerPart part) {
+                                                       LayerPart part, const DenseDevice* device) {
   TQ_ASSIGN_OR_RETURN(LayerTensors tensors, LoadLayerTensors(source, index, part));
-  return MakeFloatLayer(source.config(), std::move(tensors), std::move(workspace));
+  return MakeFloatLayer(source.config(), std::move(tensors), std::move(workspace), device);
 }
 
 }  // namespace tq

@@ -115,10 +115,20 @@ StatusOr<LayerTensors> LoadLayerTensors(const ModelSource& source, uint32_t inde
 // A layer that computes with them.
 std::unique_ptr<DecoderLayer> MakeFloatLayer(const ModelConfig& config, LayerTensors tensors,
                                              std::shared_ptr<LayerWorkspace> workspace = nullptr);
+// The same with its matrices and their products on `device` (null: on the processor).
+StatusOr<std::unique_ptr<DecoderLayer>> MakeFloatLayer(const ModelConfig& config,
+                                                       LayerTensors tensors,
+                                                       std::shared_ptr<LayerWorkspace> workspace,
+                                                       const DenseDevice* device);
+// A workspace for them: more positions go through a layer at once where a device multiplies.
+std::shared_ptr<LayerWorkspace> MakeFloatWorkspace(const ModelConfig& config,
+                                                   const DenseDevice* device);
+// Bytes of a layer's or a half's matrices in float32.
+uint64_t FloatLayerBytes(const ModelConfig& config, LayerPart part = LayerPart::kWhole);
 
 // Layer `index` of the unquantised model, or a half of it, in float32.
 StatusOr<std::unique_ptr<DecoderLayer>> LoadFloatLayer(
     const ModelSource& source, uint32_t index, std::shared_ptr<LayerWorkspace> workspace = nullptr,
-    LayerPart part = LayerPart::kWhole);
+    LayerPart part = LayerPart::kWhole, const DenseDevice* device = nullptr);
 
 }  // namespace tq

@@ -1,6 +1,7 @@
 #include "model/linear.h"
 
 #include <algorithm>
+#include <numeric>
 #include <string>
 #include <utility>
 
@@ -37,6 +38,29 @@ class DenseGroup final : public LinearGroup {
 
  private:
   std::vector<Tensor> weights_;
+};
+
+class DeviceGroup final : public LinearGroup {
+ public:
+  DeviceGroup(std::span<const Tensor> weights, std::unique_ptr<DenseDevice::Weights> on_device)
+      : in_(weights[0].shape()[1]), on_device_(std::move(on_device)) {
+    for (const Tensor& w : weights) out_.push_back(w.shape()[0]);
+  }
+  uint64_t in_features() const override { return in_; }
+  size_t size() const override { return out_.size(); }
+  uint64_t out_features(size_t i) const override { return out_[i]; }
+  uint64_t weight_bytes() const override {
+    return sizeof(float) * in_ * std::accumulate(out_.begin(), out_.end(), uint64_t{0});
+  }
+  Status Forward(const ForwardContext& context, const float* x, uint64_t n,
+                 std::span<float* const> y) override {
+    return on_device_->Multiply(x, n, *context.executor, y);
+  }
+
+ private:
+  uint64_t in_;
+  std::vector<uint64_t> out_;
+  std::unique_ptr<DenseDevice::Weights> on_device_;
 };
 
 class TrellisGroup final : public LinearGroup {
@@ -123,6 +147,14 @@ StatusOr<std::vector<const Matrix*>> MembersOf(std::string_view name,
 
 std::unique_ptr<LinearGroup> MakeDenseGroup(std::vector<Tensor> weights) {
   return std::make_unique<DenseGroup>(std::move(weights));
+}
+
+StatusOr<std::unique_ptr<LinearGroup>> MakeDenseGroup(std::string_view name,
+                                                      std::vector<Tensor> weights,
+                                                      const DenseDevice* device) {
+  if (device == nullptr) return MakeDenseGroup(std::move(weights));
+  TQ_ASSIGN_OR_RETURN(auto on_device, device->Upload(weights, name));
+  return std::unique_ptr<LinearGroup>(std::make_unique<DeviceGroup>(weights, std::move(on_device)));
 }
 
 StatusOr<std::unique_ptr<LinearGroup>> MakeStoredGroup(std::string_view name,

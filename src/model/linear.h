@@ -9,6 +9,7 @@
 
 #include "base/status.h"
 #include "checkpoint/packed_model.h"
+#include "codec/dense_device.h"
 #include "codec/packed_matmul.h"
 #include "device/executor.h"
 #include "tensor/tensor.h"
@@ -39,6 +40,11 @@ class LinearGroup {
 
 // From float32 tensors [out_i, in].
 std::unique_ptr<LinearGroup> MakeDenseGroup(std::vector<Tensor> weights);
+// The same in the memory of `device` (null: on the processor), where the products differ by
+// rounding; `weights` are let go. `name` is for errors.
+StatusOr<std::unique_ptr<LinearGroup>> MakeDenseGroup(std::string_view name,
+                                                      std::vector<Tensor> weights,
+                                                      const DenseDevice* device);
 
 // From matrices of a packed model, all trellis-coded with one common input transform or all
 // grouped; anything else is an error naming `name`. They stay where they are: `owner` keeps
