@@ -48,10 +48,9 @@ void QuantizeFlags::AddTo(CLI::App& app) {
                  "For research: leave a part out (rotation, hessian, hessian-scales, or v1: one "
                  "value per step at 2 bits)")
       ->check(CLI::IsMember({"rotation", "hessian", "hessian-scales", "v1"}));
-  app.add_option(
-         "--device", device_,
-         "Where the original's layers are multiplied and codes searched: cpu, or cuda (sooner; "
-         "Hessians differ by rounding)")
+  app.add_option("--device", device_,
+                 "Where the original's layers are multiplied and matrices rounded: cpu, or cuda "
+                 "(sooner; sums round otherwise)")
       ->check(CLI::IsMember({"cpu", "cuda"}))
       ->capture_default_str();
   app.add_option("--threads", threads_, "Threads (0: all processors this process may use)")
@@ -62,7 +61,7 @@ StatusOr<QuantizeOptions> QuantizeFlags::Options() const {
   QuantizeOptions options = options_;
   options.calibration_memory = calibration_mib_ * kMiB;
   if (device_ == "cuda") {
-    TQ_ASSIGN_OR_RETURN(options.search, MakeCudaPathSearch());
+    TQ_ASSIGN_OR_RETURN(options.rounding, MakeCudaRounding());
     TQ_ASSIGN_OR_RETURN(options.dense, DenseDeviceOrWarning());
   }
   for (const std::string& text : overrides_) {

@@ -2,11 +2,5 @@
 list(APPEND TQ_CODEC_SOURCES packed_matrix.cc rotation.cc tile_map.cc trellis_encoder.cc)
 list(APPEND TQ_CODEC_TESTS golden_test.cc packed_matrix_test.cc rotation_test.cc
   trellis_encoder_test.cc)
-if(TQ_CUDA)
-  list(APPEND TQ_CODEC_SOURCES cuda_path_search.cc)
-  list(APPEND TQ_CODEC_TESTS cuda_path_search_device_test.cc)
-else()
-  list(APPEND TQ_CODEC_SOURCES cuda_path_search_missing.cc)
-endif()
 set_source_files_properties(golden_test.cc PROPERTIES COMPILE_DEFINITIONS
   TQ_GOLDEN_DIR="${PROJECT_SOURCE_DIR}/tests/golden/codec")

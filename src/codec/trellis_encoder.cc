@@ -13,13 +13,6 @@ namespace {
 using trellis::Code;
 using trellis::TileShape;
 
-// Half the steps of the free search. Its length trades squared error for time: at 2 bits
-// (V = 2, L = 16) 4, 6, 8, 10 and 16 state lengths on each side give .0717, .0715, .0713,
-// .0711 and .0709, and 10 take a sixth less time than 16.
-int Reach(Code code, int steps) {
-  return std::min(steps / 2, (10 * code.state_bits + code.bits - 1) / code.bits);
-}
-
 // Writes the low k bits of every state of a path as the tile's words.
 void PackStates(Code code, const TileShape& shape, const uint16_t* states, uint8_t* tile) {
   const uint32_t mask = (1u << code.bits) - 1;
@@ -42,16 +35,6 @@ void PackStates(Code code, const TileShape& shape, const uint16_t* states, uint8
 }  // namespace
 
 StatusOr<TrellisEncoder> TrellisEncoder::Create(Code code) { return Create(code, CurrentIsa()); }
-
-StatusOr<TrellisEncoder> TrellisEncoder::Create(Code code,
-                                                std::shared_ptr<const PathSearch> search) {
-  TQ_ASSIGN_OR_RETURN(TrellisEncoder encoder, Create(code));
-  if (search != nullptr && search->Has(code, encoder.shape_.steps())) {
-    encoder.batch_ = static_cast<int>(search->batch());
-    encoder.search_ = std::move(search);
-  }
-  return encoder;
-}
 
 StatusOr<TrellisEncoder> TrellisEncoder::Create(Code code, Isa isa) {
   if (!trellis::IsSupported(code)) {
@@ -77,30 +60,24 @@ StatusOr<TrellisEncoder::Scratch> TrellisEncoder::MakeScratch() const {
   scratch.targets_.resize(states * viterbi::Words(code_.values));
   scratch.states_.resize(states);
   scratch.bytes_ = sizeof(uint16_t) * states + sizeof(int32_t) * scratch.targets_.size();
-  if (search_ != nullptr) {
-    TQ_ASSIGN_OR_RETURN(scratch.lane_, search_->NewLane());
-    return scratch;
-  }
   const size_t search = viterbi::ScratchBytes(code_, shape_.steps(), isa_);
   TQ_ASSIGN_OR_RETURN(scratch.memory_, AllocateAligned(search, "trellis search"));
   scratch.bytes_ += search;
   return scratch;
 }
 
-Status TrellisEncoder::Encode(const float* tiles, size_t count, Scratch& scratch, uint8_t* codes,
-                              float* decoded) const {
-  TQ_CHECK(search_ != nullptr ? scratch.lane_ != nullptr : scratch.memory_ != nullptr);
+void TrellisEncoder::Encode(const float* tiles, size_t count, Scratch& scratch, uint8_t* codes,
+                            float* decoded) const {
+  TQ_CHECK(scratch.memory_ != nullptr);
   for (size_t done = 0; done < count; done += batch_) {
     const int now = static_cast<int>(std::min<size_t>(batch_, count - done));
-    TQ_RETURN_IF_ERROR(
-        EncodeBatch(tiles + done * shape_.values(), now, scratch, codes + done * shape_.bytes(),
-                    decoded == nullptr ? nullptr : decoded + done * shape_.values()));
+    EncodeBatch(tiles + done * shape_.values(), now, scratch, codes + done * shape_.bytes(),
+                decoded == nullptr ? nullptr : decoded + done * shape_.values());
   }
-  return OkStatus();
 }
 
-Status TrellisEncoder::EncodeBatch(const float* tiles, int count, Scratch& scratch, uint8_t* codes,
-                                   float* decoded) const {
+void TrellisEncoder::EncodeBatch(const float* tiles, int count, Scratch& scratch, uint8_t* codes,
+                                 float* decoded) const {
   const TileMap& map = TileMapOf(code_);
   const int steps = shape_.steps(), words = viterbi::Words(code_.values);
   for (int tile = 0; tile < count; ++tile) {
@@ -112,16 +89,9 @@ Status TrellisEncoder::EncodeBatch(const float* tiles, int count, Scratch& scrat
       }
     }
   }
-  const int reach = Reach(code_, steps);
-  if (search_ != nullptr) {
-    TQ_RETURN_IF_ERROR(scratch.lane_->FindPaths(code_, steps, reach, scratch.targets_.data(),
-                                                static_cast<size_t>(count),
-                                                scratch.states_.data()));
-  } else {
-    viterbi::FindPaths({code_, steps, reach, table_.get(), scratch.targets_.data(), count,
-                        scratch.states_.data(), scratch.memory_.get()},
-                       isa_);
-  }
+  viterbi::FindPaths({code_, steps, SearchReach(code_), table_.get(), scratch.targets_.data(),
+                      count, scratch.states_.data(), scratch.memory_.get()},
+                     isa_);
   for (int tile = 0; tile < count; ++tile) {
     uint8_t* bytes = codes + tile * shape_.bytes();
     PackStates(code_, shape_, scratch.states_.data() + tile * steps, bytes);
@@ -130,7 +100,11 @@ Status TrellisEncoder::EncodeBatch(const float* tiles, int count, Scratch& scrat
                     decoded + tile * shape_.values() + row * shape_.columns);
     }
   }
-  return OkStatus();
+}
+
+int SearchReach(Code code) {
+  return std::min(trellis::ShapeOf(code).steps() / 2,
+                  (10 * code.state_bits + code.bits - 1) / code.bits);
 }
 
 double BestScale(Code code) {

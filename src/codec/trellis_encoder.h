@@ -8,7 +8,6 @@
 #include <vector>
 
 #include "base/status.h"
-#include "codec/path_search.h"
 #include "kernels/isa.h"
 #include "kernels/trellis/trellis_code.h"
 
@@ -27,7 +26,6 @@ class TrellisEncoder {
 
    private:
     friend class TrellisEncoder;
-    std::shared_ptr<PathSearch::Lane> lane_;  // or
     std::shared_ptr<uint8_t> memory_;
     std::vector<int32_t> targets_;
     std::vector<uint16_t> states_;
@@ -37,9 +35,6 @@ class TrellisEncoder {
   // The encoder's table takes 0.25 (V = 1), 0.5 (V = 2) or 0.75 MiB (V = 4) at L = 16.
   static StatusOr<TrellisEncoder> Create(trellis::Code code);
   static StatusOr<TrellisEncoder> Create(trellis::Code code, Isa isa);
-  // Its searches run on `search` if that has the code; null: on the processor.
-  static StatusOr<TrellisEncoder> Create(trellis::Code code,
-                                         std::shared_ptr<const PathSearch> search);
 
   trellis::Code code() const { return code_; }
   const trellis::TileShape& shape() const { return shape_; }
@@ -51,23 +46,26 @@ class TrellisEncoder {
   // tiles: [count, rows, columns] in units of decoded integers (W' / scale).
   // codes: [count, shape().bytes()].
   // decoded: what the codes decode to, [count, rows, columns], or null; may be `tiles`.
-  // NaN counts as 0; values beyond 640 (V = 4: 1000) as that limit. Errors are those of another
-  // search than the processor's.
-  Status Encode(const float* tiles, size_t count, Scratch& scratch, uint8_t* codes,
-                float* decoded) const;
+  // NaN counts as 0; values beyond 640 (V = 4: 1000) as that limit.
+  void Encode(const float* tiles, size_t count, Scratch& scratch, uint8_t* codes,
+              float* decoded) const;
 
  private:
   TrellisEncoder() = default;
-  Status EncodeBatch(const float* tiles, int count, Scratch& scratch, uint8_t* codes,
-                     float* decoded) const;
+  void EncodeBatch(const float* tiles, int count, Scratch& scratch, uint8_t* codes,
+                   float* decoded) const;
 
   trellis::Code code_;
   trellis::TileShape shape_{};
   Isa isa_ = Isa::kReference;
   int batch_ = 1;
-  std::shared_ptr<const int32_t> table_;      // of searches on the processor
-  std::shared_ptr<const PathSearch> search_;  // null: there
+  std::shared_ptr<const int32_t> table_;
 };
+
+// Half the steps of the free search of a tile (viterbi::Args). Its length trades squared error for
+// time: at 2 bits (V = 2, L = 16) 4, 6, 8, 10 and 16 state lengths on each side give .0717, .0715,
+// .0713, .0711 and .0709, and 10 take a sixth less time than 16.
+int SearchReach(trellis::Code code);
 
 // The scale that makes the least squared error on a Gaussian source, in units of
 // sigma / kValueSigma: W' of standard deviation sigma is best divided by

@@ -35,16 +35,22 @@ double SumOfSquares(const float* values, uint64_t n) {
 
 }  // namespace
 
+std::vector<float> InvertDiagonal(const HessianFactor& factor, uint64_t block) {
+  const uint64_t n = factor.n();
+  std::vector<float> inverses(CeilDiv(n, block) * block * block, 0.0f);
+  for (uint64_t j = 0; j < n; j += block) {
+    InvertLower(factor.lower() + j * n + j, n, std::min(block, n - j), inverses.data() + j * block,
+                block);
+  }
+  return inverses;
+}
+
 Feedback::Feedback(const HessianFactor* factor, uint64_t cols, uint64_t block)
     : factor_(factor), cols_(cols), block_(block) {
   TQ_CHECK(kSuperBlock % block == 0);
   if (factor == nullptr) return;
   TQ_CHECK(factor->n() == cols);
-  inverses_.assign(CeilDiv(cols, block) * block * block, 0.0f);
-  for (uint64_t j = 0; j < cols; j += block) {
-    InvertLower(factor->lower() + j * cols + j, cols, std::min(block, cols - j),
-                inverses_.data() + j * block, block);
-  }
+  inverses_ = InvertDiagonal(*factor, block);
 }
 
 void Feedback::ProductBelow(const float* a, uint64_t rows, uint64_t begin, uint64_t end,

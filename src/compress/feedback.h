@@ -16,6 +16,9 @@ namespace tq {
 using BlockRounder =
     std::function<void(uint64_t column_block, const float* target, float* decoded)>;
 
+// C_jj^-1 of the diagonal blocks of a factor, float [blocks, block, block]; zeros past its end.
+std::vector<float> InvertDiagonal(const HessianFactor& factor, uint64_t block);
+
 // A factor prepared for one block size.
 class Feedback {
  public:
@@ -39,7 +42,7 @@ class Feedback {
 
   const HessianFactor* factor_;
   uint64_t cols_, block_;
-  std::vector<float> inverses_;  // C_jj^-1 of each block, [block, block]
+  std::vector<float> inverses_;  // InvertDiagonal
 };
 
 }  // namespace tq

@@ -172,7 +172,8 @@ StatusOr<QuantizedMatrix> GroupQuantizer::QuantizeTrellis(size_t i, const Planne
   RotateWeights(transform, executor, weights.mutable_as<float>());
   TQ_ASSIGN_OR_RETURN(RoundedMatrix rounded,
                       RoundMatrix(m.rows, m.cols, m.segments, factor_ ? &*factor_ : nullptr,
-                                  weights.mutable_as<float>(), executor, options_->search));
+                                  weights.mutable_as<float>(), executor,
+                                  options_->rounding ? *options_->rounding : ProcessorRounding()));
   UnrotateWeights(transform, executor, weights.mutable_as<float>());
 
   PackedMatrix packed;

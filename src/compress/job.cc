@@ -168,6 +168,8 @@ StatusOr<Hash128> CompressionJob::Fingerprint(std::string_view kind, std::string
     number(flag);
   }
   hasher.Update(&options_.seed, sizeof(options_.seed));
+  // Sums round otherwise there.
+  if (options_.rounding != nullptr || options_.dense != nullptr) hasher.UpdateString("device");
   if (NeedsCalibration()) {
     hasher.UpdateString(options_.calibration == "self" ? "self" : "text");
     number(static_cast<double>(options_.calibration_tokens));

@@ -8,11 +8,11 @@
 
 #include "base/random.h"
 #include "codec/dense_matmul.h"
-#include "codec/trellis_encoder.h"
 #include "compress/assign_rates.h"
 #include "compress/job.h"
 #include "compress/kl_probe.h"
 #include "compress/memory_budget.h"
+#include "compress/methods/trellis/rounding.h"
 #include "compress/quantize.h"
 
 namespace tq {
@@ -27,26 +27,26 @@ double SecondsSince(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
-// Values that all threads encode per second.
-StatusOr<double> EncodeSpeed(trellis::Code code, std::shared_ptr<const PathSearch> search,
-                             Executor& executor) {
-  TQ_ASSIGN_OR_RETURN(const TrellisEncoder encoder, TrellisEncoder::Create(code, search));
-  TQ_ASSIGN_OR_RETURN(TrellisEncoder::Scratch scratch, encoder.MakeScratch());
-  const size_t tiles = static_cast<size_t>(encoder.batch());
-  const size_t values = tiles * static_cast<size_t>(encoder.shape().values());
-  Random random(1, "encode speed");
-  std::vector<float> source(values);
-  for (float& v : source) v = static_cast<float>(trellis::kValueSigma * random.NextNormal());
-  std::vector<uint8_t> codes(tiles * static_cast<size_t>(encoder.shape().bytes()));
-  const auto start = std::chrono::steady_clock::now();
-  double done = 0;
-  do {
-    TQ_RETURN_IF_ERROR(encoder.Encode(source.data(), tiles, scratch, codes.data(), nullptr));
-    done += static_cast<double>(values);
-  } while (SecondsSince(start) < kMeasureSeconds);
-  // Another search than the processor's is shared by all threads.
-  const double threads = search == nullptr ? static_cast<double>(executor.threads()) : 1;
-  return done / SecondsSince(start) * threads;
+// Values that are encoded per second where codes are rounded.
+StatusOr<double> EncodeSpeed(trellis::Code code, const RoundingDevice* device, Executor& executor) {
+  const RoundingDevice& where =
+      device != nullptr && device->Has(code) ? *device : ProcessorRounding();
+  const trellis::TileShape shape = trellis::ShapeOf(code);
+  const auto columns = static_cast<uint64_t>(shape.columns);
+  TQ_ASSIGN_OR_RETURN(const auto rounding, where.Start(nullptr, columns, executor));
+  const float scale = 1;
+  // Twice as many tiles as before, until they take long enough.
+  for (uint64_t tiles = executor.threads();; tiles *= 2) {
+    const uint64_t rows = tiles * static_cast<uint64_t>(shape.rows);
+    Random random(1, "encode speed");
+    std::vector<float> w(rows * columns);
+    for (float& v : w) v = static_cast<float>(trellis::kValueSigma * random.NextNormal());
+    std::vector<uint8_t> codes(tiles * static_cast<uint64_t>(shape.bytes()));
+    const auto start = std::chrono::steady_clock::now();
+    TQ_RETURN_IF_ERROR(rounding->Round({code, rows, {&scale, 1}, w.data(), codes.data()}).status());
+    const double seconds = SecondsSince(start);
+    if (seconds > kMeasureSeconds / 2) return static_cast<double>(rows * columns) / seconds;
+  }
 }
 
 // Floating-point operations per second of a product in float32.
@@ -206,7 +206,7 @@ StatusOr<double> EstimateSeconds(const ModelOutline& outline, const QuantizeOpti
     const RatePosition position = PositionOfRate(chosen.plan.decoder_rate);
     trellis::Code code = trellis::kNativeCodes[position.index];
     if (options.fast) code.state_bits = 12;
-    TQ_ASSIGN_OR_RETURN(const double speed, EncodeSpeed(code, options.search, executor));
+    TQ_ASSIGN_OR_RETURN(const double speed, EncodeSpeed(code, options.rounding.get(), executor));
     seconds += candidates * static_cast<double>(outline.parameters) / speed;
   }
   return seconds;

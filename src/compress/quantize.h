@@ -13,7 +13,7 @@
 #include "base/progress.h"
 #include "base/status.h"
 #include "codec/dense_device.h"
-#include "codec/path_search.h"
+#include "compress/methods/trellis/rounding.h"
 #include "compress/overrides.h"
 #include "device/executor.h"
 #include "evaluate/evaluate.h"
@@ -48,11 +48,11 @@ struct QuantizeOptions {
   double min_bits = 0.5, max_bits = 8;  // trellis: rates of the codes of the other matrices
   bool fast = false;                    // Viterbi with 12-bit states
   bool fresh = false;                   // forget earlier work
-  // Where paths are searched, with the same result; null: on the processor.
-  std::shared_ptr<const PathSearch> search;
   // Where the original's layers are multiplied and Hessians summed and factored, with a result that
   // differs by rounding; null: on the processor.
   std::shared_ptr<const DenseDevice> dense;
+  // Where matrices are rounded, with a result that differs as much; null: on the processor.
+  std::shared_ptr<const RoundingDevice> rounding;
   // Ablations for research (tq quantize --ablate NAME), each the name of what is left out:
   bool no_rotation = false, no_hessian = false, hessian_without_scales = false, v1 = false;
 };

@@ -90,10 +90,10 @@ Status Cublas::Start(const ProductOf<T>& p, int type) const {
   const auto data_type = static_cast<cudaDataType>(type);
   // cuBLAS has columns together: rows of y are its columns.
   return Check(
-      functions_->gemm(static_cast<cublasHandle_t>(handle_), CUBLAS_OP_T, CUBLAS_OP_N, as_int(p.m),
-                       as_int(p.n), as_int(p.k), &one, p.w, data_type, as_int(p.w_stride), p.x,
-                       data_type, as_int(p.x_stride), &zero, p.y, data_type, as_int(p.y_stride),
-                       CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT),
+      functions_->gemm(static_cast<cublasHandle_t>(handle_), p.w_by_k ? CUBLAS_OP_N : CUBLAS_OP_T,
+                       CUBLAS_OP_N, as_int(p.m), as_int(p.n), as_int(p.k), &one, p.w, data_type,
+                       as_int(p.w_stride), p.x, data_type, as_int(p.x_stride), &zero, p.y,
+                       data_type, as_int(p.y_stride), CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT),
       "a product");
 }
 

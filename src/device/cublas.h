@@ -23,8 +23,8 @@ class Cublas {
   Cublas& operator=(const Cublas&) = delete;
 
   // y = x w^T with sums in float: x [n][x_stride], w [m][w_stride] and y [n][y_stride], of which k
-  // columns of x and w count. All of it starts on the device's stream and gives the same bits at
-  // every run.
+  // columns of x and w count; or y = x w with w [k][w_stride]. All of it starts on the device's
+  // stream and gives the same bits at every run.
   template <typename T>
   struct ProductOf {
     uint64_t n = 0, m = 0, k = 0;
@@ -34,6 +34,7 @@ class Cublas {
     uint64_t w_stride = 0;
     T* y = nullptr;
     uint64_t y_stride = 0;
+    bool w_by_k = false;  // w [k][w_stride]
   };
   using Product = ProductOf<uint16_t>;    // IEEE binary16
   using FloatProduct = ProductOf<float>;  // IEEE binary32 throughout: factors are not cut to TF32

@@ -1,26 +1,12 @@
-// Tables, targets and dispatch of the Viterbi search.
+// Tables and dispatch of the Viterbi search.
 #include "kernels/viterbi/viterbi.h"
 
-#include <algorithm>
-#include <cmath>
+#include "kernels/viterbi/target.h"
 
 namespace tq::viterbi {
 namespace {
 
 using trellis::Code;
-
-// Two int16 in one word, the first in the low half, as pmaddwd multiplies them.
-int32_t Pair(int low, int high) {
-  return static_cast<int32_t>(static_cast<uint32_t>(low & 0xFFFF) |
-                              static_cast<uint32_t>(high & 0xFFFF) << 16);
-}
-
-// Shift of the table's values. For V = 2 and 4 the one that gives their product with
-// themselves, A^2 + B^2 and |v|^2 = 2 (|v|^2 / 2), the cost's fractional bits.
-int TableShift(Code code) {
-  if (SquaresDifferences(code)) return kDifferenceBits;
-  return code.values == 1 ? code.bits : code.values == 2 ? 3 : 2;
-}
 
 // A level's search: tiles found together, and the function.
 struct Search {
@@ -62,37 +48,6 @@ void FillTable(Code code, int32_t* table) {
       word(0) = Pair(v[0] << shift, v[1] << shift);
       word(1) = Pair(v[2] << shift, v[3] << shift);
     }
-  }
-}
-
-void QuantizeTarget(Code code, const float* values, int32_t* words) {
-  const float limit = TargetLimit(code.values);
-  if (SquaresDifferences(code)) {
-    const float x = std::isnan(values[0]) ? 0 : std::clamp(values[0], -limit, limit);
-    words[0] = Pair(static_cast<int>(std::lrint(x * (1 << kDifferenceBits))), 0);
-    return;
-  }
-  // Fractional bits: as many as complete the table's, rounded so that the cost's low k
-  // bits are zero.
-  const int bits = CostBits(code.values) - TableShift(code);
-  const int zeros = std::max(0, code.bits - TableShift(code));
-  const auto unit = static_cast<float>(1 << (bits - zeros));
-  float x[4];
-  for (int v = 0; v < code.values; ++v) {
-    x[v] = std::isnan(values[v]) ? 0 : std::clamp(values[v], -limit, limit);
-  }
-  const auto negated = [&](float y) {
-    return -static_cast<int>(std::lrint(y * unit)) * (1 << zeros);
-  };
-  if (code.values == 1) {
-    words[0] = Pair(negated(x[0]), 2 << CostBits(1));
-  } else if (code.values == 2) {
-    words[0] = Pair(negated(x[0] + x[1]), negated(x[0] - x[1]));
-  } else {
-    const float a = (x[0] + x[1]) / 2, b = (x[0] - x[1]) / 2;
-    const float c = (x[2] + x[3]) / 2, d = (x[2] - x[3]) / 2;
-    words[0] = Pair(negated(a + c), negated(b + d));
-    words[1] = Pair(negated(a - c), negated(b - d));
   }
 }
 

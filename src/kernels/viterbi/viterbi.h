@@ -44,19 +44,9 @@
 
 #include "kernels/isa.h"
 #include "kernels/trellis/trellis_code.h"
+#include "kernels/viterbi/target.h"
 
 namespace tq::viterbi {
-
-// Whether the costs of a code are squared differences.
-constexpr bool SquaresDifferences(trellis::Code code) { return code.values == 1 && code.bits >= 6; }
-inline constexpr int kDifferenceBits = 4;  // fractional bits of a difference
-
-// int32 words, each a pair of int16, per step of a target and per state of a table.
-constexpr int Words(int values) { return values == 4 ? 2 : 1; }
-constexpr int CostBits(int values) { return values == 4 ? 5 : 6; }
-// Targets are clamped to this many decoded units: beyond the largest decoded value, and
-// small enough for int16 arithmetic.
-constexpr float TargetLimit(int values) { return values == 4 ? 1000.0f : 640.0f; }
 
 // States of a table are grouped in the order of the search: 16 neighbours q of the low
 // L - k bits, then the k high bits j, then the words.
@@ -72,9 +62,6 @@ constexpr size_t TableSize(trellis::Code code) {
 }
 // table: int32 [TableSize(code)].
 void FillTable(trellis::Code code, int32_t* table);
-
-// One step's V target values (decoded units) as Words(V) words. NaN counts as 0.
-void QuantizeTarget(trellis::Code code, const float* values, int32_t* words);
 
 struct Args {
   trellis::Code code;

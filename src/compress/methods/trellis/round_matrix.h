@@ -3,13 +3,12 @@
 #pragma once
 
 #include <cstdint>
-#include <memory>
 #include <vector>
 
 #include "base/status.h"
 #include "codec/packed_matrix.h"
-#include "codec/path_search.h"
 #include "compress/hessian.h"
+#include "compress/methods/trellis/rounding.h"
 #include "device/executor.h"
 #include "tensor/tensor.h"
 
@@ -22,11 +21,11 @@ struct RoundedMatrix {
   double norm = 0;  // tr(W' H W'^T)
 };
 
-// w: W', float [rows, cols]; becomes the error E. `factor`: null for plain rounding. `search`:
-// where paths are searched, with the same result; null: on the processor.
+// w: W', float [rows, cols]; becomes the error E. `factor`: null for plain rounding. `device`:
+// where segments are rounded whose code it has; the others are on the processor.
 StatusOr<RoundedMatrix> RoundMatrix(uint64_t rows, uint64_t cols,
                                     const std::vector<Segment>& segments,
                                     const HessianFactor* factor, float* w, Executor& executor,
-                                    std::shared_ptr<const PathSearch> search = nullptr);
+                                    const RoundingDevice& device = ProcessorRounding());
 
 }  // namespace tq
