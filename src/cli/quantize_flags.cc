@@ -10,7 +10,7 @@ namespace {
 
 constexpr uint64_t kMiB = uint64_t{1} << 20;
 
-// Null, said by a warning, where libraries are missing that the search does without.
+// Null, said by a warning, where a library is missing that rounding does without.
 StatusOr<std::shared_ptr<const DenseDevice>> DenseDeviceOrWarning() {
   auto device = MakeCudaDenseDevice();
   if (device.ok() || device.status().code() != StatusCode::kNotFound) return device;

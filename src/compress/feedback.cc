@@ -8,11 +8,6 @@
 namespace tq {
 namespace {
 
-// Columns whose feedback from everything later is computed in one matrix product; inside,
-// each block updates the earlier ones at once. Small against the width of a layer, large
-// against the blocks (16 or 32).
-constexpr uint64_t kSuperBlock = 128;
-
 // Inverse of a lower triangular matrix, float [n, n], by forward substitution in double.
 void InvertLower(const float* lower, uint64_t stride, uint64_t n, float* inverse,
                  uint64_t inverse_stride) {

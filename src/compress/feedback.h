@@ -22,7 +22,12 @@ std::vector<float> InvertDiagonal(const HessianFactor& factor, uint64_t block);
 // A factor prepared for one block size.
 class Feedback {
  public:
-  // `factor` (null: no Hessian, the identity) must outlive this; `block` divides 128.
+  // Columns whose feedback from everything later is computed in one matrix product; inside,
+  // each block updates the earlier ones at once. Small against the width of a layer, large
+  // against the blocks (16 or 32).
+  static constexpr uint64_t kSuperBlock = 128;
+
+  // `factor` (null: no Hessian, the identity) must outlive this; `block` divides kSuperBlock.
   Feedback(const HessianFactor* factor, uint64_t cols, uint64_t block);
 
   uint64_t block() const { return block_; }

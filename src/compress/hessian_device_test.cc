@@ -207,7 +207,8 @@ TEST_F(HessianDeviceTest, ALayersHessiansAreTheProcessors) {
     const Tensor want = *std::move(of_cpu).Finish(*pool_);
     const Tensor got = *std::move(of_cuda).Finish(*pool_);
     for (uint64_t i = 0; i < want.num_elements(); ++i) {
-      ASSERT_NEAR(got.as<float>()[i], want.as<float>()[i], 1e-4 * MeanDiagonal(want)) << i;
+      // Keys and values are rounded to half precision between: to another neighbour here and there.
+      ASSERT_NEAR(got.as<float>()[i], want.as<float>()[i], 1e-3 * MeanDiagonal(want)) << i;
     }
   };
   for (uint32_t layer = 0; layer < SmallConfig().num_layers; ++layer) {

@@ -27,6 +27,15 @@ namespace fs = std::filesystem;
 // no job is finished by another algorithm than the one that began it.
 constexpr std::string_view kPipelineVersion = "tq-pipeline-5";
 
+// Where sums round otherwise than on the processor; empty: nowhere.
+std::string DevicesOf(const QuantizeOptions& options) {
+  if (options.method != Method::kTrellis) return "";
+  std::string devices;
+  if (options.dense != nullptr) devices += ", calibrated on " + options.dense->name();
+  if (options.rounding != nullptr) devices += ", rounded on " + options.rounding->name();
+  return devices;
+}
+
 Status CheckCalibrationOptions(const QuantizeOptions& options) {
   if (options.calibration_context < kMinCalibrationContext ||
       options.calibration_context > (1 << 20)) {
@@ -168,8 +177,8 @@ StatusOr<Hash128> CompressionJob::Fingerprint(std::string_view kind, std::string
     number(flag);
   }
   hasher.Update(&options_.seed, sizeof(options_.seed));
-  // Sums round otherwise there.
-  if (options_.rounding != nullptr || options_.dense != nullptr) hasher.UpdateString("device");
+  const std::string devices = DevicesOf(options_);
+  if (!devices.empty()) hasher.UpdateString(devices);
   if (NeedsCalibration()) {
     hasher.UpdateString(options_.calibration == "self" ? "self" : "text");
     number(static_cast<double>(options_.calibration_tokens));
@@ -201,6 +210,7 @@ Status CompressionJob::OpenWork(const fs::path& path, std::string_view kind,
     description += fmt::format(", calibration {} ({} tokens)", options_.calibration,
                                options_.calibration_tokens);
   }
+  description += DevicesOf(options_);
   TQ_ASSIGN_OR_RETURN(work_, WorkFolder::Open(path, fingerprint, description, options_.fresh));
   parts_.emplace(*source_, options_, *work_, executor_, progress_);
   return OkStatus();

@@ -3,10 +3,12 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <memory>
 #include <utility>
 #include <vector>
 
 #include "base/random.h"
+#include "codec/dense_device.h"
 #include "codec/dense_matmul.h"
 #include "compress/assign_rates.h"
 #include "compress/job.h"
@@ -27,36 +29,57 @@ double SecondsSince(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
-// Values that are encoded per second where codes are rounded.
+// Values that are encoded per second where codes are rounded; on the processor, by all threads.
 StatusOr<double> EncodeSpeed(trellis::Code code, const RoundingDevice* device, Executor& executor) {
-  const RoundingDevice& where =
-      device != nullptr && device->Has(code) ? *device : ProcessorRounding();
+  const bool has = device != nullptr && device->Has(code);
+  const RoundingDevice& where = has ? *device : ProcessorRounding();
   const trellis::TileShape shape = trellis::ShapeOf(code);
   const auto columns = static_cast<uint64_t>(shape.columns);
-  TQ_ASSIGN_OR_RETURN(const auto rounding, where.Start(nullptr, columns, executor));
-  const float scale = 1;
-  // Twice as many tiles as before, until they take long enough.
-  for (uint64_t tiles = executor.threads();; tiles *= 2) {
+  // One thread alone: a search takes memory.
+  InlineExecutor one;
+  TQ_ASSIGN_OR_RETURN(const auto rounding, where.Start(nullptr, columns, one));
+  const auto seconds_of = [&](uint64_t tiles) -> StatusOr<double> {
     const uint64_t rows = tiles * static_cast<uint64_t>(shape.rows);
     Random random(1, "encode speed");
     std::vector<float> w(rows * columns);
     for (float& v : w) v = static_cast<float>(trellis::kValueSigma * random.NextNormal());
     std::vector<uint8_t> codes(tiles * static_cast<uint64_t>(shape.bytes()));
+    const float scale = 1;
     const auto start = std::chrono::steady_clock::now();
     TQ_RETURN_IF_ERROR(rounding->Round({code, rows, {&scale, 1}, w.data(), codes.data()}).status());
-    const double seconds = SecondsSince(start);
-    if (seconds > kMeasureSeconds / 2) return static_cast<double>(rows * columns) / seconds;
+    return SecondsSince(start);
+  };
+  if (has) TQ_RETURN_IF_ERROR(seconds_of(1).status());  // the first call loads and allocates
+  for (uint64_t tiles = 4;; tiles *= 2) {
+    TQ_ASSIGN_OR_RETURN(const double seconds, seconds_of(tiles));
+    if (seconds < kMeasureSeconds / 2) continue;
+    const auto values = static_cast<double>(tiles * static_cast<uint64_t>(shape.values()));
+    return values / seconds * (has ? 1.0 : static_cast<double>(executor.threads()));
   }
 }
 
-// Floating-point operations per second of a product in float32.
-double MatmulSpeed(Executor& executor) {
+// Floating-point operations per second of a product in float32, where layers are multiplied.
+StatusOr<double> MatmulSpeed(const DenseDevice* device, Executor& executor) {
   constexpr uint64_t kRows = 256, kSize = 1024;
-  std::vector<float> x(kRows * kSize, 0.5f), w(kSize * kSize, 0.25f), y(kRows * kSize);
+  std::vector<float> x(kRows * kSize, 0.5f), y(kRows * kSize);
+  std::vector<Tensor> w(1);
+  TQ_ASSIGN_OR_RETURN(w[0], Tensor::FromValues<float>(DType::kF32, {kSize, kSize},
+                                                      std::vector<float>(kSize * kSize, 0.25f)));
+  std::unique_ptr<DenseDevice::Weights> on_device;
+  if (device != nullptr) {
+    TQ_ASSIGN_OR_RETURN(on_device, device->Upload(w, "the speed of products"));
+  }
+  const auto multiply = [&]() -> Status {
+    float* out[] = {y.data()};
+    if (on_device != nullptr) return on_device->Multiply(x.data(), kRows, executor, out);
+    DenseMatmul(x.data(), kRows, kSize, w[0].as<float>(), kSize, executor, y.data());
+    return OkStatus();
+  };
+  TQ_RETURN_IF_ERROR(multiply());  // the first call on a device loads
   const auto start = std::chrono::steady_clock::now();
   double done = 0;
   do {
-    DenseMatmul(x.data(), kRows, kSize, w.data(), kSize, executor, y.data());
+    TQ_RETURN_IF_ERROR(multiply());
     done += 2.0 * kRows * kSize * kSize;
   } while (SecondsSince(start) < kMeasureSeconds);
   return done / SecondsSince(start);
@@ -201,7 +224,8 @@ StatusOr<double> EstimateSeconds(const ModelOutline& outline, const QuantizeOpti
                     static_cast<double>(options.calibration_context) * ops.forward;
     }
   }
-  double seconds = operations / MatmulSpeed(executor);
+  TQ_ASSIGN_OR_RETURN(const double speed_of_products, MatmulSpeed(options.dense.get(), executor));
+  double seconds = operations / speed_of_products;
   if (options.method == Method::kTrellis) {
     const RatePosition position = PositionOfRate(chosen.plan.decoder_rate);
     trellis::Code code = trellis::kNativeCodes[position.index];

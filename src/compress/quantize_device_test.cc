@@ -1,5 +1,5 @@
-// Models that are calibrated on a CUDA device against those of the processor. Needs a device,
-// cuBLAS and cuSOLVER.
+// Models that are calibrated and rounded on a CUDA device against those of the processor. Needs a
+// device, cuBLAS and cuSOLVER.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -26,6 +26,9 @@ class QuantizeDeviceTest : public ::testing::Test {
     auto device = MakeCudaDenseDevice();
     ASSERT_TRUE(device.ok()) << device.status().message();
     device_ = *std::move(device);
+    auto rounding = MakeCudaRounding();
+    ASSERT_TRUE(rounding.ok()) << rounding.status().message();
+    rounding_ = *std::move(rounding);
     testing::WriteHuggingFace(
         testing::MakeTinyModel({.hidden = 256, .intermediate = 384, .tied = false}),
         folder_ / "model");
@@ -59,6 +62,7 @@ class QuantizeDeviceTest : public ::testing::Test {
 
   testing::TempFolder folder_;
   std::shared_ptr<const DenseDevice> device_;
+  std::shared_ptr<const RoundingDevice> rounding_;
 };
 
 // A rounding that a path or the scale of a code turns on changes what is fed back behind it, so
@@ -69,6 +73,7 @@ TEST_F(QuantizeDeviceTest, ErrorsAreTheProcessors) {
   const auto cpu = Run(Options("cpu"));
   QuantizeOptions options = Options("cuda");
   options.dense = device_;
+  options.rounding = rounding_;
   const auto cuda = Run(options);
   ASSERT_TRUE(cpu.ok() && cuda.ok()) << cuda.status().message();
   ASSERT_EQ(cuda->matrices.size(), cpu->matrices.size());
@@ -89,6 +94,7 @@ TEST_F(QuantizeDeviceTest, SameBytesEveryTime) {
   for (const char* output : {"one", "two"}) {
     QuantizeOptions options = Options(output);
     options.dense = device_;
+    options.rounding = rounding_;
     options.sensitivity = SensitivityMeasure::kKl;
     const auto report = Run(options);
     ASSERT_TRUE(report.ok()) << report.status().message();

@@ -74,6 +74,13 @@ struct Problem {
 };
 
 // Codes that square differences: table and targets are the values in units of 2^-4.
+TEST(Viterbi, TargetsRoundToTheNearestAndToEven) {
+  for (const float x : {0.0f, -0.0f, 0.5f, 1.5f, 2.5f, -0.5f, -1.5f, -2.5f, 0.49999997f, 1280.49f,
+                        10239.5f, -10240.5f, 81919.5f, 2097151.5f, -2097151.5f}) {
+    EXPECT_EQ(RoundToInt(x), std::lrint(x)) << x;
+  }
+}
+
 TEST(Viterbi, DifferencesAreOfTheValues) {
   int codes = 0;
   for (Code code : AllCodes()) {

@@ -1,5 +1,6 @@
 // Rounding on a CUDA device: all rows of a column block at once, from the last block to the first.
 #include <algorithm>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -18,6 +19,10 @@ namespace tq {
 namespace {
 
 constexpr uint64_t kSuper = cuda::kFeedbackColumns;
+static_assert(kSuper == Feedback::kSuperBlock, "sums are in the processor's order");
+// Rows of a product with the factor. Fixed, as cuBLAS adds in an order that depends on their
+// number: so the pieces that memory allows change no bit.
+constexpr uint64_t kProductRows = 4096;
 
 // Device memory that grows.
 template <typename T>
@@ -38,7 +43,7 @@ class Growing {
   uint64_t count_ = 0;
 };
 
-cuda::ViterbiConfig ConfigOf(const CudaDevice& device, trellis::Code code, uint64_t tiles) {
+cuda::ViterbiConfig Choose(const CudaDevice& device, trellis::Code code, uint64_t tiles) {
   return cuda::ChooseViterbi(code, trellis::ShapeOf(code).steps(), tiles,
                              {device.multiprocessors(), device.shared_bytes()},
                              device.block_shared_bytes());
@@ -72,26 +77,26 @@ class OnCuda final : public Rounding {
     const trellis::TileShape shape = trellis::ShapeOf(runs.code);
     const uint64_t num_runs = runs.scales.size();
     const uint64_t tiles = CeilDiv<uint64_t>(runs.rows, shape.rows);  // of a run
-    TQ_ASSIGN_OR_RETURN(const uint64_t most, TilesThatFit(runs.code));
-    const uint64_t runs_together = std::clamp<uint64_t>(most / tiles, 1, num_runs);
-    const uint64_t tiles_together = std::min(most, tiles);
+    // Pieces of one run begin where a product begins. Several runs are few rows: one piece.
+    const uint64_t product_tiles = kProductRows / static_cast<uint64_t>(shape.rows);
+    const uint64_t least = num_runs > 1 ? num_runs * tiles : std::min(tiles, product_tiles);
+    TQ_ASSIGN_OR_RETURN(const uint64_t most, TilesThatFit(runs.code, least));
+    const uint64_t together =
+        num_runs * tiles <= most ? tiles : most / product_tiles * product_tiles;
     TQ_RETURN_IF_ERROR(LoadInverses(shape));
     std::vector<RoundingLoss> losses(num_runs);
-    for (uint64_t run = 0; run < num_runs; run += runs_together) {
-      for (uint64_t tile = 0; tile < tiles; tile += tiles_together) {
-        Piece piece{run, std::min(runs_together, num_runs - run), tile,
-                    std::min(tiles_together, tiles - tile), 0};
-        piece.rows = std::min(runs.rows - tile * shape.rows, piece.tiles * shape.rows);
-        TQ_RETURN_IF_ERROR(RoundPiece(runs, piece, losses));
-      }
+    for (uint64_t tile = 0; tile < tiles; tile += together) {
+      Piece piece{num_runs, tile, std::min(together, tiles - tile), 0};
+      piece.rows = std::min(runs.rows - tile * shape.rows, piece.tiles * shape.rows);
+      TQ_RETURN_IF_ERROR(RoundPiece(runs, piece, losses));
     }
     return losses;
   }
 
  private:
-  // Whole runs, or some tiles of one.
+  // All runs, or some tiles of one.
   struct Piece {
-    uint64_t run, runs, tile, tiles, rows;  // tiles and rows of each run
+    uint64_t runs, tile, tiles, rows;  // tiles and rows of each run
   };
 
   static Status Check(int error) { return CudaDevice::Check(error, "rounding a matrix"); }
@@ -100,19 +105,31 @@ class OnCuda final : public Rounding {
     return CeilDiv<uint64_t>(cols_, shape.columns) * static_cast<uint64_t>(shape.bytes());
   }
 
-  StatusOr<uint64_t> TilesThatFit(trellis::Code code) const {
+  // With as many thread blocks as leave most of the memory to rows.
+  cuda::ViterbiConfig ConfigOf(trellis::Code code, uint64_t tiles) const {
+    cuda::ViterbiConfig config = Choose(*device_, code, tiles);
+    const uint64_t each = config.scratch_bytes / static_cast<uint64_t>(config.blocks);
+    const uint64_t most = std::max<uint64_t>(1, memory_bytes_ / 4 / each);
+    config.blocks = static_cast<int>(std::min<uint64_t>(config.blocks, most));
+    config.scratch_bytes = each * static_cast<uint64_t>(config.blocks);
+    return config;
+  }
+
+  // An error where they are fewer than `least`.
+  StatusOr<uint64_t> TilesThatFit(trellis::Code code, uint64_t least) const {
     const trellis::TileShape shape = trellis::ShapeOf(code);
     const uint64_t row = (cols_ + kSuper) * sizeof(float) + 2 * sizeof(double);
     const uint64_t step = viterbi::Words(code.values) * sizeof(int32_t) + sizeof(uint16_t);
     const uint64_t tile = shape.rows * row + shape.steps() * step + TileBytesAcross(shape);
-    const uint64_t fixed =
-        ConfigOf(*device_, code, INT32_MAX).scratch_bytes +
-        CeilDiv<uint64_t>(cols_, shape.columns) * shape.columns * shape.columns * sizeof(float);
-    if (memory_bytes_ < fixed + tile) {
+    const uint64_t scratch =
+        std::max(ConfigOf(code, INT32_MAX).scratch_bytes, ConfigOf(code, least).scratch_bytes);
+    const uint64_t fixed = scratch + CeilDiv<uint64_t>(cols_, shape.columns) * shape.columns *
+                                         shape.columns * sizeof(float);
+    if (memory_bytes_ < fixed + least * tile) {
       return ResourceExhausted(
-          "rounding rows of {} on the device takes {} beside the factor of their Hessian, of which "
-          "it has {}; --device cpu needs none",
-          cols_, FormatBytes(fixed + tile), FormatBytes(memory_bytes_));
+          "--device cuda: rounding rows of {} values takes {} beside the factor of their Hessian, "
+          "of which {} are free; use --device cpu",
+          cols_, FormatBytes(fixed + least * tile), FormatBytes(memory_bytes_));
     }
     return std::min<uint64_t>((memory_bytes_ - fixed) / tile, INT32_MAX / shape.rows);
   }
@@ -134,14 +151,24 @@ class OnCuda final : public Rounding {
   Status RoundBlocks(cuda::FeedbackArgs args, uint16_t* states);
   // carried = W[:, from..] C[from.., super..].
   Status StartProduct(const cuda::FeedbackArgs& args, uint64_t from, uint64_t super) const {
+    const uint64_t rows = uint64_t{args.tiles()} * args.shape.rows;
     Cublas::FloatProduct product;
-    product.n = uint64_t{args.tiles()} * args.shape.rows;
     product.m = std::min(kSuper, cols_ - super);
     product.k = cols_ - from;
-    product.x = args.w + from, product.x_stride = cols_;
     product.w = Factor() + from * cols_ + super, product.w_stride = cols_, product.w_by_k = true;
-    product.y = args.carried, product.y_stride = kSuper;
-    return blas_->StartProduct(product);
+    product.x_stride = cols_, product.y_stride = kSuper;
+    for (uint64_t row = 0; row < rows; row += kProductRows) {
+      product.n = std::min(kProductRows, rows - row);
+      product.x = args.w + row * cols_ + from;
+      product.y = args.carried + row * kSuper;
+      TQ_RETURN_IF_ERROR(blas_->StartProduct(product));
+    }
+    return OkStatus();
+  }
+  // Where rows of a run begin.
+  float* RowsOf(const RowRuns& runs, const Piece& piece, uint64_t run) const {
+    const uint64_t rows_before = runs.codes == nullptr ? 0 : run * runs.rows;
+    return runs.w + (rows_before + piece.tile * trellis::ShapeOf(runs.code).rows) * cols_;
   }
 
   std::shared_ptr<const CudaDevice> device_;
@@ -180,13 +207,17 @@ StatusOr<cuda::FeedbackArgs> OnCuda::Prepare(const RowRuns& runs, const Piece& p
     TQ_ASSIGN_OR_RETURN(args.codes,
                         codes_.AtLeast(*device_, tiles * TileBytesAcross(args.shape), "codes"));
   }
-  TQ_RETURN_IF_ERROR(device_->Upload(&runs.scales[piece.run], piece.runs * sizeof(float), scales));
+  TQ_RETURN_IF_ERROR(device_->Upload(runs.scales.data(), piece.runs * sizeof(float), scales));
   args.scales = scales;
-  for (uint64_t i = 0; i < piece.runs; ++i) {
-    const float* from =
-        runs.w + ((piece.run + i) * runs.rows + piece.tile * args.shape.rows) * cols_;
-    float* to = args.w + i * piece.tiles * args.shape.rows * cols_;
-    TQ_RETURN_IF_ERROR(device_->Upload(from, piece.rows * cols_ * sizeof(float), to));
+  const uint64_t padded = piece.tiles * args.shape.rows;
+  for (uint64_t run = 0; run < piece.runs; ++run) {
+    float* to = args.w + run * padded * cols_;
+    TQ_RETURN_IF_ERROR(
+        device_->Upload(RowsOf(runs, piece, run), piece.rows * cols_ * sizeof(float), to));
+    if (piece.rows < padded) {
+      TQ_RETURN_IF_ERROR(
+          device_->Fill(to + piece.rows * cols_, 0, (padded - piece.rows) * cols_ * sizeof(float)));
+    }
   }
   TQ_RETURN_IF_ERROR(device_->Fill(args.losses, 0, 2 * rows * sizeof(double)));
   return args;
@@ -208,7 +239,7 @@ Status OnCuda::AddNorms(const cuda::FeedbackArgs& args, double* sums) const {
 Status OnCuda::RoundBlocks(cuda::FeedbackArgs args, uint16_t* states) {
   const uint64_t tiles = args.tiles();
   const auto columns = static_cast<uint64_t>(args.shape.columns);
-  const cuda::ViterbiConfig config = ConfigOf(*device_, args.code, tiles);
+  const cuda::ViterbiConfig config = ConfigOf(args.code, tiles);
   cuda::ViterbiArgs search{args.code, args.shape.steps(), SearchReach(args.code), tiles};
   search.targets = args.targets;
   search.states = states;
@@ -219,7 +250,8 @@ Status OnCuda::RoundBlocks(cuda::FeedbackArgs args, uint16_t* states) {
     if (factor_ != nullptr && end < cols_) {
       TQ_RETURN_IF_ERROR(StartProduct(args, end, super));
     } else if (factor_ != nullptr) {
-      TQ_RETURN_IF_ERROR(device_->Fill(args.carried, 0, tiles * args.shape.rows * kSuper * 4));
+      TQ_RETURN_IF_ERROR(
+          device_->Fill(args.carried, 0, tiles * args.shape.rows * kSuper * sizeof(float)));
     }
     for (uint64_t block = CeilDiv(end, columns); block > super / columns;) {
       args.block = static_cast<uint32_t>(--block);
@@ -245,12 +277,11 @@ Status OnCuda::RoundPiece(const RowRuns& runs, const Piece& piece,
   if (runs.codes != nullptr) {
     const uint64_t across = TileBytesAcross(args.shape);
     const uint64_t run_tiles = CeilDiv<uint64_t>(runs.rows, args.shape.rows);
-    for (uint64_t i = 0; i < piece.runs; ++i) {
-      const uint64_t run = piece.run + i;
-      float* w = runs.w + (run * runs.rows + piece.tile * args.shape.rows) * cols_;
-      TQ_RETURN_IF_ERROR(
-          device_->Download(args.w + i * run_rows * cols_, piece.rows * cols_ * sizeof(float), w));
-      TQ_RETURN_IF_ERROR(device_->Download(args.codes + i * piece.tiles * across,
+    for (uint64_t run = 0; run < piece.runs; ++run) {
+      TQ_RETURN_IF_ERROR(device_->Download(args.w + run * run_rows * cols_,
+                                           piece.rows * cols_ * sizeof(float),
+                                           RowsOf(runs, piece, run)));
+      TQ_RETURN_IF_ERROR(device_->Download(args.codes + run * piece.tiles * across,
                                            piece.tiles * across,
                                            runs.codes + (run * run_tiles + piece.tile) * across));
     }
@@ -258,10 +289,10 @@ Status OnCuda::RoundPiece(const RowRuns& runs, const Piece& piece,
   std::vector<double> sums(2 * rows);
   TQ_RETURN_IF_ERROR(device_->Download(args.losses, sums.size() * sizeof(double), sums.data()));
   TQ_RETURN_IF_ERROR(device_->Synchronize());
-  for (uint64_t i = 0; i < piece.runs; ++i) {
-    for (uint64_t row = i * run_rows; row < i * run_rows + piece.rows; ++row) {
-      losses[piece.run + i].loss += sums[row];
-      losses[piece.run + i].norm += sums[rows + row];
+  for (uint64_t run = 0; run < piece.runs; ++run) {
+    for (uint64_t row = run * run_rows; row < run * run_rows + piece.rows; ++row) {
+      losses[run].loss += sums[row];
+      losses[run].norm += sums[rows + row];
     }
   }
   return OkStatus();
@@ -273,8 +304,9 @@ class CudaRounding final : public RoundingDevice {
                uint64_t memory_bytes)
       : device_(std::move(device)), blas_(std::move(blas)), memory_bytes_(memory_bytes) {}
 
+  const std::string& name() const override { return device_->name(); }
   bool Has(trellis::Code code) const override {
-    return cuda::HasViterbi(code) && ConfigOf(*device_, code, 1).together > 0;
+    return cuda::HasViterbi(code) && Choose(*device_, code, 1).together > 0;
   }
   StatusOr<std::unique_ptr<Rounding>> Start(const HessianFactor* factor, uint64_t cols,
                                             Executor&) const override {
@@ -293,9 +325,10 @@ class CudaRounding final : public RoundingDevice {
 
 StatusOr<std::shared_ptr<const RoundingDevice>> MakeCudaRounding(uint64_t memory_bytes) {
   TQ_ASSIGN_OR_RETURN(std::shared_ptr<const CudaDevice> device, CudaDevice::Open());
-  TQ_ASSIGN_OR_RETURN(std::shared_ptr<const Cublas> blas, Cublas::Load(*device));
+  auto blas = Cublas::Load(*device);
+  if (!blas.ok()) return blas.status().WithContext("--device cuda: rounding matrices");
   return std::shared_ptr<const RoundingDevice>(
-      std::make_shared<CudaRounding>(std::move(device), std::move(blas), memory_bytes));
+      std::make_shared<CudaRounding>(std::move(device), *std::move(blas), memory_bytes));
 }
 
 }  // namespace tq

@@ -52,7 +52,7 @@ HessianFactor Factor(uint64_t cols) {
                                 0.01, executor);
 }
 
-class CudaRoundingDeviceTest : public testing::TestWithParam<Code> {
+class CudaRoundingDeviceTest : public ::testing::TestWithParam<Code> {
  protected:
   void SetUp() override { TQ_SKIP_WITHOUT_DEVICE(); }
 };
@@ -106,18 +106,44 @@ TEST_P(CudaRoundingDeviceTest, LosesAsMuchAsTheProcessor) {
   EXPECT_NEAR(cuda.losses[0].norm, cpu.losses[0].norm, 1e-5 * cpu.losses[0].norm);
 }
 
+// Also where products with the factor enter.
 TEST_P(CudaRoundingDeviceTest, PiecesGiveTheSame) {
   const auto whole = MakeCudaRounding();
-  const auto pieces = MakeCudaRounding(uint64_t{80} << 20);
+  const auto pieces = MakeCudaRounding(uint64_t{48} << 20);
   ASSERT_TRUE(whole.ok() && pieces.ok());
   if (!(*whole)->Has(GetParam()) || GetParam().state_bits == 16) return;
-  HessianFactor factor = Factor(128);
-  const Problem problem{GetParam(), 60000, 128, {0.007f, 0.0071f}, &factor};
+  HessianFactor factor = Factor(136);
+  const Problem problem{GetParam(), 60000, 136, {0.007f}, &factor};
   const Rounded a = problem.On(**whole), b = problem.On(**pieces);
   EXPECT_EQ(a.codes, b.codes);
   EXPECT_EQ(a.w, b.w);
 }
 
+// The losses of scales that are compared: of the same rows, which stay.
+TEST_P(CudaRoundingDeviceTest, LossesAloneAreThoseOfTheProcessor) {
+  const auto device = MakeCudaRounding();
+  ASSERT_TRUE(device.ok()) << device.status().message();
+  if (!(*device)->Has(GetParam())) return;
+  InlineExecutor executor;
+  HessianFactor factor = Factor(72);
+  const std::vector<float> scales = {0.006f, 0.007f, 0.009f};
+  const std::vector<float> rows = testing::NormalValues(50 * 72, 3);
+  std::vector<RoundingLoss> losses[2];
+  for (const RoundingDevice* where : {&ProcessorRounding(), &**device}) {
+    std::vector<float> w = rows;
+    auto rounding = where->Start(&factor, 72, executor);
+    ASSERT_TRUE(rounding.ok());
+    auto got = (*rounding)->Round({GetParam(), 50, scales, w.data(), nullptr});
+    ASSERT_TRUE(got.ok()) << got.status().message();
+    EXPECT_EQ(w, rows);
+    losses[where == &**device] = *got;
+  }
+  for (size_t i = 0; i < scales.size(); ++i) {
+    EXPECT_NEAR(losses[1][i].loss, losses[0][i].loss, 1e-9 * losses[0][i].loss);
+  }
+}
+
+// Robustness case 72.
 TEST_P(CudaRoundingDeviceTest, TooLittleMemoryIsAnErrorWithTheAmount) {
   const auto device = MakeCudaRounding(1 << 10);
   ASSERT_TRUE(device.ok());
@@ -133,7 +159,7 @@ TEST_P(CudaRoundingDeviceTest, TooLittleMemoryIsAnErrorWithTheAmount) {
       << losses.status().message();
 }
 
-INSTANTIATE_TEST_SUITE_P(Codes, CudaRoundingDeviceTest, testing::ValuesIn(Codes()),
+INSTANTIATE_TEST_SUITE_P(Codes, CudaRoundingDeviceTest, ::testing::ValuesIn(Codes()),
                          [](const auto& info) {
                            return fmt::format("V{}_k{}_L{}", info.param.values, info.param.bits,
                                               info.param.state_bits);

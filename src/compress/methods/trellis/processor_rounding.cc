@@ -2,6 +2,7 @@
 // the same codes.
 #include <algorithm>
 #include <functional>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -84,10 +85,16 @@ class OnProcessor final : public Rounding {
         const uint64_t run = item / pieces, tile = item % pieces * per_piece;
         const uint64_t row = tile * shape.rows;
         const uint64_t count = std::min(runs.rows - row, per_piece * shape.rows);
+        std::vector<float> copy;
         float* w = runs.w + (run * runs.rows + row) * cols_;
-        uint8_t* codes =
-            runs.codes == nullptr ? nullptr : runs.codes + (run * tiles + tile) * row_bytes;
-        if (codes != nullptr) losses[item].norm = feedback.Norm(w, count);
+        uint8_t* codes = nullptr;
+        if (runs.codes == nullptr) {
+          copy.assign(runs.w, runs.w + count * cols_);
+          w = copy.data();
+        } else {
+          codes = runs.codes + (run * tiles + tile) * row_bytes;
+          losses[item].norm = feedback.Norm(w, count);
+        }
         RowEncoder rounder(encoder, scratches[worker], count, cols_, runs.scales[run], codes);
         losses[item].loss = feedback.Round(w, count, std::ref(rounder));
       }
@@ -108,11 +115,15 @@ class OnProcessor final : public Rounding {
 
 class Processor final : public RoundingDevice {
  public:
+  const std::string& name() const override { return name_; }
   bool Has(trellis::Code) const override { return true; }
   StatusOr<std::unique_ptr<Rounding>> Start(const HessianFactor* factor, uint64_t cols,
                                             Executor& executor) const override {
     return std::unique_ptr<Rounding>(std::make_unique<OnProcessor>(factor, cols, executor));
   }
+
+ private:
+  std::string name_ = "cpu";
 };
 
 }  // namespace

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <memory>
 #include <utility>
 
 #include "base/checked.h"
@@ -54,21 +55,20 @@ double BestStep(const std::vector<RoundingLoss>& losses) {
 StatusOr<float> SearchScale(trellis::Code code, const float* w, uint64_t rows, uint64_t cols,
                             Rounding& rounding) {
   constexpr size_t kCandidates = kHighestStep - kLowestStep + 1;
-  const std::vector<float> sample = SampleRows(w, rows, cols);
+  std::vector<float> sample = SampleRows(w, rows, cols);
   double rms = Rms(w, rows * cols);
   if (!(rms > 0)) rms = 1;  // zeros: any scale does
   const double unit = rms / trellis::kValueSigma;
   const double without_feedback = BestScale(code) * unit;
   code.state_bits = kSearchStateBits;
   const double start = BestScale(code) * unit;
-  std::vector<float> copies, scales;
+  std::vector<float> scales;
   for (size_t i = 0; i < kCandidates; ++i) {
-    copies.insert(copies.end(), sample.begin(), sample.end());
     const double step = kLowestStep + static_cast<double>(i);
     scales.push_back(static_cast<float>(start * std::pow(kScaleStep, step)));
   }
   TQ_ASSIGN_OR_RETURN(const std::vector<RoundingLoss> losses,
-                      rounding.Round({code, sample.size() / cols, scales, copies.data(), nullptr}));
+                      rounding.Round({code, sample.size() / cols, scales, sample.data(), nullptr}));
   return static_cast<float>(without_feedback * std::pow(kScaleStep, BestStep(losses)));
 }
 
@@ -87,9 +87,14 @@ StatusOr<RoundedMatrix> RoundMatrix(uint64_t rows, uint64_t cols,
     bytes += SegmentBytes(segment, cols);
   }
   TQ_ASSIGN_OR_RETURN(result.codes, Tensor::Zeros(DType::kU8, {bytes}));
+  std::unique_ptr<Rounding> on_device, on_processor;  // for all segments
   for (Segment& segment : result.segments) {
-    const RoundingDevice& where = device.Has(segment.code) ? device : ProcessorRounding();
-    TQ_ASSIGN_OR_RETURN(const auto rounding, where.Start(factor, cols, executor));
+    const bool has = device.Has(segment.code);
+    std::unique_ptr<Rounding>& rounding = has ? on_device : on_processor;
+    if (rounding == nullptr) {
+      const RoundingDevice& where = has ? device : ProcessorRounding();
+      TQ_ASSIGN_OR_RETURN(rounding, where.Start(factor, cols, executor));
+    }
     const uint64_t count = segment.row_end - segment.row_begin;
     float* part = w + segment.row_begin * cols;
     TQ_ASSIGN_OR_RETURN(segment.scale, SearchScale(segment.code, part, count, cols, *rounding));

@@ -4,6 +4,8 @@
 
 #include <cmath>
 #include <cstring>
+#include <memory>
+#include <string>
 
 #include "compress/testing.h"
 #include "device/thread_pool.h"
@@ -109,6 +111,38 @@ TEST(RoundMatrixTest, SameCodesForAnyNumberOfThreads) {
   ASSERT_TRUE(ra.ok() && rb.ok());
   EXPECT_EQ(ra->segments[0].scale, rb->segments[0].scale);
   ASSERT_EQ(ra->codes.num_bytes(), rb->codes.num_bytes());
+  EXPECT_EQ(std::memcmp(ra->codes.data(), rb->codes.data(), ra->codes.num_bytes()), 0);
+}
+
+// A device that has one code alone, and says what it was asked for.
+class DeviceOfOneCode final : public RoundingDevice {
+ public:
+  explicit DeviceOfOneCode(trellis::Code code) : code_(code) {}
+  const std::string& name() const override { return name_; }
+  bool Has(trellis::Code code) const override { return code == code_; }
+  StatusOr<std::unique_ptr<Rounding>> Start(const HessianFactor* factor, uint64_t cols,
+                                            Executor& executor) const override {
+    ++starts;
+    return ProcessorRounding().Start(factor, cols, executor);
+  }
+  mutable int starts = 0;
+
+ private:
+  trellis::Code code_;
+  std::string name_ = "a device";
+};
+
+TEST(RoundMatrixTest, CodesThatADeviceLacksAreRoundedOnTheProcessor) {
+  InlineExecutor executor;
+  const uint64_t rows = 192, cols = 48;
+  const auto segments = Segments({{64, kOne}, {128, kTwo}, {192, kOne}});
+  std::vector<float> a = testing::NormalValues(rows * cols, 9), b = a;
+  const DeviceOfOneCode device(kOne);
+  auto ra = RoundMatrix(rows, cols, segments, nullptr, a.data(), executor, device);
+  auto rb = RoundMatrix(rows, cols, segments, nullptr, b.data(), executor);
+  ASSERT_TRUE(ra.ok() && rb.ok());
+  EXPECT_EQ(device.starts, 1);  // for both segments
+  EXPECT_EQ(a, b);
   EXPECT_EQ(std::memcmp(ra->codes.data(), rb->codes.data(), ra->codes.num_bytes()), 0);
 }
 

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "base/status.h"
@@ -13,15 +14,14 @@
 
 namespace tq {
 
-// Runs of rows to round, each with a scale of its own: one segment of a matrix, or a sample of its
-// rows once for each scale that is tried.
+// Runs of rows to round, each with a scale of its own.
 struct RowRuns {
   trellis::Code code;
   uint64_t rows = 0;              // of a run
   std::span<const float> scales;  // [runs]
   float* w = nullptr;             // [runs, rows, cols]; becomes the error E = W' - What'
-  // Of every run its rows of tiles, [tiles down, tiles across, bytes of a tile]; null: only losses
-  // are wanted, and w may be left as it was.
+  // Of every run its rows of tiles, [tiles down, tiles across, bytes of a tile]. Null: only losses
+  // are wanted, with each of the scales of the same rows; w [rows, cols] stays.
   uint8_t* codes = nullptr;
 };
 
@@ -44,6 +44,7 @@ class RoundingDevice {
  public:
   virtual ~RoundingDevice() = default;
 
+  virtual const std::string& name() const = 0;
   virtual bool Has(trellis::Code code) const = 0;
   // For rows of `cols` values. `factor` (null: no Hessian, the identity) and `executor` must
   // outlive what it gives.
@@ -54,9 +55,10 @@ class RoundingDevice {
 // The executor's threads; codes depend neither on their number nor on the instruction set.
 const RoundingDevice& ProcessorRounding();
 // The first CUDA device: the arithmetic of the processor but for products of more than 128 columns,
-// whose sums round in another order. Codes of up to 5 bits per step. Rows go there in pieces that
-// fit into `memory_bytes` beside the factor; 0: into what is free. An error that says so in builds
-// without TQ_CUDA.
+// whose sums round in another order. Codes of up to 5 bits per step whose costs fit into a thread
+// block's memory (compute capability 8.0 and 9.0: all). Rows go there in pieces that fit into
+// `memory_bytes` beside the factor; 0: into what is free; the pieces change no bit. An error that
+// says so in builds without TQ_CUDA.
 StatusOr<std::shared_ptr<const RoundingDevice>> MakeCudaRounding(uint64_t memory_bytes = 0);
 
 }  // namespace tq
