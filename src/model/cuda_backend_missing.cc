@@ -1,11 +1,12 @@
 // In builds without CUDA.
+#include "device/without_cuda.h"
 #include "model/backend.h"
 
 namespace tq {
 
 StatusOr<std::unique_ptr<Backend>> MakeCudaBackend(std::shared_ptr<const PackedModel>,
                                                    const CudaOptions&) {
-  return Unimplemented("--device cuda: this program was built without CUDA (cmake -DTQ_CUDA=ON)");
+  return BuiltWithoutCuda();
 }
 
 }  // namespace tq

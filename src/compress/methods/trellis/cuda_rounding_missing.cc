@@ -1,10 +1,11 @@
 // In builds without CUDA.
 #include "compress/methods/trellis/rounding.h"
+#include "device/without_cuda.h"
 
 namespace tq {
 
 StatusOr<std::shared_ptr<const RoundingDevice>> MakeCudaRounding(uint64_t) {
-  return Unimplemented("--device cuda: this program was built without CUDA (cmake -DTQ_CUDA=ON)");
+  return BuiltWithoutCuda();
 }
 
 }  // namespace tq
