@@ -4,8 +4,6 @@
 
 namespace tq {
 
-StatusOr<std::shared_ptr<const DenseDevice>> MakeCudaDenseDevice() {
-  return BuiltWithoutCuda();
-}
+StatusOr<std::shared_ptr<const DenseDevice>> MakeCudaDenseDevice() { return BuiltWithoutCuda(); }
 
 }  // namespace tq
