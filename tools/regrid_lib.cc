@@ -39,13 +39,22 @@ class Regridder {
     return factors;
   }
 
-  // Rows (of a norm: elements) times s.
+  // Rows (of a bias: elements) times s.
   void ScaleRows(const std::string& name, const Factors& s) {
     Tensor& tensor = Get(name);
     const uint64_t width = tensor.num_elements() / s.size();
     auto* values = tensor.mutable_as<float>();
     for (uint64_t i = 0; i < tensor.num_elements(); ++i) {
       values[i] = static_cast<float>(values[i] * s[i / width]);
+    }
+  }
+
+  // A norm times s, where it may be stored less 1.
+  void ScaleNorm(const std::string& name, const Factors& s) {
+    const double added = source_.config().norm_plus_one ? 1 : 0;
+    auto* values = Get(name).mutable_as<float>();
+    for (size_t i = 0; i < s.size(); ++i) {
+      values[i] = static_cast<float>((values[i] + added) * s[i] - added);
     }
   }
 
@@ -60,17 +69,19 @@ class Regridder {
   void RegridLayer(const std::string& layer) {
     const ModelConfig& config = source_.config();
     const Factors input = Draw(layer + "input", config.hidden_size);
-    ScaleRows(layer + "input_layernorm.weight", input);
+    const LayerNormNames norms = NormNames(config);
+    ScaleNorm(fmt::format("{}{}.weight", layer, norms.attention), input);
     for (const char* name : {"q_proj", "k_proj", "v_proj"}) {
       DivideColumns(layer + "self_attn." + name + ".weight", input);
     }
     const Factors mlp = Draw(layer + "mlp", config.hidden_size);
-    ScaleRows(layer + "post_attention_layernorm.weight", mlp);
+    ScaleNorm(fmt::format("{}{}.weight", layer, norms.mlp), mlp);
     for (const char* name : {"gate_proj", "up_proj"}) {
       DivideColumns(layer + "mlp." + name + ".weight", mlp);
     }
     const Factors value = Draw(layer + "value", config.kv_size());
     ScaleRows(layer + "self_attn.v_proj.weight", value);
+    if (config.qkv_bias) ScaleRows(layer + "self_attn.v_proj.bias", value);
     Factors per_query(config.q_size());
     const uint32_t shared_by = config.num_heads / config.num_kv_heads;
     for (uint32_t i = 0; i < config.q_size(); ++i) {

@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "../tests/support/tiny_model.h"
+#include "checkpoint/architectures/architecture.h"
 #include "device/executor.h"
 #include "model/kv_cache.h"
 #include "model/transformer.h"
@@ -63,6 +64,17 @@ double MeanKl(const std::vector<float>& reference, const std::vector<float>& oth
     total += kl;
   }
   return total / (static_cast<double>(reference.size()) / static_cast<double>(vocab));
+}
+
+TEST(Regrid, KeepsEveryArchitecturesLogits) {
+  for (const Architecture* architecture : Architectures()) {
+    TempFolder folder;
+    const TinyModel model = MakeTinyModel({.architecture = architecture->model_type});
+    WriteHuggingFace(model, folder / "a");
+    WriteHuggingFace(Regridded(model, *OpenOrDie(folder / "a")), folder / "b");
+    EXPECT_LT(MeanKl(LogitsOf(folder / "a"), LogitsOf(folder / "b"), model.config.vocab_size), 1e-7)
+        << architecture->model_type;
+  }
 }
 
 // What a path through a channel contributes is a product of weights along it: equal up to

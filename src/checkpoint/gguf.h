@@ -45,6 +45,9 @@ struct GgufTensor {
   uint64_t bytes = 0;
 };
 
+// Of the numbers by which frequencies of rotary embeddings are divided, [head_dim / 2].
+inline constexpr std::string_view kGgufRopeFactors = "rope_freqs.weight";
+
 class GgufFile {
  public:
   // Reads and checks all headers; one file only, in this machine's byte order. A tensor of a

@@ -1,9 +1,10 @@
-// ModelSource over a GGUF file of the llama architecture.
+// ModelSource over a GGUF file.
 #include <cstring>
 #include <map>
 #include <optional>
 #include <set>
 
+#include "checkpoint/architectures/architecture.h"
 #include "checkpoint/gguf.h"
 #include "checkpoint/quote.h"
 #include "checkpoint/source_kinds.h"
@@ -12,27 +13,33 @@ namespace tq {
 namespace {
 
 // Hugging Face's name in GGUF's spelling.
-std::string GgufName(std::string_view name) {
+std::string GgufName(std::string_view name, const ModelConfig& config) {
   static const std::map<std::string_view, std::string_view> kPlain = {
       {"model.embed_tokens.weight", "token_embd.weight"},
       {"model.norm.weight", "output_norm.weight"},
       {"lm_head.weight", "output.weight"}};
+  // Behind the layer, without ".weight" or ".bias".
   static const std::map<std::string_view, std::string_view> kInLayer = {
-      {"input_layernorm.weight", "attn_norm.weight"},
-      {"self_attn.q_proj.weight", "attn_q.weight"},
-      {"self_attn.k_proj.weight", "attn_k.weight"},
-      {"self_attn.v_proj.weight", "attn_v.weight"},
-      {"self_attn.o_proj.weight", "attn_output.weight"},
-      {"post_attention_layernorm.weight", "ffn_norm.weight"},
-      {"mlp.gate_proj.weight", "ffn_gate.weight"},
-      {"mlp.up_proj.weight", "ffn_up.weight"},
-      {"mlp.down_proj.weight", "ffn_down.weight"}};
+      {"self_attn.q_proj", "attn_q"},      {"self_attn.k_proj", "attn_k"},
+      {"self_attn.v_proj", "attn_v"},      {"self_attn.o_proj", "attn_output"},
+      {"self_attn.q_norm", "attn_q_norm"}, {"self_attn.k_norm", "attn_k_norm"},
+      {"mlp.gate_proj", "ffn_gate"},       {"mlp.up_proj", "ffn_up"},
+      {"mlp.down_proj", "ffn_down"}};
   if (const auto at = kPlain.find(name); at != kPlain.end()) return std::string(at->second);
   constexpr std::string_view kPrefix = "model.layers.";
-  const size_t dot = name.find('.', kPrefix.size());
-  return fmt::format("blk.{}.{}", name.substr(kPrefix.size(), dot - kPrefix.size()),
-                     kInLayer.at(name.substr(dot + 1)));
+  const size_t dot = name.find('.', kPrefix.size()), last = name.rfind('.');
+  const std::string_view layer = name.substr(kPrefix.size(), dot - kPrefix.size());
+  const std::string_view member = name.substr(dot + 1, last - dot - 1);
+  const LayerNormNames norms = NormNames(config);
+  const std::string_view theirs = member == norms.attention       ? "attn_norm"
+                                  : member == norms.mlp           ? "ffn_norm"
+                                  : member == norms.attention_out ? "post_attention_norm"
+                                  : member == norms.mlp_out       ? "post_ffw_norm"
+                                                                  : kInLayer.at(member);
+  return fmt::format("blk.{}.{}{}", layer, theirs, name.substr(last));
 }
+
+bool IsNorm(std::string_view name) { return name.ends_with("norm.weight"); }
 
 // ggml rotates neighbouring pairs, so llama.cpp stores the rows of a head interleaved:
 // Hugging Face's row j * half + i (j = 0, 1) of a head of 2 * half rows is GGUF's 2 * i + j.
@@ -45,10 +52,6 @@ void UnpermuteRows(const float* in, uint64_t rows, uint64_t cols, uint64_t head_
   }
 }
 
-bool IsPermuted(std::string_view name) {
-  return name.ends_with(".q_proj.weight") || name.ends_with(".k_proj.weight");
-}
-
 class GgufSource final : public ModelSource {
  public:
   Status Init(const std::filesystem::path& path) {
@@ -57,7 +60,7 @@ class GgufSource final : public ModelSource {
     TQ_ASSIGN_OR_RETURN(config_, ModelConfigFromGguf(*file_));
     std::set<std::string> wanted;
     for (const TensorSpec& spec : ModelTensors(config_)) {
-      std::string name = GgufName(spec.name);
+      std::string name = Name(spec.name);
       const GgufTensor* tensor = file_->Find(name);
       if (tensor == nullptr) {
         return NotFound("{}: tensor {} is missing", path_.string(), Quote(name));
@@ -72,9 +75,10 @@ class GgufSource final : public ModelSource {
       wanted.insert(std::move(name));
     }
     for (const GgufTensor& tensor : file_->tensors()) {
-      if (!wanted.contains(tensor.name)) {
-        return Unimplemented("{}: tensor {} has no place in a llama model", path_.string(),
-                             Quote(tensor.name));
+      const bool in_config = tensor.name == kGgufRopeFactors && config_.architecture == "llama";
+      if (!wanted.contains(tensor.name) && !in_config) {
+        return Unimplemented("{}: tensor {} has no place in a model of architecture {}",
+                             path_.string(), Quote(tensor.name), config_.architecture);
       }
     }
     return OkStatus();
@@ -85,13 +89,18 @@ class GgufSource final : public ModelSource {
 
   StatusOr<Tensor> LoadFloat(std::string_view name) const override {
     TQ_ASSIGN_OR_RETURN(const SourceTensorInfo* info, Get(name));
-    TQ_ASSIGN_OR_RETURN(Tensor tensor, file_->LoadFloat(*file_->Find(GgufName(name))));
+    TQ_ASSIGN_OR_RETURN(Tensor tensor, file_->LoadFloat(*file_->Find(Name(name))));
     if (IsPermuted(name)) {
       TQ_ASSIGN_OR_RETURN(auto memory, AllocateAligned(tensor.num_bytes(), name));
       UnpermuteRows(tensor.as<float>(), info->shape[0], info->shape[1], config_.head_dim,
                     reinterpret_cast<float*>(memory.get()));
       const uint8_t* data = memory.get();
       tensor = Tensor({DType::kF32, info->shape, data}, std::move(memory));
+    }
+    if (config_.norm_plus_one && IsNorm(name)) {
+      // llama.cpp stores what norms multiply by.
+      float* values = tensor.mutable_as<float>();
+      for (uint64_t i = 0; i < tensor.num_elements(); ++i) values[i] -= 1;
     }
     TQ_RETURN_IF_ERROR(CheckFinite(tensor.as<float>(), tensor.num_elements(), path_, name));
     return tensor;
@@ -101,7 +110,7 @@ class GgufSource final : public ModelSource {
     if (IsPermuted(name)) return ModelSource::LoadRows(name, rows, out);
     TQ_ASSIGN_OR_RETURN(const SourceTensorInfo* info, Get(name));
     TQ_ASSIGN_OR_RETURN(const uint64_t columns, CheckRows(name, info->shape, rows));
-    const GgufTensor& tensor = *file_->Find(GgufName(name));
+    const GgufTensor& tensor = *file_->Find(Name(name));
     for (const int32_t row : rows) {
       TQ_RETURN_IF_ERROR(file_->LoadRow(tensor, static_cast<uint64_t>(row), out));
       TQ_RETURN_IF_ERROR(
@@ -113,8 +122,9 @@ class GgufSource final : public ModelSource {
 
   StatusOr<Tensor> LoadStored(std::string_view name) const override {
     TQ_ASSIGN_OR_RETURN(Tensor tensor, LoadFloat(name));
-    const GgufType type = file_->Find(GgufName(name))->type;
-    if (type != GgufType::kF16 && type != GgufType::kBF16) return tensor;
+    const GgufType type = file_->Find(Name(name))->type;
+    const bool shifted = config_.norm_plus_one && IsNorm(name);
+    if (shifted || (type != GgufType::kF16 && type != GgufType::kBF16)) return tensor;
     // Back to the 16 bits it came from, which is exact.
     const bool half = type == GgufType::kF16;
     TQ_ASSIGN_OR_RETURN(Tensor stored,
@@ -129,12 +139,18 @@ class GgufSource final : public ModelSource {
 
   Status HashTensor(std::string_view name, Hasher& hasher) const override {
     TQ_ASSIGN_OR_RETURN(const SourceTensorInfo* info, Get(name));
-    const GgufTensor& tensor = *file_->Find(GgufName(name));
+    const GgufTensor& tensor = *file_->Find(Name(name));
     hasher.UpdateString(info->type);
     return HashFileRange(file_->file(), tensor.offset, tensor.bytes, hasher);
   }
 
  private:
+  std::string Name(std::string_view name) const { return GgufName(name, config_); }
+  bool IsPermuted(std::string_view name) const {
+    return FindArchitecture(config_.architecture)->gguf_interleaves_heads &&
+           (name.ends_with(".q_proj.weight") || name.ends_with(".k_proj.weight"));
+  }
+
   std::unique_ptr<GgufFile> file_;
 };
 

@@ -33,8 +33,9 @@ class HuggingFaceSource final : public ModelSource {
     }
     for (const std::string& name : directory_->names()) {
       if (!wanted.contains(name) && !IsWithoutEffect(name, config_)) {
-        return Unimplemented("{}: tensor {} has no place in a llama model",
-                             directory_->FileOf(name)->file().path().string(), Quote(name));
+        return Unimplemented("{}: tensor {} has no place in a model of architecture {}",
+                             directory_->FileOf(name)->file().path().string(), Quote(name),
+                             config_.architecture);
       }
     }
     return OkStatus();

@@ -1,10 +1,12 @@
 #include "checkpoint/model_config.h"
 
+#include <algorithm>
 #include <cmath>
 #include <nlohmann/json.hpp>
+#include <numbers>
 #include <string>
 
-#include "checkpoint/quote.h"
+#include "checkpoint/architectures/architecture.h"
 
 namespace tq {
 namespace {
@@ -22,8 +24,54 @@ Status CheckRange(std::string_view file, std::string_view field, uint32_t value,
   return InvalidArgument("{}: {} is {}, allowed are 1 to {}", file, field, value, limit);
 }
 
+Status CheckRope(const ModelConfig& config, std::string_view file) {
+  if (!(config.rope_theta > 0 && std::isfinite(config.rope_theta))) {
+    return InvalidArgument("{}: rope_theta is {}, it must be positive and finite", file,
+                           config.rope_theta);
+  }
+  if (!(config.rope_local_theta >= 0 && std::isfinite(config.rope_local_theta))) {
+    return InvalidArgument("{}: rope theta of sliding layers is {}, it must be positive and finite",
+                           file, config.rope_local_theta);
+  }
+  const RopeScaling& scaling = config.rope_scaling;
+  if (scaling.kind == RopeScaling::Kind::kNone) return OkStatus();
+  if (!(scaling.factor > 0 && std::isfinite(scaling.factor))) {
+    return InvalidArgument("{}: rope_scaling: factor is {}, it must be positive and finite", file,
+                           scaling.factor);
+  }
+  if (scaling.kind == RopeScaling::Kind::kLinear) return OkStatus();
+  if (!(scaling.low_freq_factor > 0 && scaling.low_freq_factor < scaling.high_freq_factor &&
+        std::isfinite(scaling.high_freq_factor))) {
+    return InvalidArgument(
+        "{}: rope_scaling: low_freq_factor {} and high_freq_factor {}: must be positive and ascend",
+        file, scaling.low_freq_factor, scaling.high_freq_factor);
+  }
+  return CheckRange(file, "rope_scaling: original_max_position_embeddings",
+                    scaling.original_max_position, kMaxPosition);
+}
+
 // The shortest decimal that gives the float back, as the double with that decimal.
 double Shortest(float value) { return std::stod(fmt::format("{}", value)); }
+
+// A field that is 0 is one that the model does without.
+nlohmann::ordered_json ToJson(const ConfigField& field, const ModelConfig& config) {
+  if (const auto* number = std::get_if<uint32_t ModelConfig::*>(&field.member)) {
+    if (config.**number != 0) return config.**number;
+  } else if (const float value = config.*std::get<float ModelConfig::*>(field.member); value != 0) {
+    return Shortest(value);
+  }
+  return nullptr;
+}
+
+nlohmann::ordered_json RopeScalingToJson(const RopeScaling& scaling) {
+  nlohmann::ordered_json json = {{"rope_type", "linear"}, {"factor", Shortest(scaling.factor)}};
+  if (scaling.kind == RopeScaling::Kind::kLinear) return json;
+  json["rope_type"] = "llama3";
+  json["low_freq_factor"] = Shortest(scaling.low_freq_factor);
+  json["high_freq_factor"] = Shortest(scaling.high_freq_factor);
+  json["original_max_position_embeddings"] = scaling.original_max_position;
+  return json;
+}
 
 }  // namespace
 
@@ -51,9 +99,17 @@ Status CheckModelConfig(const ModelConfig& config, std::string_view file) {
   if (!(config.rms_norm_eps >= 0 && config.rms_norm_eps < 1)) {
     return InvalidArgument("{}: rms_norm_eps is {}, allowed are 0 to 1", file, config.rms_norm_eps);
   }
-  if (!(config.rope_theta > 0 && std::isfinite(config.rope_theta))) {
-    return InvalidArgument("{}: rope_theta is {}, it must be positive and finite", file,
-                           config.rope_theta);
+  TQ_RETURN_IF_ERROR(CheckRope(config, file));
+  for (const auto& [name, value] : {std::pair{"query scale", config.query_scalar},
+                                    {"softcap of attention", config.attention_softcap},
+                                    {"softcap of logits", config.logit_softcap}}) {
+    if (!(value >= 0 && std::isfinite(value))) {
+      return InvalidArgument("{}: {} is {}, it must be positive and finite", file, name, value);
+    }
+  }
+  if (config.sliding_window > kMaxPosition) {
+    return InvalidArgument("{}: sliding window of {} positions, at most {} are allowed", file,
+                           config.sliding_window, kMaxPosition);
   }
   for (const auto& [name, id] : {std::pair{"bos", config.bos_id}, {"eos", config.eos_id}}) {
     if (id >= 0 && static_cast<uint32_t>(id) >= config.vocab_size) {
@@ -65,8 +121,9 @@ Status CheckModelConfig(const ModelConfig& config, std::string_view file) {
 }
 
 nlohmann::ordered_json ModelConfigToJsonValue(const ModelConfig& config) {
+  const Architecture& architecture = *FindArchitecture(config.architecture);
   nlohmann::ordered_json json;
-  json["architectures"] = {"LlamaForCausalLM"};
+  json["architectures"] = {architecture.model_class};
   json["model_type"] = config.architecture;
   json["vocab_size"] = config.vocab_size;
   json["hidden_size"] = config.hidden_size;
@@ -75,10 +132,16 @@ nlohmann::ordered_json ModelConfigToJsonValue(const ModelConfig& config) {
   json["num_attention_heads"] = config.num_heads;
   json["num_key_value_heads"] = config.num_kv_heads;
   json["head_dim"] = config.head_dim;
-  json["hidden_act"] = "silu";
+  json[architecture.activation_field] = ActivationName(config.activation);
   json["max_position_embeddings"] = config.max_position;
   json["rms_norm_eps"] = Shortest(config.rms_norm_eps);
   json["rope_theta"] = Shortest(config.rope_theta);
+  if (config.rope_scaling.kind != RopeScaling::Kind::kNone) {
+    json["rope_scaling"] = RopeScalingToJson(config.rope_scaling);
+  }
+  for (const ConfigField& field : architecture.fields) {
+    if (field.json != nullptr) json[field.json] = ToJson(field, config);
+  }
   json["attention_bias"] = false;
   json["mlp_bias"] = false;
   json["tie_word_embeddings"] = config.tie_embeddings;
@@ -93,24 +156,73 @@ std::string ModelConfigToJson(const ModelConfig& config) {
   return ModelConfigToJsonValue(config).dump(2) + "\n";
 }
 
-std::vector<TensorSpec> ModelTensors(const ModelConfig& config) {
-  const uint64_t hidden = config.hidden_size, inner = config.intermediate_size;
-  std::vector<TensorSpec> specs;
-  specs.push_back({"model.embed_tokens.weight", {config.vocab_size, hidden}});
-  for (uint32_t i = 0; i < config.num_layers; ++i) {
-    const std::string layer = fmt::format("model.layers.{}.", i);
-    specs.push_back({layer + "input_layernorm.weight", {hidden}});
-    specs.push_back({layer + "self_attn.q_proj.weight", {config.q_size(), hidden}});
-    specs.push_back({layer + "self_attn.k_proj.weight", {config.kv_size(), hidden}});
-    specs.push_back({layer + "self_attn.v_proj.weight", {config.kv_size(), hidden}});
-    specs.push_back({layer + "self_attn.o_proj.weight", {hidden, config.q_size()}});
-    specs.push_back({layer + "post_attention_layernorm.weight", {hidden}});
-    specs.push_back({layer + "mlp.gate_proj.weight", {inner, hidden}});
-    specs.push_back({layer + "mlp.up_proj.weight", {inner, hidden}});
-    specs.push_back({layer + "mlp.down_proj.weight", {hidden, inner}});
+std::vector<double> RopeFrequencies(uint32_t head_dim, float theta, const RopeScaling& scaling) {
+  const uint32_t half = head_dim / 2;
+  std::vector<double> frequencies(half);
+  for (uint32_t i = 0; i < half; ++i) {
+    double& frequency = frequencies[i];
+    frequency = std::pow(double{theta}, -static_cast<double>(i) / half);
+    if (scaling.kind == RopeScaling::Kind::kLinear) frequency /= scaling.factor;
+    if (scaling.kind == RopeScaling::Kind::kLlama3) {
+      // Turns of this pair within the original context.
+      const double turns = scaling.original_max_position * frequency / (2 * std::numbers::pi);
+      const double kept = std::clamp(
+          (turns - scaling.low_freq_factor) / (scaling.high_freq_factor - scaling.low_freq_factor),
+          0.0, 1.0);
+      frequency *= kept + (1 - kept) / scaling.factor;
+    }
   }
-  specs.push_back({"model.norm.weight", {hidden}});
-  if (!config.tie_embeddings) specs.push_back({"lm_head.weight", {config.vocab_size, hidden}});
+  return frequencies;
+}
+
+LayerNormNames NormNames(const ModelConfig& config) {
+  if (!config.sandwich_norms) {
+    return {"input_layernorm", "post_attention_layernorm", {}, {}};
+  }
+  return {"input_layernorm", "pre_feedforward_layernorm", "post_attention_layernorm",
+          "post_feedforward_layernorm"};
+}
+
+namespace {
+
+void AppendLayer(const ModelConfig& config, uint32_t index, std::vector<TensorSpec>& specs) {
+  const uint64_t hidden = config.hidden_size, inner = config.intermediate_size;
+  const uint64_t q = config.q_size(), kv = config.kv_size();
+  const LayerNormNames norms = NormNames(config);
+  const auto add = [&](std::string_view name, Shape shape, std::string_view kind = "weight") {
+    specs.push_back({fmt::format("model.layers.{}.{}.{}", index, name, kind), std::move(shape)});
+  };
+  add(norms.attention, {hidden});
+  add("self_attn.q_proj", {q, hidden});
+  add("self_attn.k_proj", {kv, hidden});
+  add("self_attn.v_proj", {kv, hidden});
+  if (config.qkv_bias) {
+    add("self_attn.q_proj", {q}, "bias");
+    add("self_attn.k_proj", {kv}, "bias");
+    add("self_attn.v_proj", {kv}, "bias");
+  }
+  if (config.qk_norm) {
+    add("self_attn.q_norm", {config.head_dim});
+    add("self_attn.k_norm", {config.head_dim});
+  }
+  add("self_attn.o_proj", {hidden, q});
+  if (config.sandwich_norms) add(norms.attention_out, {hidden});
+  add(norms.mlp, {hidden});
+  add("mlp.gate_proj", {inner, hidden});
+  add("mlp.up_proj", {inner, hidden});
+  add("mlp.down_proj", {hidden, inner});
+  if (config.sandwich_norms) add(norms.mlp_out, {hidden});
+}
+
+}  // namespace
+
+std::vector<TensorSpec> ModelTensors(const ModelConfig& config) {
+  const Shape table{config.vocab_size, config.hidden_size};
+  std::vector<TensorSpec> specs;
+  specs.push_back({"model.embed_tokens.weight", table});
+  for (uint32_t i = 0; i < config.num_layers; ++i) AppendLayer(config, i, specs);
+  specs.push_back({"model.norm.weight", {config.hidden_size}});
+  if (!config.tie_embeddings) specs.push_back({"lm_head.weight", table});
   return specs;
 }
 

@@ -14,8 +14,30 @@ namespace tq {
 
 class GgufFile;
 
+// Of the MLP's gate.
+enum class Activation { kSilu, kGeluTanh };
+
+// How frequencies of rotary embeddings differ from theta^(-2 i / head_dim).
+struct RopeScaling {
+  enum class Kind {
+    kNone,
+    kLinear,  // all divided by factor
+    kLlama3,  // long wavelengths divided by factor, short ones kept (Llama 3.1, appendix of its
+              // code)
+  };
+  Kind kind = Kind::kNone;
+  float factor = 1;
+  // kLlama3: wavelengths above original_max_position / low_freq_factor are long, those below
+  // original_max_position / high_freq_factor short, and what lies between is interpolated.
+  float low_freq_factor = 1, high_freq_factor = 4;
+  uint32_t original_max_position = 0;
+};
+
+// Radians per position of each pair of a head, [head_dim / 2].
+std::vector<double> RopeFrequencies(uint32_t head_dim, float theta, const RopeScaling& scaling);
+
 struct ModelConfig {
-  std::string architecture;  // "llama"
+  std::string_view architecture = {};  // model_type of config.json, a literal: "llama"
   uint32_t vocab_size = 0;
   uint32_t hidden_size = 0;
   uint32_t intermediate_size = 0;
@@ -26,21 +48,40 @@ struct ModelConfig {
   uint32_t max_position = 0;  // trained context length
   float rms_norm_eps = 1e-5f;
   float rope_theta = 10000.0f;
+  float rope_local_theta = 0;  // of sliding layers, which have no scaling then; 0: as the others
+  RopeScaling rope_scaling = {};
   bool tie_embeddings = false;
   int32_t bos_id = -1, eos_id = -1;  // -1: none
 
+  Activation activation = Activation::kSilu;
+  bool qkv_bias = false;        // q, k and v add vectors
+  bool qk_norm = false;         // RMS norms of each head of q and k, before rotary embeddings
+  bool norm_plus_one = false;   // norms multiply by 1 + their weights
+  bool sandwich_norms = false;  // the outputs of attention and MLP are normed before they are added
+  bool scaled_embedding = false;  // embeddings are multiplied by sqrt(hidden_size)
+  float query_scalar = 0;         // scores are divided by its root; 0: by that of head_dim
+  float attention_softcap = 0;    // of scores, cap * tanh(score / cap); 0: none
+  float logit_softcap = 0;        // the same of logits
+  // Positions that one of a sliding layer sees, itself included; 0: no layer slides. Every so
+  // many-th layer sees all; 0: none does.
+  uint32_t sliding_window = 0, full_attention_every = 0;
+
   uint32_t q_size() const { return num_heads * head_dim; }
   uint32_t kv_size() const { return num_kv_heads * head_dim; }
+  bool IsSliding(uint32_t layer) const {
+    return sliding_window != 0 &&
+           (full_attention_every == 0 || (layer + 1) % full_attention_every != 0);
+  }
 };
 
-// Hugging Face's config.json. Fields that would change the result and are not honoured
-// (rope_scaling, attention_bias, other activations, ...) are refused by name; all sizes
-// are range-checked and consistent. `file` is named in errors.
+// Hugging Face's config.json. Architectures and fields that would change the result and are not
+// honoured (other kinds of rope_scaling, mlp_bias, other activations, ...) are refused by name; all
+// sizes are range-checked and consistent. `file` is named in errors.
 StatusOr<ModelConfig> ModelConfigFromJson(std::string_view json,
                                           std::string_view file = "config.json");
 // The same from a parsed document. `quantization_config` must have been dealt with and removed.
 StatusOr<ModelConfig> ModelConfigFromDocument(const nlohmann::json& json, std::string_view file);
-// GGUF metadata ("llama.*" keys), checked likewise.
+// GGUF metadata ("llama.*" keys and the like), checked likewise.
 StatusOr<ModelConfig> ModelConfigFromGguf(const GgufFile& file);
 // config.json of a Hugging Face directory that describes `config` (without
 // quantization_config). Deterministic text.
@@ -53,10 +94,18 @@ Status CheckModelConfig(const ModelConfig& config, std::string_view file);
 // A weight tensor that the architecture has, under Hugging Face's name.
 struct TensorSpec {
   std::string name;
-  Shape shape;  // [out, in] for matrices, [features] for norms
+  Shape shape;  // [out, in] for matrices, [features] for norms and biases
 };
 // All of them in the order of the forward pass: embedding, layers, final norm, head. A tied
 // head has no tensor of its own.
 std::vector<TensorSpec> ModelTensors(const ModelConfig& config);
+
+// Hugging Face's names of a layer's norms [hidden_size], behind "model.layers.N."; the last two are
+// there with sandwich_norms alone.
+struct LayerNormNames {
+  std::string_view attention, mlp;          // of the inputs
+  std::string_view attention_out, mlp_out;  // of the outputs
+};
+LayerNormNames NormNames(const ModelConfig& config);
 
 }  // namespace tq

@@ -1,9 +1,10 @@
-// ModelConfig from Hugging Face's config.json. LlamaConfig of the transformers library
-// says which fields matter and what their defaults are.
-#include <cmath>
+// ModelConfig from Hugging Face's config.json. The configuration classes of the transformers
+// library say which fields matter and what their defaults are.
+#include <algorithm>
 #include <limits>
 #include <optional>
 
+#include "checkpoint/architectures/architecture.h"
 #include "checkpoint/json.h"
 #include "checkpoint/model_config.h"
 #include "checkpoint/quote.h"
@@ -22,6 +23,8 @@ class Fields {
     const auto at = object_.find(name);
     return at == object_.end() || at->is_null() ? nullptr : &*at;
   }
+
+  bool Has(const char* name) const { return object_.contains(name); }
 
   StatusOr<uint32_t> Uint(const char* name, std::optional<uint32_t> fallback) const {
     const json* value = Find(name);
@@ -88,7 +91,6 @@ struct Neutral {
 };
 const std::vector<Neutral>& NeutralFields() {
   static const std::vector<Neutral> fields = {
-      {"hidden_act", "silu"},
       {"attention_bias", false},
       {"mlp_bias", false},
       {"sliding_window", nullptr},
@@ -97,6 +99,7 @@ const std::vector<Neutral>& NeutralFields() {
       {"rope_interleaved", false},
       {"no_rope_layers", nullptr},
       {"use_qk_norm", false},
+      {"use_bidirectional_attention", false},
       {"qk_norm", false},
       {"parallel_attn", false},
       {"use_parallel_residual", false},
@@ -121,52 +124,182 @@ const std::vector<Neutral>& NeutralFields() {
   return fields;
 }
 
-Status RefuseUnhonoured(const Fields& fields, std::string_view file) {
+bool IsOf(const Architecture& architecture, std::string_view name) {
+  const auto is_name = [&](const char* other) { return other != nullptr && other == name; };
+  return std::ranges::any_of(architecture.fields, is_name, &ConfigField::json) ||
+         std::ranges::any_of(architecture.without_effect, is_name);
+}
+
+Status RefuseUnhonoured(const Fields& fields, const Architecture& architecture,
+                        std::string_view file) {
   for (const Neutral& neutral : NeutralFields()) {
     const json* value = fields.Find(neutral.name);
-    if (value != nullptr && *value != neutral.value) {
+    if (value != nullptr && *value != neutral.value && !IsOf(architecture, neutral.name)) {
       return Unimplemented("{}: {} = {} is not supported", file, neutral.name,
                            Quote(value->dump()));
     }
   }
+  for (const char* name : {"hidden_act", "hidden_activation"}) {
+    const json* value = fields.Find(name);
+    if (value != nullptr && *value != ActivationName(architecture.defaults.activation)) {
+      return Unimplemented("{}: {} = {} is not supported", file, name, Quote(value->dump()));
+    }
+  }
   return OkStatus();
 }
 
-// rope_scaling (and rope_parameters, its newer form that also holds rope_theta).
+// The kind of a rope_scaling; a field that says nothing is no scaling.
+StatusOr<RopeScaling::Kind> ReadRopeKind(const Fields& rope, std::string_view where) {
+  for (const char* name : {"rope_type", "type"}) {
+    const json* value = rope.Find(name);
+    if (value == nullptr) continue;
+    if (*value == "default") return RopeScaling::Kind::kNone;
+    if (*value == "linear") return RopeScaling::Kind::kLinear;
+    if (*value == "llama3") return RopeScaling::Kind::kLlama3;
+    return Unimplemented("{}: {} = {} is not supported", where, name, Quote(value->dump()));
+  }
+  return RopeScaling::Kind::kNone;
+}
+
+// One rope_scaling or rope_parameters, and the theta that it may hold.
+Status ReadScaling(const json& object, std::string_view where, RopeScaling& scaling, float& theta) {
+  const Fields rope(object, where);
+  TQ_ASSIGN_OR_RETURN(scaling.kind, ReadRopeKind(rope, where));
+  // Of what each kind needs, theta apart.
+  static constexpr std::pair<std::string_view, RopeScaling::Kind> kNeeded[] = {
+      {"factor", RopeScaling::Kind::kLinear},
+      {"factor", RopeScaling::Kind::kLlama3},
+      {"low_freq_factor", RopeScaling::Kind::kLlama3},
+      {"high_freq_factor", RopeScaling::Kind::kLlama3},
+      {"original_max_position_embeddings", RopeScaling::Kind::kLlama3}};
+  for (const auto& [name, kind] : kNeeded) {
+    if (kind == scaling.kind && rope.Find(name.data()) == nullptr) {
+      return NotFound("{}: {} is missing", where, name);
+    }
+  }
+  for (const auto& [key, value] : object.items()) {
+    const bool known = key == "rope_type" || key == "type" || key == "rope_theta" ||
+                       (key == "partial_rotary_factor" && value == 1.0) ||
+                       std::ranges::any_of(kNeeded, [&, &name = key](const auto& needed) {
+                         return needed.first == name && needed.second == scaling.kind;
+                       });
+    if (!known) {
+      return Unimplemented("{}: {} = {} is not supported", where, Quote(key), Quote(value.dump()));
+    }
+  }
+  TQ_ASSIGN_OR_RETURN(theta, rope.Float("rope_theta", theta));
+  TQ_ASSIGN_OR_RETURN(scaling.factor, rope.Float("factor", 1));
+  TQ_ASSIGN_OR_RETURN(scaling.low_freq_factor, rope.Float("low_freq_factor", 1));
+  TQ_ASSIGN_OR_RETURN(scaling.high_freq_factor, rope.Float("high_freq_factor", 4));
+  TQ_ASSIGN_OR_RETURN(scaling.original_max_position,
+                      rope.Uint("original_max_position_embeddings", 0));
+  return OkStatus();
+}
+
+// rope_scaling, and rope_parameters, its newer form that also holds rope_theta: for all layers, or
+// for each kind of them.
 Status ReadRope(const Fields& fields, std::string_view file, ModelConfig* config) {
-  TQ_ASSIGN_OR_RETURN(config->rope_theta, fields.Float("rope_theta", 10000.0f));
+  TQ_ASSIGN_OR_RETURN(config->rope_theta, fields.Float("rope_theta", config->rope_theta));
   for (const char* name : {"rope_scaling", "rope_parameters"}) {
     const json* rope = fields.Find(name);
     if (rope == nullptr) continue;
     if (!rope->is_object()) return fields.Wrong(name, *rope, "an object");
-    for (const auto& [key, value] : rope->items()) {
-      const bool neutral = ((key == "rope_type" || key == "type") && value == "default") ||
-                           (key == "partial_rotary_factor" && value == 1.0) || key == "rope_theta";
-      if (!neutral) {
-        return Unimplemented("{}: {}: {} = {} is not supported", file, name, Quote(key),
-                             Quote(value.dump()));
-      }
+    const std::string where = fmt::format("{}: {}", file, name);
+    const Fields parts(*rope, where);
+    const json* full = parts.Find("full_attention");
+    const json* sliding = parts.Find("sliding_attention");
+    if (full == nullptr || sliding == nullptr) {
+      TQ_RETURN_IF_ERROR(ReadScaling(*rope, where, config->rope_scaling, config->rope_theta));
+      continue;
     }
-    TQ_ASSIGN_OR_RETURN(config->rope_theta,
-                        Fields(*rope, file).Float("rope_theta", config->rope_theta));
+    if (!full->is_object()) return parts.Wrong("full_attention", *full, "an object");
+    if (!sliding->is_object()) return parts.Wrong("sliding_attention", *sliding, "an object");
+    TQ_RETURN_IF_ERROR(ReadScaling(*full, where, config->rope_scaling, config->rope_theta));
+    RopeScaling local;
+    TQ_RETURN_IF_ERROR(ReadScaling(*sliding, where, local, config->rope_local_theta));
+    if (local.kind != RopeScaling::Kind::kNone || config->rope_local_theta == 0) {
+      return Unimplemented("{}: sliding_attention = {} is not supported", where,
+                           Quote(sliding->dump()));
+    }
   }
   return OkStatus();
 }
 
-Status CheckArchitecture(const Fields& fields, std::string_view file) {
+StatusOr<const Architecture*> ReadArchitecture(const Fields& fields, std::string_view file) {
   TQ_ASSIGN_OR_RETURN(const std::string type, fields.String("model_type"));
-  if (type != "llama") {
-    return Unimplemented("{}: model_type {} is not supported; \"llama\" is", file, Quote(type));
+  const Architecture* architecture = FindArchitecture(type);
+  if (architecture == nullptr) {
+    return Unimplemented("{}: model_type {} is not supported; {} are", file, Quote(type),
+                         ListArchitectures());
   }
   const json* names = fields.Find("architectures");
-  if (names == nullptr) return OkStatus();
+  if (names == nullptr) return architecture;
   if (!names->is_array()) return fields.Wrong("architectures", *names, "an array");
   for (const json& name : *names) {
-    if (name != "LlamaForCausalLM") {
-      return Unimplemented("{}: architecture {} is not supported; \"LlamaForCausalLM\" is", file,
-                           Quote(name.dump()));
+    if (name != architecture->model_class) {
+      return Unimplemented("{}: architecture {} is not supported; \"{}\" is", file,
+                           Quote(name.dump()), architecture->model_class);
     }
   }
+  return architecture;
+}
+
+Status ReadOwnFields(const Fields& fields, const Architecture& architecture, ModelConfig* config) {
+  for (const ConfigField& field : architecture.fields) {
+    if (field.json == nullptr || !fields.Has(field.json)) continue;
+    const bool null = fields.Find(field.json) == nullptr;
+    if (const auto* number = std::get_if<uint32_t ModelConfig::*>(&field.member)) {
+      config->** number = 0;
+      if (null) continue;
+      TQ_ASSIGN_OR_RETURN(config->**number, fields.Uint(field.json, std::nullopt));
+    } else {
+      float& value = config->*std::get<float ModelConfig::*>(field.member);
+      value = 0;
+      TQ_ASSIGN_OR_RETURN(value, fields.Float(field.json, 0));
+    }
+  }
+  return OkStatus();
+}
+
+// What newer configurations say of each layer. It decides, where it differs, which of them slide.
+Status ReadLayerTypes(const Fields& fields, std::string_view file, ModelConfig* config) {
+  const json* types = fields.Find("layer_types");
+  if (types == nullptr) return OkStatus();
+  if (!types->is_array() || types->size() != config->num_layers) {
+    return fields.Wrong("layer_types", *types, "a list with an entry for each layer");
+  }
+  const auto first_full = std::ranges::find(*types, json("full_attention"));
+  if (config->sliding_window != 0) {
+    config->full_attention_every =
+        first_full == types->end() ? 0 : static_cast<uint32_t>(first_full - types->begin()) + 1;
+  }
+  for (uint32_t i = 0; i < config->num_layers; ++i) {
+    if ((*types)[i] != (config->IsSliding(i) ? "sliding_attention" : "full_attention")) {
+      return Unimplemented("{}: layer_types: {} for layer {} is not supported here", file,
+                           Quote((*types)[i].dump()), i);
+    }
+  }
+  return OkStatus();
+}
+
+Status ReadSizes(const Fields& fields, std::string_view file, ModelConfig* config) {
+  TQ_ASSIGN_OR_RETURN(config->vocab_size, fields.Uint("vocab_size", std::nullopt));
+  TQ_ASSIGN_OR_RETURN(config->hidden_size, fields.Uint("hidden_size", std::nullopt));
+  TQ_ASSIGN_OR_RETURN(config->intermediate_size, fields.Uint("intermediate_size", std::nullopt));
+  TQ_ASSIGN_OR_RETURN(config->num_layers, fields.Uint("num_hidden_layers", std::nullopt));
+  TQ_ASSIGN_OR_RETURN(config->num_heads, fields.Uint("num_attention_heads", std::nullopt));
+  const uint32_t kv_heads = config->num_kv_heads != 0 ? config->num_kv_heads : config->num_heads;
+  TQ_ASSIGN_OR_RETURN(config->num_kv_heads, fields.Uint("num_key_value_heads", kv_heads));
+  uint32_t head_dim = config->head_dim;
+  if (head_dim == 0 && config->num_heads != 0) head_dim = config->hidden_size / config->num_heads;
+  if (fields.Find("head_dim") == nullptr && config->head_dim == 0 &&
+      (config->num_heads == 0 || config->hidden_size % config->num_heads != 0)) {
+    return InvalidArgument("{}: hidden_size {} is no multiple of {} heads, and head_dim is missing",
+                           file, config->hidden_size, config->num_heads);
+  }
+  TQ_ASSIGN_OR_RETURN(config->head_dim, fields.Uint("head_dim", head_dim));
+  TQ_ASSIGN_OR_RETURN(config->max_position,
+                      fields.Uint("max_position_embeddings", config->max_position));
   return OkStatus();
 }
 
@@ -178,28 +311,16 @@ StatusOr<ModelConfig> ModelConfigFromDocument(const json& document, std::string_
                            JsonTypeName(document));
   }
   const Fields fields(document, file);
-  TQ_RETURN_IF_ERROR(CheckArchitecture(fields, file));
-  TQ_RETURN_IF_ERROR(RefuseUnhonoured(fields, file));
-  ModelConfig config;
-  config.architecture = "llama";
-  TQ_ASSIGN_OR_RETURN(config.vocab_size, fields.Uint("vocab_size", std::nullopt));
-  TQ_ASSIGN_OR_RETURN(config.hidden_size, fields.Uint("hidden_size", std::nullopt));
-  TQ_ASSIGN_OR_RETURN(config.intermediate_size, fields.Uint("intermediate_size", std::nullopt));
-  TQ_ASSIGN_OR_RETURN(config.num_layers, fields.Uint("num_hidden_layers", std::nullopt));
-  TQ_ASSIGN_OR_RETURN(config.num_heads, fields.Uint("num_attention_heads", std::nullopt));
-  TQ_ASSIGN_OR_RETURN(config.num_kv_heads, fields.Uint("num_key_value_heads", config.num_heads));
-  if (fields.Find("head_dim") == nullptr &&
-      (config.num_heads == 0 || config.hidden_size % config.num_heads != 0)) {
-    return InvalidArgument("{}: hidden_size {} is no multiple of {} heads, and head_dim is missing",
-                           file, config.hidden_size, config.num_heads);
-  }
-  TQ_ASSIGN_OR_RETURN(
-      config.head_dim,
-      fields.Uint("head_dim", config.num_heads == 0 ? 0 : config.hidden_size / config.num_heads));
-  TQ_ASSIGN_OR_RETURN(config.max_position, fields.Uint("max_position_embeddings", 2048));
-  TQ_ASSIGN_OR_RETURN(config.rms_norm_eps, fields.Float("rms_norm_eps", 1e-6f));
+  TQ_ASSIGN_OR_RETURN(const Architecture* architecture, ReadArchitecture(fields, file));
+  TQ_RETURN_IF_ERROR(RefuseUnhonoured(fields, *architecture, file));
+  ModelConfig config = architecture->defaults;
+  TQ_RETURN_IF_ERROR(ReadSizes(fields, file, &config));
+  TQ_ASSIGN_OR_RETURN(config.rms_norm_eps, fields.Float("rms_norm_eps", config.rms_norm_eps));
+  TQ_RETURN_IF_ERROR(ReadOwnFields(fields, *architecture, &config));
   TQ_RETURN_IF_ERROR(ReadRope(fields, file, &config));
-  TQ_ASSIGN_OR_RETURN(config.tie_embeddings, fields.Bool("tie_word_embeddings", false));
+  TQ_RETURN_IF_ERROR(ReadLayerTypes(fields, file, &config));
+  TQ_ASSIGN_OR_RETURN(config.tie_embeddings,
+                      fields.Bool("tie_word_embeddings", config.tie_embeddings));
   TQ_ASSIGN_OR_RETURN(config.bos_id, fields.TokenId("bos_token_id"));
   TQ_ASSIGN_OR_RETURN(config.eos_id, fields.TokenId("eos_token_id"));
   TQ_RETURN_IF_ERROR(CheckModelConfig(config, file));

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <nlohmann/json.hpp>
 
 #include "../../tests/support/tiny_model.h"
@@ -66,12 +67,158 @@ TEST(ModelConfig, RopeParametersOfNewerReleases) {
   const auto read = With("rope_parameters", {{"rope_type", "default"}, {"rope_theta", 5000.0}});
   ASSERT_TRUE(read.ok());
   EXPECT_EQ(read->rope_theta, 5000.0f);
-  EXPECT_THAT(With("rope_scaling", {{"rope_type", "llama3"}, {"factor", 8.0}}),
-              Fails(kUnimplemented, "rope_scaling"));
-  EXPECT_THAT(With("rope_scaling", {{"type", "linear"}, {"factor", 2.0}}),
-              Fails(kUnimplemented, "rope_scaling"));
+  EXPECT_THAT(With("rope_scaling", {{"rope_type", "yarn"}, {"factor", 8.0}}),
+              Fails(kUnimplemented, "rope_scaling", "yarn"));
   EXPECT_THAT(With("rope_parameters", {{"factor", 2.0}}), Fails(kUnimplemented, "factor"));
   EXPECT_THAT(With("rope_scaling", "linear"), Fails(kInvalid, "rope_scaling"));
+}
+
+TEST(ModelConfig, ScaledRotaryEmbeddings) {
+  const auto linear = With("rope_scaling", {{"type", "linear"}, {"factor", 2.5}});
+  ASSERT_TRUE(linear.ok()) << linear.status().message();
+  EXPECT_EQ(linear->rope_scaling.kind, RopeScaling::Kind::kLinear);
+  EXPECT_EQ(linear->rope_scaling.factor, 2.5f);
+  const json llama3 = {{"rope_type", "llama3"},
+                       {"factor", 32.0},
+                       {"low_freq_factor", 1.0},
+                       {"high_freq_factor", 4.0},
+                       {"original_max_position_embeddings", 8192}};
+  const auto scaled = With("rope_scaling", llama3);
+  ASSERT_TRUE(scaled.ok()) << scaled.status().message();
+  EXPECT_EQ(scaled->rope_scaling.kind, RopeScaling::Kind::kLlama3);
+  EXPECT_EQ(ModelConfigToJson(*ModelConfigFromJson(ModelConfigToJson(*scaled))),
+            ModelConfigToJson(*scaled));
+  for (const char* field : {"factor", "low_freq_factor", "original_max_position_embeddings"}) {
+    json broken = llama3;
+    broken.erase(field);
+    EXPECT_THAT(With("rope_scaling", broken), Fails(kNotFound, "rope_scaling", field));
+    broken[field] = 0;
+    EXPECT_THAT(With("rope_scaling", broken), Fails(kInvalid, field));
+  }
+  EXPECT_THAT(With("rope_scaling", {{"type", "linear"}, {"factor", 2.0}, {"attention_factor", 1}}),
+              Fails(kUnimplemented, "attention_factor"));
+  EXPECT_THAT(With("rope_scaling", {{"type", "linear"}, {"factor", -2.0}}),
+              Fails(kInvalid, "factor is -2"));
+}
+
+// Frequencies of Llama 3.1's rule: short wavelengths stay, long ones are stretched.
+TEST(ModelConfig, RopeFrequencies) {
+  const RopeScaling llama3 = {RopeScaling::Kind::kLlama3, 8, 1, 4, 8192};
+  const auto plain = RopeFrequencies(128, 500000.0f, {});
+  const auto scaled = RopeFrequencies(128, 500000.0f, llama3);
+  ASSERT_EQ(plain.size(), 64u);
+  EXPECT_EQ(plain[0], 1.0);
+  EXPECT_NEAR(plain[32], std::pow(500000.0, -0.5), 1e-15);
+  EXPECT_EQ(scaled[0], plain[0]);
+  EXPECT_EQ(scaled[63], plain[63] / 8);
+  // 2 pi / plain[30] is 2950 positions: 2.777 turns in 8192, 0.5922 of the way from 1 to 4.
+  const double kept = (8192 * plain[30] / (2 * 3.14159265358979323846) - 1) / 3;
+  EXPECT_GT(kept, 0.5);
+  EXPECT_LT(kept, 0.7);
+  EXPECT_NEAR(scaled[30], plain[30] * (kept + (1 - kept) / 8), 1e-12 * plain[30]);
+  EXPECT_EQ(RopeFrequencies(128, 500000.0f, {RopeScaling::Kind::kLinear, 4})[5], plain[5] / 4);
+}
+
+// What Hugging Face's files of these models say, but for sizes.
+json ConfigOf(const char* model_type, const char* model_class) {
+  return {{"model_type", model_type}, {"architectures", {model_class}},
+          {"vocab_size", 300},        {"hidden_size", 64},
+          {"intermediate_size", 128}, {"num_hidden_layers", 6},
+          {"num_attention_heads", 4}, {"num_key_value_heads", 2},
+          {"rms_norm_eps", 1e-06},    {"max_position_embeddings", 512}};
+}
+
+TEST(ModelConfig, Qwen) {
+  json config = ConfigOf("qwen2", "Qwen2ForCausalLM");
+  config.update({{"hidden_act", "silu"},
+                 {"use_sliding_window", false},
+                 {"sliding_window", 131072},
+                 {"max_window_layers", 28},
+                 {"tie_word_embeddings", true},
+                 {"rope_theta", 1e6}});
+  const auto qwen2 = ModelConfigFromJson(config.dump());
+  ASSERT_TRUE(qwen2.ok()) << qwen2.status().message();
+  EXPECT_TRUE(qwen2->qkv_bias);
+  EXPECT_EQ(qwen2->head_dim, 16u);
+  EXPECT_EQ(qwen2->sliding_window, 0u);
+  config["use_sliding_window"] = true;
+  EXPECT_THAT(ModelConfigFromJson(config.dump()), Fails(kUnimplemented, "use_sliding_window"));
+  config = ConfigOf("qwen3", "Qwen3ForCausalLM");
+  config.update(
+      {{"attention_bias", false}, {"layer_types", std::vector<std::string>(6, "full_attention")}});
+  const auto qwen3 = ModelConfigFromJson(config.dump());
+  ASSERT_TRUE(qwen3.ok()) << qwen3.status().message();
+  EXPECT_TRUE(qwen3->qk_norm);
+  EXPECT_FALSE(qwen3->qkv_bias);
+  EXPECT_EQ(qwen3->head_dim, 128u);  // not hidden / heads
+  config["attention_bias"] = true;
+  EXPECT_THAT(ModelConfigFromJson(config.dump()), Fails(kUnimplemented, "attention_bias"));
+}
+
+TEST(ModelConfig, Mistral) {
+  json config = ConfigOf("mistral", "MistralForCausalLM");
+  EXPECT_EQ(ModelConfigFromJson(config.dump())->sliding_window, 4096u);
+  config["sliding_window"] = nullptr;
+  config["head_dim"] = nullptr;
+  const auto full = ModelConfigFromJson(config.dump());
+  ASSERT_TRUE(full.ok()) << full.status().message();
+  EXPECT_EQ(full->sliding_window, 0u);
+  EXPECT_EQ(full->head_dim, 16u);
+  config["sliding_window"] = 100;
+  const auto sliding = ModelConfigFromJson(config.dump());
+  ASSERT_TRUE(sliding.ok());
+  EXPECT_TRUE(sliding->IsSliding(0) && sliding->IsSliding(5));
+  EXPECT_EQ(ModelConfigFromJson(ModelConfigToJson(*sliding))->sliding_window, 100u);
+  EXPECT_EQ(ModelConfigFromJson(ModelConfigToJson(*full))->sliding_window, 0u);
+}
+
+TEST(ModelConfig, Gemma) {
+  json config = ConfigOf("gemma2", "Gemma2ForCausalLM");
+  config.update({{"hidden_act", "gelu_pytorch_tanh"},
+                 {"hidden_activation", "gelu_pytorch_tanh"},
+                 {"head_dim", 16},
+                 {"query_pre_attn_scalar", 224},
+                 {"attn_logit_softcapping", 50.0},
+                 {"final_logit_softcapping", nullptr},
+                 {"sliding_window", 128}});
+  const auto gemma2 = ModelConfigFromJson(config.dump());
+  ASSERT_TRUE(gemma2.ok()) << gemma2.status().message();
+  EXPECT_TRUE(gemma2->tie_embeddings);  // which its files do not say
+  EXPECT_EQ(gemma2->query_scalar, 224.0f);
+  EXPECT_EQ(gemma2->attention_softcap, 50.0f);
+  EXPECT_EQ(gemma2->logit_softcap, 0.0f);
+  EXPECT_TRUE(gemma2->IsSliding(0));
+  EXPECT_FALSE(gemma2->IsSliding(1));
+  config["hidden_activation"] = "gelu";
+  EXPECT_THAT(ModelConfigFromJson(config.dump()), Fails(kUnimplemented, "hidden_activation"));
+
+  config = ConfigOf("gemma3_text", "Gemma3ForCausalLM");
+  config.update({{"rope_theta", 1e6}, {"rope_local_base_freq", 10000}, {"sliding_window", 128}});
+  const auto gemma3 = ModelConfigFromJson(config.dump());
+  ASSERT_TRUE(gemma3.ok()) << gemma3.status().message();
+  EXPECT_EQ(gemma3->head_dim, 256u);
+  for (uint32_t layer = 0; layer < 6; ++layer) EXPECT_EQ(gemma3->IsSliding(layer), layer != 5);
+  EXPECT_EQ(ModelConfigToJson(*ModelConfigFromJson(ModelConfigToJson(*gemma3))),
+            ModelConfigToJson(*gemma3));
+
+  // The newer form: each kind of layer has its rotary embeddings.
+  config.erase("rope_theta");
+  config.erase("rope_local_base_freq");
+  config["layer_types"] = {"sliding_attention", "sliding_attention", "full_attention",
+                           "sliding_attention", "sliding_attention", "full_attention"};
+  config["rope_parameters"] = {
+      {"full_attention", {{"rope_type", "linear"}, {"factor", 8.0}, {"rope_theta", 2e6}}},
+      {"sliding_attention", {{"rope_type", "default"}, {"rope_theta", 5000.0}}}};
+  const auto newer = ModelConfigFromJson(config.dump());
+  ASSERT_TRUE(newer.ok()) << newer.status().message();
+  EXPECT_EQ(newer->rope_theta, 2e6f);
+  EXPECT_EQ(newer->rope_local_theta, 5000.0f);
+  EXPECT_EQ(newer->rope_scaling.factor, 8.0f);
+  EXPECT_EQ(newer->full_attention_every, 3u);
+  config["layer_types"][1] = "full_attention";
+  EXPECT_THAT(ModelConfigFromJson(config.dump()), Fails(kUnimplemented, "layer_types", "layer 2"));
+  config["layer_types"] = {"full_attention"};
+  EXPECT_THAT(ModelConfigFromJson(config.dump()), Fails(kInvalid, "layer_types"));
 }
 
 TEST(ModelConfig, RefusesWhatItDoesNotHonour) {
@@ -135,6 +282,7 @@ TEST(ModelConfig, BrokenConfigs) {
   EXPECT_THAT(With("model_type", "gpt2"), Fails(kUnimplemented, "model_type", "gpt2"));
   EXPECT_THAT(With("model_type", nullptr), Fails(kNotFound, "model_type"));
   EXPECT_THAT(With("architectures", {"MistralForCausalLM"}), Fails(kUnimplemented, "Mistral"));
+  EXPECT_THAT(With("model_type", "gemma2"), Fails(kUnimplemented, "LlamaForCausalLM"));
   EXPECT_THAT(With("architectures", {1}), Fails(kUnimplemented, "architecture"));
   EXPECT_THAT(With("architectures", 1), Fails(kInvalid, "architectures"));
   EXPECT_THAT(ModelConfigFromJson("null"), Fails(kInvalid, "config.json", "null"));
@@ -233,8 +381,8 @@ TEST_F(GgufConfig, RefusesWhatItDoesNotHonour) {
               Fails(kUnimplemented, "llama.rope.scaling.type", "yarn"));
   EXPECT_TRUE(With("", [](GgufBuilder& b) { b.String("llama.rope.scaling.type", "none"); }).ok());
   EXPECT_THAT(With("general.architecture",
-                   [](GgufBuilder& b) { b.String("general.architecture", "gemma3"); }),
-              Fails(kUnimplemented, "gemma3"));
+                   [](GgufBuilder& b) { b.String("general.architecture", "mamba"); }),
+              Fails(kUnimplemented, "mamba", "'llama'"));
 }
 
 }  // namespace

@@ -7,7 +7,9 @@
 #include <cmath>
 
 #include "../../tests/support/tiny_model.h"
+#include "checkpoint/architectures/architecture.h"
 #include "checkpoint/gguf.h"
+#include "checkpoint/status_matcher_for_test.h"
 
 namespace tq {
 namespace {
@@ -98,6 +100,51 @@ TEST(ModelSource, ReadsGguf) {
       ExpectSameModel(model, *source, tolerance);
     }
   }
+}
+
+TEST(ModelSource, ReadsEveryArchitectureFromBoth) {
+  for (const Architecture* architecture : Architectures()) {
+    TempFolder folder;
+    const TinyModel model = MakeTinyModel({.architecture = architecture->model_type});
+    WriteHuggingFace(model, folder / "hf");
+    const auto directory = OpenOrDie(folder / "hf");
+    ASSERT_NE(directory, nullptr);
+    ExpectSameModel(model, *directory);
+    EXPECT_EQ(ModelConfigToJson(directory->config()), ModelConfigToJson(model.config));
+    if (architecture->gguf_name == nullptr) continue;
+    WriteGguf(model, folder / "tiny.gguf");
+    const auto file = OpenOrDie(folder / "tiny.gguf");
+    ASSERT_NE(file, nullptr) << architecture->model_type;
+    EXPECT_EQ(ModelConfigToJson(file->config()), ModelConfigToJson(model.config));
+    for (const TinyTensor& tensor : model.tensors) {
+      const std::vector<float> values = Values(*file->LoadFloat(tensor.name));
+      ASSERT_EQ(values.size(), tensor.values.size());
+      for (size_t i = 0; i < values.size(); ++i) {
+        // 1 is added to some norms and taken away again.
+        ASSERT_NEAR(values[i], tensor.values[i], 1e-6f * std::abs(1 + tensor.values[i]))
+            << tensor.name;
+      }
+    }
+  }
+}
+
+TEST(ModelSource, ReadsScaledRotaryEmbeddingsOfGguf) {
+  TempFolder folder;
+  TinyModel model = MakeTinyModel();
+  for (const RopeScaling& scaling : {RopeScaling{RopeScaling::Kind::kLlama3, 32, 1, 4, 8192},
+                                     RopeScaling{RopeScaling::Kind::kLinear, 8}}) {
+    model.config.rope_scaling = scaling;
+    WriteGguf(model, folder / "tiny.gguf");
+    const auto file = OpenOrDie(folder / "tiny.gguf");
+    ASSERT_NE(file, nullptr);
+    EXPECT_EQ(ModelConfigToJson(file->config()), ModelConfigToJson(model.config));
+  }
+  // Factors that no Llama 3 has.
+  model.config.rope_scaling = {RopeScaling::Kind::kLlama3, 32, 1, 5, 8192};
+  model.config.rope_theta = 500000;
+  WriteGguf(model, folder / "tiny.gguf");
+  EXPECT_THAT(ModelSource::Open(folder / "tiny.gguf"),
+              Fails(StatusCode::kUnimplemented, "rope_freqs.weight", "Llama 3"));
 }
 
 TEST(ModelSource, CountsParametersOnce) {

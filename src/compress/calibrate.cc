@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "base/cancel.h"
+#include "model/embedding.h"
 #include "model/transformer_ops.h"
 
 namespace tq {
@@ -65,9 +66,13 @@ StatusOr<CalibrationStream> CalibrationStream::Create(const ModelSource& source,
                                                             memory_limit, folder));
   TQ_ASSIGN_OR_RETURN(KvCache cache, KvCache::Create(config, /*layers=*/1, tokens.context));
   CalibrationStream stream(source, std::move(tokens), std::move(states), std::move(cache), device);
+  const float scale = EmbeddingScale(config);
   for (uint64_t window = 0; window < stream.tokens_.windows(); ++window) {
     TQ_RETURN_IF_ERROR(source.LoadRows("model.embed_tokens.weight", stream.tokens_.window(window),
                                        stream.WindowStates(window)));
+    const std::span states(stream.WindowStates(window), stream.WindowSize());
+    if (scale != 1)
+      std::ranges::transform(states, states.begin(), [&](float x) { return scale * x; });
     stream.ReleaseWindow(window);
   }
   return stream;
@@ -142,7 +147,7 @@ Status CalibrationStream::RunHalf(LayerPart part, const InputObserver& observer,
 StatusOr<HessianSum> CalibrationStream::HeadInput(Executor& executor) {
   const ModelConfig& config = source_->config();
   TQ_CHECK(next_layer_ == config.num_layers);
-  TQ_ASSIGN_OR_RETURN(const Tensor norm, source_->LoadFloat("model.norm.weight"));
+  TQ_ASSIGN_OR_RETURN(const Tensor norm, LoadFinalNorm(config, VectorsOf(*source_)));
   TQ_ASSIGN_OR_RETURN(HessianSum sum, HessianSum::Create("lm_head", config.hidden_size, device_));
   std::vector<float> normed(tokens_.context * config.hidden_size);
   for (uint64_t window = 0; window < tokens_.windows(); ++window) {

@@ -17,7 +17,7 @@
 #include "compress/hessian.h"
 #include "compress/state_store.h"
 #include "device/executor.h"
-#include "model/decoder_layer.h"
+#include "model/layer_tensors.h"
 
 namespace tq {
 

@@ -1,7 +1,6 @@
 #include "compress/kl_probe.h"
 
 #include <algorithm>
-#include <array>
 #include <utility>
 
 #include "base/cancel.h"
@@ -9,7 +8,7 @@
 #include "compress/calibrate.h"
 #include "compress/sensitivity.h"
 #include "evaluate/logit_score.h"
-#include "model/transformer_ops.h"
+#include "model/output_head.h"
 
 namespace tq {
 namespace {
@@ -77,9 +76,9 @@ StatusOr<KlProbe> KlProbe::Create(const ModelSource& source, CalibrationTokens w
   if (!c.tie_embeddings) {
     TQ_ASSIGN_OR_RETURN(head, source.LoadFloat("lm_head.weight"));
   }
-  probe.states_ = probe.Embed(*MakeDenseEmbedding(std::move(embedding)));
+  probe.states_ = probe.Embed(*MakeDenseEmbedding(std::move(embedding), EmbeddingScale(c)));
   TQ_ASSIGN_OR_RETURN(probe.head_, probe.MakeHead(std::move(head)));
-  TQ_ASSIGN_OR_RETURN(probe.norm_, source.LoadFloat("model.norm.weight"));
+  TQ_ASSIGN_OR_RETURN(probe.norm_, LoadFinalNorm(c, VectorsOf(source)));
   TQ_RETURN_IF_ERROR(probe.LoadLayers());
   probe.reference_.resize(probe.windows_.windows() * probe.ScoredPerWindow() * c.vocab_size);
   States states = probe.states_;
@@ -151,7 +150,7 @@ Status KlProbe::ForEachLogitBlock(const States& states, LinearGroup& head,
   const uint64_t scored = ScoredPerWindow(), total = scored * windows_.windows();
   const uint64_t rows =
       std::clamp<uint64_t>(kLogitBlockBytes / (4 * uint64_t{c.vocab_size}), 1, total);
-  std::vector<float> input(rows * c.hidden_size), normed(input.size());
+  std::vector<float> input(rows * c.hidden_size), normed;
   std::vector<float> logits(rows * c.vocab_size);
   ForwardContext context;
   context.executor = executor_;
@@ -163,9 +162,8 @@ Status KlProbe::ForEachLogitBlock(const States& states, LinearGroup& head,
       std::copy_n(states.data() + position * c.hidden_size, c.hidden_size,
                   input.data() + i * c.hidden_size);
     }
-    RmsNormRows(input.data(), norm_.as<float>(), count, c.hidden_size, c.rms_norm_eps, *executor_,
-                normed.data());
-    TQ_RETURN_IF_ERROR(head.Forward(context, normed.data(), count, std::array{logits.data()}));
+    TQ_RETURN_IF_ERROR(
+        HeadLogits(context, c, norm_, head, input.data(), count, normed, logits.data()));
     consume(first, count, logits.data());
   }
   return OkStatus();

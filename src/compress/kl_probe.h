@@ -15,8 +15,8 @@
 #include "checkpoint/model_source.h"
 #include "compress/calibration_tokens.h"
 #include "device/executor.h"
-#include "model/decoder_layer.h"
 #include "model/embedding.h"
+#include "model/layer_tensors.h"
 
 namespace tq {
 

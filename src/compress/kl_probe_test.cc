@@ -69,7 +69,7 @@ TEST_P(KlProbeTest, EmbeddingAndHead) {
   for (int i = 0; i < 200; ++i) changed.Mutable("model.embed_tokens.weight")[i * 5] += 0.3f;
   const Tensor embedding = changed.Get("model.embed_tokens.weight");
   const auto head = GetParam() ? MakeDenseGroup({embedding}) : nullptr;
-  const auto kl = probe->KlFrom(0, probe->Embed(*MakeDenseEmbedding(embedding)), head.get());
+  const auto kl = probe->KlFrom(0, probe->Embed(*MakeDenseEmbedding(embedding, 1)), head.get());
   ASSERT_TRUE(kl.ok());
   EXPECT_NEAR(*kl, Evaluated(changed), 1e-6 + 1e-3 * *kl);
 }

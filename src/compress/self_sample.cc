@@ -13,8 +13,9 @@
 #include "compress/calibration_tokens.h"
 #include "model/embedding.h"
 #include "model/kv_cache.h"
+#include "model/layer_tensors.h"
 #include "model/linear.h"
-#include "model/transformer_ops.h"
+#include "model/output_head.h"
 
 namespace tq {
 namespace {
@@ -25,49 +26,28 @@ constexpr uint64_t kCacheBytes = uint64_t{256} << 20;
 // Rows per product beyond which more make it no faster.
 constexpr uint64_t kMaxBatch = 256;
 
-// One layer's weights. Like model/decoder_layer.h, which runs many positions of one
-// sequence; this runs one position of many.
-struct SampleLayer {
-  Tensor attention_norm, mlp_norm;
-  std::unique_ptr<LinearGroup> qkv, o, gate_up, down;
-};
-
 class BatchSampler {
  public:
   static StatusOr<BatchSampler> Load(const ModelSource& source, uint64_t sequences,
                                      uint64_t context);
 
-  // Runs all sequences' tokens at `position` (token of sequence i: tokens[i]); logits:
-  // float [sequences, vocab].
-  Status Step(uint64_t position, std::span<const int32_t> tokens, Executor& executor,
-              float* logits);
+  // Forgets what the sequences said.
+  void Begin();
+  // Runs the next token of all sequences (of sequence i: tokens[i]); logits: float
+  // [sequences, vocab].
+  Status Step(std::span<const int32_t> tokens, Executor& executor, float* logits);
 
  private:
-  explicit BatchSampler(const ModelConfig& config)
-      : config_(config), rope_(config.head_dim, config.rope_theta) {}
-  void Attend(uint32_t layer, uint64_t position, uint64_t n, Executor& executor);
-  Status RunLayer(uint32_t layer, uint64_t position, uint64_t n, const ForwardContext& context);
+  explicit BatchSampler(const ModelConfig& config) : config_(config) {}
 
   ModelConfig config_;
-  RopeTable rope_;
   std::unique_ptr<EmbeddingTable> embedding_;
-  std::vector<SampleLayer> layers_;
+  std::vector<std::unique_ptr<DecoderLayer>> layers_;
   Tensor final_norm_;
   std::unique_ptr<LinearGroup> head_;
-  std::vector<KvCache> caches_;  // by sequence
-  // Activations of a step, [sequences, ...].
-  std::vector<float> hidden_, normed_, q_, k_, v_, attention_, gate_, up_, out_;
+  std::vector<KvCache> caches_;         // by sequence
+  std::vector<float> hidden_, normed_;  // [sequences, hidden]
 };
-
-StatusOr<std::unique_ptr<LinearGroup>> LoadGroup(const ModelSource& source,
-                                                 const std::vector<std::string>& names) {
-  std::vector<Tensor> weights;
-  for (const std::string& name : names) {
-    TQ_ASSIGN_OR_RETURN(Tensor w, source.LoadFloat(name));
-    weights.push_back(std::move(w));
-  }
-  return MakeDenseGroup(std::move(weights));
-}
 
 StatusOr<BatchSampler> BatchSampler::Load(const ModelSource& source, uint64_t sequences,
                                           uint64_t context) {
@@ -79,108 +59,40 @@ StatusOr<BatchSampler> BatchSampler::Load(const ModelSource& source, uint64_t se
   if (!c.tie_embeddings) {
     TQ_ASSIGN_OR_RETURN(head, source.LoadFloat("lm_head.weight"));
   }
-  sampler.embedding_ = MakeDenseEmbedding(std::move(embedding));
+  sampler.embedding_ = MakeDenseEmbedding(std::move(embedding), EmbeddingScale(c));
   sampler.head_ = MakeDenseGroup({std::move(head)});
+  // All sequences of a batch go through a layer at once.
+  const auto workspace = std::make_shared<LayerWorkspace>(c, LayerWorkspace::kRunBytes);
   for (uint32_t i = 0; i < c.num_layers; ++i) {
-    const std::string p = fmt::format("model.layers.{}.", i);
-    SampleLayer layer;
-    TQ_ASSIGN_OR_RETURN(layer.attention_norm, source.LoadFloat(p + "input_layernorm.weight"));
-    TQ_ASSIGN_OR_RETURN(layer.mlp_norm, source.LoadFloat(p + "post_attention_layernorm.weight"));
-    TQ_ASSIGN_OR_RETURN(
-        layer.qkv, LoadGroup(source, {p + "self_attn.q_proj.weight", p + "self_attn.k_proj.weight",
-                                      p + "self_attn.v_proj.weight"}));
-    TQ_ASSIGN_OR_RETURN(layer.o, LoadGroup(source, {p + "self_attn.o_proj.weight"}));
-    TQ_ASSIGN_OR_RETURN(layer.gate_up,
-                        LoadGroup(source, {p + "mlp.gate_proj.weight", p + "mlp.up_proj.weight"}));
-    TQ_ASSIGN_OR_RETURN(layer.down, LoadGroup(source, {p + "mlp.down_proj.weight"}));
+    TQ_ASSIGN_OR_RETURN(auto layer, LoadFloatLayer(source, i, workspace));
     sampler.layers_.push_back(std::move(layer));
   }
-  TQ_ASSIGN_OR_RETURN(sampler.final_norm_, source.LoadFloat("model.norm.weight"));
+  TQ_ASSIGN_OR_RETURN(sampler.final_norm_, LoadFinalNorm(c, VectorsOf(source)));
   for (uint64_t i = 0; i < sequences; ++i) {
     TQ_ASSIGN_OR_RETURN(KvCache cache, KvCache::Create(c, context));
     sampler.caches_.push_back(std::move(cache));
   }
-  const auto resize = [&](std::vector<float>& buffer, uint64_t width) {
-    buffer.resize(sequences * width);
-  };
-  for (auto* buffer : {&sampler.hidden_, &sampler.normed_, &sampler.out_}) {
-    resize(*buffer, c.hidden_size);
-  }
-  for (auto* buffer : {&sampler.q_, &sampler.attention_}) resize(*buffer, c.q_size());
-  for (auto* buffer : {&sampler.k_, &sampler.v_}) resize(*buffer, c.kv_size());
-  for (auto* buffer : {&sampler.gate_, &sampler.up_}) resize(*buffer, c.intermediate_size);
+  sampler.hidden_.resize(sequences * c.hidden_size);
   return sampler;
 }
 
-void BatchSampler::Attend(uint32_t layer, uint64_t position, uint64_t n, Executor& executor) {
-  const ModelConfig& c = config_;
-  executor.ParallelFor(n, 1, [&](size_t begin, size_t end, size_t) {
-    InlineExecutor inline_executor;
-    for (size_t i = begin; i < end; ++i) {
-      KvCache& cache = caches_[i];
-      float* q = q_.data() + i * c.q_size();
-      float* k = k_.data() + i * c.kv_size();
-      const float* v = v_.data() + i * c.kv_size();
-      ApplyRope(rope_, q, 1, c.num_heads, c.head_dim, inline_executor);
-      ApplyRope(rope_, k, 1, c.num_kv_heads, c.head_dim, inline_executor);
-      AttentionArgs args;
-      args.kv_stride = cache.head_stride();
-      uint16_t* keys = cache.Keys(layer, 0);
-      uint16_t* values = cache.Values(layer, 0);
-      StoreKeys(k, 1, c.num_kv_heads, c.head_dim, position, args.kv_stride, keys);
-      StoreValues(v, 1, c.num_kv_heads, c.head_dim, position, args.kv_stride, values);
-      args.queries = q;
-      args.out = attention_.data() + i * c.q_size();
-      args.n = 1;
-      args.base = position;
-      args.heads = c.num_heads;
-      args.kv_heads = c.num_kv_heads;
-      args.head_dim = c.head_dim;
-      args.keys = keys;
-      args.values = values;
-      std::vector<float> unused;  // one thread splits nothing
-      Attention(args, inline_executor, unused);
-    }
-  });
+void BatchSampler::Begin() {
+  for (KvCache& cache : caches_) cache.Truncate(0);
 }
 
-Status BatchSampler::RunLayer(uint32_t index, uint64_t position, uint64_t n,
-                              const ForwardContext& context) {
-  const ModelConfig& c = config_;
-  SampleLayer& layer = layers_[index];
-  Executor& executor = *context.executor;
-  RmsNormRows(hidden_.data(), layer.attention_norm.as<float>(), n, c.hidden_size, c.rms_norm_eps,
-              executor, normed_.data());
-  float* qkv[] = {q_.data(), k_.data(), v_.data()};
-  TQ_RETURN_IF_ERROR(layer.qkv->Forward(context, normed_.data(), n, qkv));
-  Attend(index, position, n, executor);
-  float* out[] = {out_.data()};
-  TQ_RETURN_IF_ERROR(layer.o->Forward(context, attention_.data(), n, out));
-  AddTo(hidden_.data(), out_.data(), n * c.hidden_size, executor);
-  RmsNormRows(hidden_.data(), layer.mlp_norm.as<float>(), n, c.hidden_size, c.rms_norm_eps,
-              executor, normed_.data());
-  float* gate_up[] = {gate_.data(), up_.data()};
-  TQ_RETURN_IF_ERROR(layer.gate_up->Forward(context, normed_.data(), n, gate_up));
-  SiluMultiply(gate_.data(), up_.data(), n * c.intermediate_size, executor);
-  TQ_RETURN_IF_ERROR(layer.down->Forward(context, gate_.data(), n, out));
-  AddTo(hidden_.data(), out_.data(), n * c.hidden_size, executor);
-  return OkStatus();
-}
-
-Status BatchSampler::Step(uint64_t position, std::span<const int32_t> tokens, Executor& executor,
-                          float* logits) {
+Status BatchSampler::Step(std::span<const int32_t> tokens, Executor& executor, float* logits) {
   ForwardContext context;
   context.executor = &executor;
-  const uint64_t n = tokens.size();
+  const std::span caches(caches_.data(), tokens.size());
   embedding_->Lookup(tokens, hidden_.data());
-  rope_.Prepare(position, 1);
-  for (uint32_t layer = 0; layer < config_.num_layers; ++layer) {
-    TQ_RETURN_IF_ERROR(RunLayer(layer, position, n, context));
+  for (uint32_t i = 0; i < config_.num_layers; ++i) {
+    TQ_RETURN_IF_ERROR(layers_[i]
+                           ->ForwardSequences(context, caches, i, hidden_.data())
+                           .WithContext(fmt::format("layer {}", i)));
   }
-  RmsNormRows(hidden_.data(), final_norm_.as<float>(), n, config_.hidden_size, config_.rms_norm_eps,
-              executor, normed_.data());
-  float* head_out[] = {logits};
-  return head_->Forward(context, normed_.data(), n, head_out);
+  for (KvCache& cache : caches) cache.Advance(1);
+  return HeadLogits(context, config_, final_norm_, *head_, hidden_.data(), tokens.size(), normed_,
+                    logits);
 }
 
 // A token from softmax(logits), or -1 if they are not finite. Overwrites the logits.
@@ -250,6 +162,7 @@ StatusOr<CalibrationTokens> SampleCalibrationTokens(const ModelSource& source, i
   progress.Begin("sample", tokens.ids.size());
   for (uint64_t first = 0; first < sequences; first += batch) {
     const uint64_t n = std::min(batch, sequences - first);
+    sampler.Begin();
     std::vector<Random> random;
     for (uint64_t i = 0; i < n; ++i) {
       random.emplace_back(seed, "calibration", first + i);
@@ -260,7 +173,7 @@ StatusOr<CalibrationTokens> SampleCalibrationTokens(const ModelSource& source, i
       TQ_RETURN_IF_ERROR(CheckCancelled());
       int32_t* ids = tokens.ids.data() + first * tokens.context + position;
       for (uint64_t i = 0; i < n; ++i) current[i] = ids[i * tokens.context];
-      TQ_RETURN_IF_ERROR(sampler.Step(position, {current.data(), n}, executor, logits.data()));
+      TQ_RETURN_IF_ERROR(sampler.Step({current.data(), n}, executor, logits.data()));
       executor.ParallelFor(n, 1, [&](size_t begin, size_t end, size_t) {
         for (size_t i = begin; i < end; ++i) {
           ids[i * tokens.context + 1] =

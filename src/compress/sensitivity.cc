@@ -226,7 +226,9 @@ StatusOr<double> Meter::ProbeVocabulary(const MatrixGroup& group, Tensor weights
     TQ_ASSIGN_OR_RETURN(head, probe_->MakeHead(weights));
   }
   if (!looked_up) return probe_->KlFrom(source_.config().num_layers, probe_->states(), head.get());
-  return probe_->KlFrom(0, probe_->Embed(*MakeDenseEmbedding(std::move(weights))), head.get());
+  return probe_->KlFrom(
+      0, probe_->Embed(*MakeDenseEmbedding(std::move(weights), EmbeddingScale(source_.config()))),
+      head.get());
 }
 
 Status Meter::MeasureVocabulary(const MatrixGroup& group, std::optional<Tensor> hessian) {

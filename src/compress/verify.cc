@@ -2,9 +2,10 @@
 
 #include <fmt/format.h>
 
-#include <array>
 #include <utility>
 
+#include "model/layer_tensors.h"
+#include "model/output_head.h"
 #include "model/transformer.h"
 #include "model/transformer_ops.h"
 
@@ -25,7 +26,7 @@ StatusOr<std::unique_ptr<StreamedReference>> StreamedReference::Create(
   progress.End();
   auto reference = std::unique_ptr<StreamedReference>(
       new StreamedReference(source, std::move(text), std::move(stream), executor));
-  TQ_ASSIGN_OR_RETURN(reference->norm_, source.LoadFloat("model.norm.weight"));
+  TQ_ASSIGN_OR_RETURN(reference->norm_, LoadFinalNorm(c, VectorsOf(source)));
   TQ_ASSIGN_OR_RETURN(Tensor head, source.LoadFloat(c.tie_embeddings ? "model.embed_tokens.weight"
                                                                      : "lm_head.weight"));
   TQ_ASSIGN_OR_RETURN(reference->head_, MakeDenseGroup("the head", {std::move(head)}, device));
@@ -40,12 +41,11 @@ Status StreamedReference::Begin(uint64_t index, std::span<const int32_t> window)
 
 Status StreamedReference::Logits(uint64_t first, uint64_t count, float* out) {
   const ModelConfig& c = config();
-  normed_.resize(count * c.hidden_size);
-  RmsNormRows(stream_.States(window_) + first * c.hidden_size, norm_.as<float>(), count,
-              c.hidden_size, c.rms_norm_eps, *executor_, normed_.data());
   ForwardContext context;
   context.executor = executor_;
-  TQ_RETURN_IF_ERROR(head_->Forward(context, normed_.data(), count, std::array{out}));
+  TQ_RETURN_IF_ERROR(HeadLogits(context, c, norm_, *head_,
+                                stream_.States(window_) + first * c.hidden_size, count, normed_,
+                                out));
   const uint64_t bad = FirstNonFinite(out, count * c.vocab_size);
   if (bad == count * c.vocab_size) return OkStatus();
   return DataLoss("the logits of position {} have {} for token {}", first + bad / c.vocab_size,

@@ -1,10 +1,11 @@
 #include "model/cpu_layers.h"
 
-#include <array>
 #include <string_view>
 #include <utility>
 
 #include "model/backend.h"
+#include "model/layer_tensors.h"
+#include "model/output_head.h"
 #include "model/packed_decoder.h"
 
 namespace tq {
@@ -36,8 +37,8 @@ Status CpuLayers::LoadAll(const ModelSource& source) {
   if (!config_.tie_embeddings) {
     TQ_ASSIGN_OR_RETURN(head, load("lm_head.weight", table));
   }
-  TQ_ASSIGN_OR_RETURN(norm_, load("model.norm.weight", {config_.hidden_size}));
-  embedding_ = MakeDenseEmbedding(std::move(embedding));
+  TQ_ASSIGN_OR_RETURN(norm_, LoadFinalNorm(config_, VectorsOf(source)));
+  embedding_ = MakeDenseEmbedding(std::move(embedding), EmbeddingScale(config_));
   head_ = MakeDenseGroup({std::move(head)});
   for (uint32_t i = 0; i < config_.num_layers; ++i) {
     TQ_ASSIGN_OR_RETURN(auto layer, LoadFloatLayer(source, i, workspace_));
@@ -52,21 +53,22 @@ Status CpuLayers::LoadAll(std::shared_ptr<const PackedModel> model) {
   const auto group = [&](PackedGroup& parts) {
     return MakeStoredGroup(parts.name, std::move(parts.matrices), workspace_->rotated, model);
   };
-  TQ_ASSIGN_OR_RETURN(embedding_, MakeStoredEmbedding(decoder.embedding, model));
+  TQ_ASSIGN_OR_RETURN(embedding_,
+                      MakeStoredEmbedding(decoder.embedding, EmbeddingScale(config_), model));
   TQ_ASSIGN_OR_RETURN(head_, group(decoder.head));
   norm_ = std::move(decoder.norm);
   for (size_t i = first_; i < decoder.layers.size(); ++i) {
     PackedLayer& layer = decoder.layers[i];
     AttentionWeights attention;
-    attention.norm = std::move(layer.attention_norm);
+    attention.vectors = std::move(layer.attention);
     TQ_ASSIGN_OR_RETURN(attention.qkv, group(layer.qkv));
     TQ_ASSIGN_OR_RETURN(attention.o, group(layer.o));
     MlpWeights mlp;
-    mlp.norm = std::move(layer.mlp_norm);
+    mlp.vectors = std::move(layer.mlp);
     TQ_ASSIGN_OR_RETURN(mlp.gate_up, group(layer.gate_up));
     TQ_ASSIGN_OR_RETURN(mlp.down, group(layer.down));
-    layers_.push_back(
-        std::make_unique<DecoderLayer>(config_, std::move(attention), std::move(mlp), workspace_));
+    layers_.push_back(std::make_unique<DecoderLayer>(
+        config_, static_cast<uint32_t>(i), std::move(attention), std::move(mlp), workspace_));
   }
   packed_ = std::move(model);
   return OkStatus();
@@ -90,10 +92,7 @@ Status CpuLayers::Run(const ForwardContext& context, KvCache& cache, float* hidd
 
 Status CpuLayers::Head(const ForwardContext& context, const float* hidden, uint64_t n,
                        uint64_t position, float* logits) {
-  if (normed_.size() < n * config_.hidden_size) normed_.resize(n * config_.hidden_size);
-  RmsNormRows(hidden, norm_.as<float>(), n, config_.hidden_size, config_.rms_norm_eps,
-              *context.executor, normed_.data());
-  TQ_RETURN_IF_ERROR(head_->Forward(context, normed_.data(), n, std::array{logits}));
+  TQ_RETURN_IF_ERROR(HeadLogits(context, config_, norm_, *head_, hidden, n, normed_, logits));
   return CheckLogits(logits, n, config_.vocab_size, position);
 }
 

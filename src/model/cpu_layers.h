@@ -56,7 +56,7 @@ class CpuLayers {
   std::vector<std::unique_ptr<DecoderLayer>> layers_;
   Tensor norm_;  // float [hidden]
   std::unique_ptr<LinearGroup> head_;
-  std::vector<float> normed_;  // [rows, hidden]: the head's input
+  std::vector<float> normed_;  // of HeadLogits
 };
 
 }  // namespace tq

@@ -281,10 +281,33 @@ Status CudaBackend::Head(const ForwardContext& context, uint64_t first, uint64_t
   return CheckLogits(logits, n, config_.vocab_size, position);
 }
 
+// What architectures add to a llama and the device's kernels lack.
+Status CheckRunsOnDevice(const PackedModel& model) {
+  const ModelConfig& c = model.config();
+  const std::pair<bool, std::string_view> lacking[] = {
+      {c.activation != Activation::kSilu, "a gate of GELU"},
+      {c.qkv_bias, "biases of q, k and v"},
+      {c.qk_norm, "norms of the heads of q and k"},
+      {c.sandwich_norms, "norms of outputs"},
+      {c.scaled_embedding, "scaled embeddings"},
+      {c.query_scalar != 0, "a scale of queries"},
+      {c.attention_softcap != 0 || c.logit_softcap != 0, "soft caps"},
+      {c.sliding_window != 0, "sliding windows"}};
+  for (const auto& [used, what] : lacking) {
+    if (used) {
+      return Unimplemented(
+          "{}: model_type {} has {}, which do not run on a CUDA device; use --device cpu",
+          model.path().string(), c.architecture, what);
+    }
+  }
+  return OkStatus();
+}
+
 }  // namespace
 
 StatusOr<std::unique_ptr<Backend>> MakeCudaBackend(std::shared_ptr<const PackedModel> model,
                                                    const CudaOptions& options) {
+  TQ_RETURN_IF_ERROR(CheckRunsOnDevice(*model));
   auto backend = std::make_unique<CudaBackend>(std::move(model));
   TQ_RETURN_IF_ERROR(backend->Load(options));
   return std::unique_ptr<Backend>(std::move(backend));

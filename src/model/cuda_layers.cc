@@ -148,8 +148,8 @@ Status CudaLayers::LoadNorms(const PackedDecoder& decoder, const Fitting& fittin
     host.insert(host.end(), norm.as<float>(), norm.as<float>() + hidden);
   };
   for (uint32_t i = 0; i < fitting.layers; ++i) {
-    add(decoder.layers[i].attention_norm);
-    add(decoder.layers[i].mlp_norm);
+    add(decoder.layers[i].attention.norm);
+    add(decoder.layers[i].mlp.norm);
   }
   add(decoder.norm);
   // Without the head the last norm is not used.
@@ -167,11 +167,8 @@ Status CudaLayers::LoadNorms(const PackedDecoder& decoder, const Fitting& fittin
   }
   weights_.norm = norms;
   const uint64_t half = config_.head_dim / 2;
-  std::vector<double> frequencies(half);
-  for (uint64_t i = 0; i < half; ++i) {
-    frequencies[i] = std::pow(static_cast<double>(config_.rope_theta),
-                              -static_cast<double>(i) / static_cast<double>(half));
-  }
+  const std::vector<double> frequencies =
+      RopeFrequencies(config_.head_dim, config_.rope_theta, config_.rope_scaling);
   TQ_ASSIGN_OR_RETURN(weights_.frequency_memory,
                       device_->Allocate(half * sizeof(double), "frequencies"));
   TQ_RETURN_IF_ERROR(

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 #include <array>
-#include <string>
+#include <cmath>
 #include <utility>
 
 namespace tq {
@@ -26,7 +26,9 @@ uint64_t InputSize(const ModelConfig& c) {
 uint64_t LayerWorkspace::NumBytes(const ModelConfig& config, uint64_t n) {
   // The residual stream and the two buffers, a cosine and a sine of each pair, and a group's
   // input rotated.
-  const uint64_t floats = 2 * uint64_t{config.hidden_size} + WideSize(config) + config.head_dim;
+  const uint64_t tables = config.rope_local_theta != 0 ? 2 : 1;
+  const uint64_t floats =
+      2 * uint64_t{config.hidden_size} + WideSize(config) + tables * config.head_dim;
   return n * floats * sizeof(float) + RotatedInput::BufferBytes(n, InputSize(config));
 }
 
@@ -35,7 +37,10 @@ uint64_t LayerWorkspace::ThreadBytes(const ModelConfig& config, uint64_t n) {
 }
 
 LayerWorkspace::LayerWorkspace(const ModelConfig& config, uint64_t bytes)
-    : rope(config.head_dim, config.rope_theta),
+    : rope(RopeFrequencies(config.head_dim, config.rope_theta, config.rope_scaling)),
+      local_rope(config.rope_local_theta != 0
+                     ? RopeFrequencies(config.head_dim, config.rope_local_theta, {})
+                     : RopeFrequencies(config.head_dim, config.rope_theta, config.rope_scaling)),
       chunk_(std::clamp(bytes / NumBytes(config, 1), kMinChunk, kMaxChunk)),
       hidden_(config.hidden_size),
       wide_(WideSize(config)) {}
@@ -46,9 +51,11 @@ void LayerWorkspace::Resize(uint64_t positions) {
   if (wide.size() < positions * wide_) wide.resize(positions * wide_);
 }
 
-DecoderLayer::DecoderLayer(const ModelConfig& config, std::optional<AttentionWeights> attention,
-                           std::optional<MlpWeights> mlp, std::shared_ptr<LayerWorkspace> workspace)
+DecoderLayer::DecoderLayer(const ModelConfig& config, uint32_t index,
+                           std::optional<AttentionWeights> attention, std::optional<MlpWeights> mlp,
+                           std::shared_ptr<LayerWorkspace> workspace)
     : config_(config),
+      sliding_(config.IsSliding(index)),
       attention_(std::move(attention)),
       mlp_(std::move(mlp)),
       workspace_(std::move(workspace)) {
@@ -58,11 +65,11 @@ DecoderLayer::DecoderLayer(const ModelConfig& config, std::optional<AttentionWei
 uint64_t DecoderLayer::weight_bytes() const {
   uint64_t bytes = 0;
   if (attention_) {
-    bytes += attention_->norm.num_bytes() + attention_->qkv->weight_bytes() +
+    bytes += NumBytes(attention_->vectors) + attention_->qkv->weight_bytes() +
              attention_->o->weight_bytes();
   }
   if (mlp_) {
-    bytes += mlp_->norm.num_bytes() + mlp_->gate_up->weight_bytes() + mlp_->down->weight_bytes();
+    bytes += NumBytes(mlp_->vectors) + mlp_->gate_up->weight_bytes() + mlp_->down->weight_bytes();
   }
   return bytes;
 }
@@ -77,36 +84,55 @@ Status DecoderLayer::Forward(const ForwardContext& context, KvCache& cache, uint
     return InvalidArgument("positions {} to {}: the KV cache holds only {}", start, start + n,
                            cache.capacity());
   }
-  const auto check = [&](const float* x, uint64_t count, uint64_t base, std::string_view part) {
-    const uint64_t size = count * config_.hidden_size;
-    const uint64_t bad = FirstNonFinite(x, size);
-    if (bad == size) return OkStatus();
-    return DataLoss("after its {} the hidden state of position {} has {} at {} of {}", part,
-                    base + bad / config_.hidden_size, x[bad], bad % config_.hidden_size,
-                    config_.hidden_size);
-  };
   for (uint64_t done = 0; done < n;) {
     const uint64_t count = std::min(n - done, workspace_->chunk());
-    const uint64_t base = start + done;
-    float* x = hidden + done * config_.hidden_size;
-    workspace_->Resize(count);
-    workspace_->rope.Prepare(base, count);
-    if (attention_) {
-      TQ_RETURN_IF_ERROR(Attend(context, cache, layer, base, x, count, observer));
-      TQ_RETURN_IF_ERROR(check(x, count, base, "attention"));
-    }
-    if (mlp_) {
-      TQ_RETURN_IF_ERROR(Mlp(context, x, count, observer));
-      TQ_RETURN_IF_ERROR(check(x, count, base, "MLP"));
-    }
+    rope().Prepare(start + done, count);
+    TQ_RETURN_IF_ERROR(Run(context, {{&cache, 1}, layer, start + done},
+                           hidden + done * config_.hidden_size, count, observer));
     done += count;
   }
   return OkStatus();
 }
 
-Status DecoderLayer::Attend(const ForwardContext& context, KvCache& cache, uint32_t layer,
-                            uint64_t base, float* hidden, uint64_t n,
-                            const InputObserver& observer) {
+Status DecoderLayer::ForwardSequences(const ForwardContext& context, std::span<KvCache> caches,
+                                      uint32_t layer, float* hidden) {
+  for (size_t done = 0; done < caches.size();) {
+    const size_t count = std::min<size_t>(caches.size() - done, workspace_->chunk());
+    const uint64_t position = caches[done].length();
+    rope().Prepare(position, 1);
+    TQ_RETURN_IF_ERROR(Run(context, {caches.subspan(done, count), layer, position},
+                           hidden + done * config_.hidden_size, count, nullptr));
+    done += count;
+  }
+  return OkStatus();
+}
+
+Status DecoderLayer::Run(const ForwardContext& context, const Places& places, float* hidden,
+                         uint64_t n, const InputObserver& observer) {
+  workspace_->Resize(n);
+  if (attention_) {
+    TQ_RETURN_IF_ERROR(Attend(context, places, hidden, n, observer));
+    TQ_RETURN_IF_ERROR(CheckFinite(places, hidden, n, "attention"));
+  }
+  if (mlp_) {
+    TQ_RETURN_IF_ERROR(Mlp(context, hidden, n, observer));
+    TQ_RETURN_IF_ERROR(CheckFinite(places, hidden, n, "MLP"));
+  }
+  return OkStatus();
+}
+
+Status DecoderLayer::CheckFinite(const Places& places, const float* hidden, uint64_t n,
+                                 std::string_view part) const {
+  const uint64_t size = n * config_.hidden_size, bad = FirstNonFinite(hidden, size);
+  if (bad == size) return OkStatus();
+  const uint64_t row = bad / config_.hidden_size;
+  return DataLoss("after its {} the hidden state of position {} has {} at {} of {}", part,
+                  places.base + (places.caches.size() == 1 ? row : 0), hidden[bad],
+                  bad % config_.hidden_size, config_.hidden_size);
+}
+
+Status DecoderLayer::Attend(const ForwardContext& context, const Places& places, float* hidden,
+                            uint64_t n, const InputObserver& observer) {
   Executor& executor = *context.executor;
   const uint64_t q_size = config_.q_size(), kv_size = config_.kv_size();
   float* normed = workspace_->narrow.data();
@@ -115,35 +141,73 @@ Status DecoderLayer::Attend(const ForwardContext& context, KvCache& cache, uint3
   float* v = k + n * kv_size;
   float* attended = v + n * kv_size;
 
-  RmsNormRows(hidden, attention_->norm.as<float>(), n, config_.hidden_size, config_.rms_norm_eps,
+  const AttentionVectors& vectors = attention_->vectors;
+  RmsNormRows(hidden, vectors.norm.as<float>(), n, config_.hidden_size, config_.rms_norm_eps,
               executor, normed);
   if (observer) observer(GroupRole::kQkv, normed, n, config_.hidden_size);
   TQ_RETURN_IF_ERROR(attention_->qkv->Forward(context, normed, n, std::array{q, k, v}));
-
-  ApplyRope(workspace_->rope, q, n, config_.num_heads, config_.head_dim, executor);
-  ApplyRope(workspace_->rope, k, n, config_.num_kv_heads, config_.head_dim, executor);
-  const uint64_t kv_stride = cache.head_stride();
-  StoreKeys(k, n, config_.num_kv_heads, config_.head_dim, base, kv_stride, cache.Keys(layer, 0));
-  StoreValues(v, n, config_.num_kv_heads, config_.head_dim, base, kv_stride,
-              cache.Values(layer, 0));
-
-  AttentionArgs args;
-  args.queries = q;
-  args.out = attended;
-  args.n = n;
-  args.base = base;
-  args.heads = config_.num_heads;
-  args.kv_heads = config_.num_kv_heads;
-  args.head_dim = config_.head_dim;
-  args.keys = cache.Keys(layer, 0);
-  args.values = cache.Values(layer, 0);
-  args.kv_stride = kv_stride;
-  Attention(args, executor, workspace_->partials);
-
+  PrepareHeads(q, k, v, n, executor);
+  if (places.caches.size() == 1) {
+    AttendToCache(places.caches[0], places, q, k, v, n, executor, workspace_->partials, attended);
+  } else {
+    executor.ParallelFor(n, 1, [&](size_t begin, size_t end, size_t) {
+      InlineExecutor alone;
+      std::vector<float> unused;  // one thread splits nothing
+      for (size_t i = begin; i < end; ++i) {
+        AttendToCache(places.caches[i], places, q + i * q_size, k + i * kv_size, v + i * kv_size, 1,
+                      alone, unused, attended + i * q_size);
+      }
+    });
+  }
   if (observer) observer(GroupRole::kO, attended, n, q_size);
   TQ_RETURN_IF_ERROR(attention_->o->Forward(context, attended, n, std::array{normed}));
-  AddTo(hidden, normed, n * config_.hidden_size, executor);
+  AddOutput(vectors.out_norm, normed, hidden, n, executor);
   return OkStatus();
+}
+
+void DecoderLayer::PrepareHeads(float* q, float* k, float* v, uint64_t n,
+                                Executor& executor) const {
+  const AttentionVectors& vectors = attention_->vectors;
+  const uint64_t q_size = config_.q_size(), kv_size = config_.kv_size(), d = config_.head_dim;
+  if (config_.qkv_bias) {
+    AddToRows(q, vectors.q_bias.as<float>(), n, q_size, executor);
+    AddToRows(k, vectors.k_bias.as<float>(), n, kv_size, executor);
+    AddToRows(v, vectors.v_bias.as<float>(), n, kv_size, executor);
+  }
+  if (config_.qk_norm) {
+    RmsNormRows(q, vectors.q_norm.as<float>(), n * config_.num_heads, d, config_.rms_norm_eps,
+                executor, q);
+    RmsNormRows(k, vectors.k_norm.as<float>(), n * config_.num_kv_heads, d, config_.rms_norm_eps,
+                executor, k);
+  }
+}
+
+void DecoderLayer::AttendToCache(KvCache& cache, const Places& places, float* q, float* k,
+                                 const float* v, uint64_t n, Executor& executor,
+                                 std::vector<float>& partials, float* out) const {
+  const uint32_t kv_heads = config_.num_kv_heads, d = config_.head_dim;
+  ApplyRope(rope(), q, n, config_.num_heads, d, executor);
+  ApplyRope(rope(), k, n, kv_heads, d, executor);
+  AttentionArgs args;
+  args.queries = q;
+  args.out = out;
+  args.n = n;
+  args.base = places.base;
+  args.heads = config_.num_heads;
+  args.kv_heads = kv_heads;
+  args.head_dim = d;
+  args.window = sliding_ ? config_.sliding_window : 0;
+  args.scale =
+      1 / std::sqrt(config_.query_scalar != 0 ? config_.query_scalar : static_cast<float>(d));
+  args.softcap = config_.attention_softcap;
+  args.kv_stride = cache.head_stride();
+  uint16_t* keys = cache.Keys(places.layer, 0);
+  uint16_t* values = cache.Values(places.layer, 0);
+  StoreKeys(k, n, kv_heads, d, places.base, args.kv_stride, keys);
+  StoreValues(v, n, kv_heads, d, places.base, args.kv_stride, values);
+  args.keys = keys;
+  args.values = values;
+  Attention(args, executor, partials);
 }
 
 Status DecoderLayer::Mlp(const ForwardContext& context, float* hidden, uint64_t n,
@@ -153,109 +217,24 @@ Status DecoderLayer::Mlp(const ForwardContext& context, float* hidden, uint64_t 
   float* gate = workspace_->wide.data();
   float* up = gate + n * config_.intermediate_size;
 
-  RmsNormRows(hidden, mlp_->norm.as<float>(), n, config_.hidden_size, config_.rms_norm_eps,
+  const MlpVectors& vectors = mlp_->vectors;
+  RmsNormRows(hidden, vectors.norm.as<float>(), n, config_.hidden_size, config_.rms_norm_eps,
               executor, normed);
   if (observer) observer(GroupRole::kGateUp, normed, n, config_.hidden_size);
   TQ_RETURN_IF_ERROR(mlp_->gate_up->Forward(context, normed, n, std::array{gate, up}));
-  SiluMultiply(gate, up, n * config_.intermediate_size, executor);
+  GateMultiply(config_.activation, gate, up, n * config_.intermediate_size, executor);
   if (observer) observer(GroupRole::kDown, gate, n, config_.intermediate_size);
   TQ_RETURN_IF_ERROR(mlp_->down->Forward(context, gate, n, std::array{normed}));
-  AddTo(hidden, normed, n * config_.hidden_size, executor);
+  AddOutput(vectors.out_norm, normed, hidden, n, executor);
   return OkStatus();
 }
 
-Tensor* LayerTensors::Find(std::string_view matrix) {
-  const std::pair<std::string_view, Tensor*> matrices[] = {
-      {"q_proj", &q},       {"k_proj", &k},   {"v_proj", &v},      {"o_proj", &o},
-      {"gate_proj", &gate}, {"up_proj", &up}, {"down_proj", &down}};
-  const std::string_view role = matrix.substr(matrix.rfind('.') + 1);
-  for (const auto& [name, tensor] : matrices) {
-    if (name == role) return tensor;
+void DecoderLayer::AddOutput(const Tensor& norm, float* out, float* hidden, uint64_t n,
+                             Executor& executor) const {
+  if (config_.sandwich_norms) {
+    RmsNormRows(out, norm.as<float>(), n, config_.hidden_size, config_.rms_norm_eps, executor, out);
   }
-  return nullptr;
-}
-
-StatusOr<LayerTensors> LoadLayerTensors(const ModelSource& source, uint32_t index, LayerPart part) {
-  const ModelConfig& config = source.config();
-  if (index >= config.num_layers) {
-    return InvalidArgument("{}: layer {} of {}", source.path().string(), index, config.num_layers);
-  }
-  // The reader promises the architecture's shapes; a source that breaks it is stopped here,
-  // before kernels rely on them.
-  const auto load = [&](std::string_view name, Shape shape, Tensor& out) -> Status {
-    const std::string full = fmt::format("model.layers.{}.{}.weight", index, name);
-    TQ_ASSIGN_OR_RETURN(out, source.LoadFloat(full));
-    if (out.dtype() == DType::kF32 && out.shape() == shape) return OkStatus();
-    return InvalidArgument("{}: {} has shape {}, not {}", source.path().string(), full,
-                           ShapeToString(out.shape()), ShapeToString(shape));
-  };
-  const uint64_t q = config.q_size(), kv = config.kv_size(), wide = config.intermediate_size;
-  const uint64_t hidden = config.hidden_size;
-  LayerTensors t;
-  if (part != LayerPart::kMlp) {
-    TQ_RETURN_IF_ERROR(load("input_layernorm", {hidden}, t.attention_norm));
-    TQ_RETURN_IF_ERROR(load("self_attn.q_proj", {q, hidden}, t.q));
-    TQ_RETURN_IF_ERROR(load("self_attn.k_proj", {kv, hidden}, t.k));
-    TQ_RETURN_IF_ERROR(load("self_attn.v_proj", {kv, hidden}, t.v));
-    TQ_RETURN_IF_ERROR(load("self_attn.o_proj", {hidden, q}, t.o));
-  }
-  if (part != LayerPart::kAttention) {
-    TQ_RETURN_IF_ERROR(load("post_attention_layernorm", {hidden}, t.mlp_norm));
-    TQ_RETURN_IF_ERROR(load("mlp.gate_proj", {wide, hidden}, t.gate));
-    TQ_RETURN_IF_ERROR(load("mlp.up_proj", {wide, hidden}, t.up));
-    TQ_RETURN_IF_ERROR(load("mlp.down_proj", {hidden, wide}, t.down));
-  }
-  return t;
-}
-
-std::unique_ptr<DecoderLayer> MakeFloatLayer(const ModelConfig& config, LayerTensors tensors,
-                                             std::shared_ptr<LayerWorkspace> workspace) {
-  // On the processor it cannot fail.
-  return *MakeFloatLayer(config, std::move(tensors), std::move(workspace), nullptr);
-}
-
-StatusOr<std::unique_ptr<DecoderLayer>> MakeFloatLayer(const ModelConfig& config, LayerTensors t,
-                                                       std::shared_ptr<LayerWorkspace> workspace,
-                                                       const DenseDevice* device) {
-  std::optional<AttentionWeights> attention;
-  if (t.q.data() != nullptr) {
-    attention.emplace();
-    attention->norm = std::move(t.attention_norm);
-    TQ_ASSIGN_OR_RETURN(attention->qkv,
-                        MakeDenseGroup("q, k and v of a layer", {t.q, t.k, t.v}, device));
-    TQ_ASSIGN_OR_RETURN(attention->o, MakeDenseGroup("o of a layer", {t.o}, device));
-  }
-  std::optional<MlpWeights> mlp;
-  if (t.gate.data() != nullptr) {
-    mlp.emplace();
-    mlp->norm = std::move(t.mlp_norm);
-    TQ_ASSIGN_OR_RETURN(mlp->gate_up,
-                        MakeDenseGroup("gate and up of a layer", {t.gate, t.up}, device));
-    TQ_ASSIGN_OR_RETURN(mlp->down, MakeDenseGroup("down of a layer", {t.down}, device));
-  }
-  return std::make_unique<DecoderLayer>(config, std::move(attention), std::move(mlp),
-                                        std::move(workspace));
-}
-
-std::shared_ptr<LayerWorkspace> MakeFloatWorkspace(const ModelConfig& config,
-                                                   const DenseDevice* device) {
-  return std::make_shared<LayerWorkspace>(
-      config, device == nullptr ? LayerWorkspace::kBytes : LayerWorkspace::kRunBytes);
-}
-
-uint64_t FloatLayerBytes(const ModelConfig& config, LayerPart part) {
-  const uint64_t q = config.q_size(), kv = config.kv_size(), wide = config.intermediate_size;
-  // Rows, or columns, of hidden_size values.
-  const uint64_t attention = part == LayerPart::kMlp ? 0 : 2 * (q + kv);
-  const uint64_t mlp = part == LayerPart::kAttention ? 0 : 3 * wide;
-  return sizeof(float) * config.hidden_size * (attention + mlp);
-}
-
-StatusOr<std::unique_ptr<DecoderLayer>> LoadFloatLayer(const ModelSource& source, uint32_t index,
-                                                       std::shared_ptr<LayerWorkspace> workspace,
-                                                       LayerPart part, const DenseDevice* device) {
-  TQ_ASSIGN_OR_RETURN(LayerTensors tensors, LoadLayerTensors(source, index, part));
-  return MakeFloatLayer(source.config(), std::move(tensors), std::move(workspace), device);
+  AddTo(hidden, out, n * config_.hidden_size, executor);
 }
 
 }  // namespace tq

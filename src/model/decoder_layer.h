@@ -1,17 +1,18 @@
-// One layer of a Llama-like decoder: RMSNorm, grouped-query attention with RoPE, SwiGLU.
+// One layer of a decoder: RMSNorm, grouped-query attention with RoPE, a gated MLP, and what
+// architectures add to them (checkpoint/architectures).
 #pragma once
 
 #include <cstdint>
 #include <functional>
 #include <memory>
 #include <optional>
-#include <string_view>
+#include <span>
 #include <vector>
 
 #include "base/status.h"
 #include "checkpoint/model_config.h"
-#include "checkpoint/model_source.h"
 #include "model/kv_cache.h"
+#include "model/layer_vectors.h"
 #include "model/linear.h"
 #include "model/transformer_ops.h"
 
@@ -45,7 +46,7 @@ class LayerWorkspace {
   std::vector<float> narrow;    // [n, hidden]: normed input, then the output of o or down
   std::vector<float> wide;      // [n, q + k + v + attention] or [n, gate + up]
   std::vector<float> partials;  // of attention to spans of keys
-  RopeTable rope;
+  RopeTable rope, local_rope;   // of layers that see all positions, and of those that slide
   // Inputs of trellis-coded matrices.
   std::shared_ptr<RotatedInput> rotated = std::make_shared<RotatedInput>();
 
@@ -53,22 +54,21 @@ class LayerWorkspace {
   uint64_t chunk_, hidden_, wide_;
 };
 
-// Norms are float32 [hidden].
 struct AttentionWeights {
-  Tensor norm;
+  AttentionVectors vectors;
   std::unique_ptr<LinearGroup> qkv, o;
 };
 struct MlpWeights {
-  Tensor norm;
+  MlpVectors vectors;
   std::unique_ptr<LinearGroup> gate_up, down;
 };
 
 // The residual stream goes in and out in place.
 class DecoderLayer {
  public:
-  // A half without weights is skipped, for callers that hold one half in memory at a time.
-  // Without a workspace the layer makes its own.
-  DecoderLayer(const ModelConfig& config, std::optional<AttentionWeights> attention,
+  // `index`: which layer of the model this is. A half without weights is skipped, for callers that
+  // hold one half in memory at a time. Without a workspace the layer makes its own.
+  DecoderLayer(const ModelConfig& config, uint32_t index, std::optional<AttentionWeights> attention,
                std::optional<MlpWeights> mlp, std::shared_ptr<LayerWorkspace> workspace = nullptr);
 
   // hidden: float [n, hidden] at positions cache.length() .. + n; writes this layer's keys
@@ -79,56 +79,44 @@ class DecoderLayer {
   // layer of the model this is, adds that.
   Status Forward(const ForwardContext& context, KvCache& cache, uint32_t layer, float* hidden,
                  uint64_t n, const InputObserver& observer = nullptr);
+  // The same for one position of each of many sequences, hidden [caches, hidden], which all have
+  // the same length.
+  Status ForwardSequences(const ForwardContext& context, std::span<KvCache> caches, uint32_t layer,
+                          float* hidden);
 
   // Bytes of weights that one pass reads.
   uint64_t weight_bytes() const;
 
  private:
-  Status Attend(const ForwardContext& context, KvCache& cache, uint32_t layer, uint64_t base,
-                float* hidden, uint64_t n, const InputObserver& observer);
+  // Where keys and values of rows of `hidden` go: to consecutive positions of one cache from `base`
+  // on, or to position `base` of a cache each.
+  struct Places {
+    std::span<KvCache> caches;
+    uint32_t layer;
+    uint64_t base;
+  };
+  Status Run(const ForwardContext& context, const Places& places, float* hidden, uint64_t n,
+             const InputObserver& observer);
+  Status CheckFinite(const Places& places, const float* hidden, uint64_t n,
+                     std::string_view part) const;
+  Status Attend(const ForwardContext& context, const Places& places, float* hidden, uint64_t n,
+                const InputObserver& observer);
+  void PrepareHeads(float* q, float* k, float* v, uint64_t n, Executor& executor) const;
+  void AttendToCache(KvCache& cache, const Places& places, float* q, float* k, const float* v,
+                     uint64_t n, Executor& executor, std::vector<float>& partials,
+                     float* out) const;
   Status Mlp(const ForwardContext& context, float* hidden, uint64_t n,
              const InputObserver& observer);
+  // hidden += out, normed where the architecture does that.
+  void AddOutput(const Tensor& norm, float* out, float* hidden, uint64_t n,
+                 Executor& executor) const;
+  RopeTable& rope() const { return sliding_ ? workspace_->local_rope : workspace_->rope; }
 
   ModelConfig config_;
+  bool sliding_;
   std::optional<AttentionWeights> attention_;
   std::optional<MlpWeights> mlp_;
   std::shared_ptr<LayerWorkspace> workspace_;
 };
-
-enum class LayerPart { kWhole, kAttention, kMlp };
-
-// A layer's float32 weights [out, in] and norms [hidden]; those of a half that is left out are
-// empty. Copies share their values.
-struct LayerTensors {
-  Tensor attention_norm, q, k, v, o;
-  Tensor mlp_norm, gate, up, down;
-
-  // The matrix of a Hugging Face name without ".weight", whatever its layer: "...mlp.up_proj"; null
-  // for any other name.
-  Tensor* Find(std::string_view matrix);
-};
-
-// Of layer `index` of the unquantised model. An error names a tensor whose shape is not what the
-// config says.
-StatusOr<LayerTensors> LoadLayerTensors(const ModelSource& source, uint32_t index,
-                                        LayerPart part = LayerPart::kWhole);
-// A layer that computes with them.
-std::unique_ptr<DecoderLayer> MakeFloatLayer(const ModelConfig& config, LayerTensors tensors,
-                                             std::shared_ptr<LayerWorkspace> workspace = nullptr);
-// The same with its matrices and their products on `device` (null: on the processor).
-StatusOr<std::unique_ptr<DecoderLayer>> MakeFloatLayer(const ModelConfig& config,
-                                                       LayerTensors tensors,
-                                                       std::shared_ptr<LayerWorkspace> workspace,
-                                                       const DenseDevice* device);
-// A workspace for them: more positions go through a layer at once where a device multiplies.
-std::shared_ptr<LayerWorkspace> MakeFloatWorkspace(const ModelConfig& config,
-                                                   const DenseDevice* device);
-// Bytes of a layer's or a half's matrices in float32.
-uint64_t FloatLayerBytes(const ModelConfig& config, LayerPart part = LayerPart::kWhole);
-
-// Layer `index` of the unquantised model, or a half of it, in float32.
-StatusOr<std::unique_ptr<DecoderLayer>> LoadFloatLayer(
-    const ModelSource& source, uint32_t index, std::shared_ptr<LayerWorkspace> workspace = nullptr,
-    LayerPart part = LayerPart::kWhole, const DenseDevice* device = nullptr);
 
 }  // namespace tq

@@ -1,5 +1,7 @@
 #include "model/embedding.h"
 
+#include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <utility>
 #include <variant>
@@ -7,9 +9,14 @@
 namespace tq {
 namespace {
 
+void Scale(float scale, float* values, uint64_t n) {
+  if (scale == 1) return;
+  std::transform(values, values + n, values, [scale](float value) { return scale * value; });
+}
+
 class DenseEmbedding final : public EmbeddingTable {
  public:
-  explicit DenseEmbedding(Tensor weights) : weights_(std::move(weights)) {
+  DenseEmbedding(Tensor weights, float scale) : weights_(std::move(weights)), scale_(scale) {
     TQ_CHECK(weights_.dtype() == DType::kF32 && weights_.shape().size() == 2);
   }
   void Lookup(std::span<const int32_t> ids, float* out) const override {
@@ -17,17 +24,19 @@ class DenseEmbedding final : public EmbeddingTable {
     for (size_t i = 0; i < ids.size(); ++i) {
       std::memcpy(out + i * hidden, weights_.as<float>() + ids[i] * hidden, bytes_per_row());
     }
+    Scale(scale_, out, ids.size() * hidden);
   }
   uint64_t bytes_per_row() const override { return weights_.shape()[1] * sizeof(float); }
 
  private:
   Tensor weights_;
+  float scale_;
 };
 
 class StoredEmbedding final : public EmbeddingTable {
  public:
-  StoredEmbedding(const StoredMatrix* matrix, std::shared_ptr<const void> owner)
-      : matrix_(matrix), owner_(std::move(owner)) {}
+  StoredEmbedding(const StoredMatrix* matrix, float scale, std::shared_ptr<const void> owner)
+      : matrix_(matrix), scale_(scale), owner_(std::move(owner)) {}
   void Lookup(std::span<const int32_t> ids, float* out) const override {
     for (size_t i = 0; i < ids.size(); ++i) {
       const uint64_t row = ids[i];
@@ -38,6 +47,8 @@ class StoredEmbedding final : public EmbeddingTable {
         DecodeRows(grouped, row, row + 1, out + i * grouped.cols);
       }
     }
+    const uint64_t hidden = std::visit([](const auto& m) { return m.cols; }, *matrix_);
+    Scale(scale_, out, ids.size() * hidden);
   }
   uint64_t bytes_per_row() const override {
     return std::visit([](const auto& m) { return m.num_bytes() / m.rows; }, *matrix_);
@@ -45,16 +56,22 @@ class StoredEmbedding final : public EmbeddingTable {
 
  private:
   const StoredMatrix* matrix_;
+  float scale_;
   std::shared_ptr<const void> owner_;
 };
 
 }  // namespace
 
-std::unique_ptr<EmbeddingTable> MakeDenseEmbedding(Tensor weights) {
-  return std::make_unique<DenseEmbedding>(std::move(weights));
+float EmbeddingScale(const ModelConfig& config) {
+  return config.scaled_embedding ? std::sqrt(static_cast<float>(config.hidden_size)) : 1;
+}
+
+std::unique_ptr<EmbeddingTable> MakeDenseEmbedding(Tensor weights, float scale) {
+  return std::make_unique<DenseEmbedding>(std::move(weights), scale);
 }
 
 StatusOr<std::unique_ptr<EmbeddingTable>> MakeStoredEmbedding(const StoredMatrix* matrix,
+                                                              float scale,
                                                               std::shared_ptr<const void> owner) {
   if (const auto* packed = std::get_if<PackedMatrix>(matrix);
       packed != nullptr && packed->out_block != 1) {
@@ -62,7 +79,7 @@ StatusOr<std::unique_ptr<EmbeddingTable>> MakeStoredEmbedding(const StoredMatrix
                            packed->out_block);
   }
   return std::unique_ptr<EmbeddingTable>(
-      std::make_unique<StoredEmbedding>(matrix, std::move(owner)));
+      std::make_unique<StoredEmbedding>(matrix, scale, std::move(owner)));
 }
 
 }  // namespace tq

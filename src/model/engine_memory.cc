@@ -26,6 +26,14 @@ constexpr uint64_t kPositionBytes = 96;
 // A worker's stack, which attention's 136 KiB of blocks fill most, and its arena of the heap.
 constexpr uint64_t kStackBytes = uint64_t{160} << 10;
 
+// Values of a layer's norms and biases.
+uint64_t VectorValues(const ModelConfig& c) {
+  uint64_t values = (c.sandwich_norms ? 4 : 2) * uint64_t{c.hidden_size};
+  if (c.qkv_bias) values += c.q_size() + 2 * uint64_t{c.kv_size()};
+  if (c.qk_norm) values += 2 * uint64_t{c.head_dim};
+  return values;
+}
+
 }  // namespace
 
 StatusOr<EngineMemory> MemoryToRun(const ModelConfig& config, uint64_t context, size_t threads) {
@@ -50,7 +58,7 @@ StatusOr<EngineMemory> MemoryToRun(const ModelConfig& config, uint64_t context, 
       CheckedMul<uint64_t>(threads, kStackBytes + LayerWorkspace::ThreadBytes(config, chunk));
   memory.tokenizer = vocab * kTokenizerBytes;
   memory.program = kProgramBytes + config.num_layers * kLayerBytes +
-                   (2 * uint64_t{config.num_layers} + 1) * hidden * kNormBytes;
+                   (hidden + config.num_layers * VectorValues(config)) * kNormBytes;
   const uint64_t rest = memory.activations + memory.tokenizer + memory.program;
   const auto sum = all_threads ? CheckedAdd(rest, *all_threads) : std::nullopt;
   if (!sum || !CheckedAdd(*sum, memory.kv_cache)) {

@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "base/random.h"
+#include "checkpoint/architectures/architecture.h"
 #include "checkpoint/model_source.h"
 
 namespace tq {
@@ -42,10 +43,14 @@ class MemorySource final : public ModelSource {
   std::map<std::string, Tensor, std::less<>> values_;
 };
 
-// A small llama: 2 query heads share a KV head, sizes that no vector width divides.
-inline ModelConfig SmallConfig() {
-  ModelConfig config;
-  config.architecture = "llama";
+// A small model: 2 query heads share a KV head, sizes that no vector width divides, and a window
+// that prompts are longer than where the architecture has one.
+inline ModelConfig SmallConfig(std::string_view architecture = "llama") {
+  ModelConfig config = FindArchitecture(architecture)->defaults;
+  if (config.sliding_window != 0) config.sliding_window = 9;
+  if (config.query_scalar != 0) config.query_scalar = 10;
+  if (config.attention_softcap != 0) config.attention_softcap = 2;
+  if (config.logit_softcap != 0) config.logit_softcap = 3;
   config.vocab_size = 61;
   config.hidden_size = 24;
   config.intermediate_size = 40;
@@ -54,40 +59,26 @@ inline ModelConfig SmallConfig() {
   config.num_kv_heads = 2;
   config.head_dim = 6;
   config.max_position = 96;
+  config.rms_norm_eps = 1e-5f;
   config.tie_embeddings = true;
   return config;
 }
 
-// Calls fn(name, shape) for every tensor of a llama under Hugging Face's names.
-inline void ForEachTensor(const ModelConfig& c,
+// Calls fn(name, shape) for every tensor of a model under Hugging Face's names.
+inline void ForEachTensor(const ModelConfig& config,
                           const std::function<void(const std::string&, const Shape&)>& fn) {
-  const uint64_t hidden = c.hidden_size, q = c.q_size(), kv = c.kv_size();
-  const uint64_t wide = c.intermediate_size;
-  fn("model.embed_tokens.weight", {c.vocab_size, hidden});
-  for (uint32_t i = 0; i < c.num_layers; ++i) {
-    const std::string p = "model.layers." + std::to_string(i) + ".";
-    fn(p + "input_layernorm.weight", {hidden});
-    fn(p + "self_attn.q_proj.weight", {q, hidden});
-    fn(p + "self_attn.k_proj.weight", {kv, hidden});
-    fn(p + "self_attn.v_proj.weight", {kv, hidden});
-    fn(p + "self_attn.o_proj.weight", {hidden, q});
-    fn(p + "post_attention_layernorm.weight", {hidden});
-    fn(p + "mlp.gate_proj.weight", {wide, hidden});
-    fn(p + "mlp.up_proj.weight", {wide, hidden});
-    fn(p + "mlp.down_proj.weight", {hidden, wide});
-  }
-  fn("model.norm.weight", {hidden});
-  if (!c.tie_embeddings) fn("lm_head.weight", {c.vocab_size, hidden});
+  for (const TensorSpec& spec : ModelTensors(config)) fn(spec.name, spec.shape);
 }
 
-// Gaussian matrices that keep activations near 1, norms near 1.
+// Gaussian matrices that keep activations near 1, norms and biases near 1 (norms that add 1: near
+// 0).
 inline MemorySource RandomSource(const ModelConfig& config, uint64_t seed) {
   MemorySource source(config);
   ForEachTensor(config, [&](const std::string& name, const Shape& shape) {
     Tensor tensor = *Tensor::Zeros(DType::kF32, shape);
     Random random(seed, name);
     const double sigma = shape.size() == 2 ? 1.2 / std::sqrt(static_cast<double>(shape[1])) : 0.2;
-    const double mean = shape.size() == 2 ? 0.0 : 1.0;
+    const double mean = shape.size() == 2 || config.norm_plus_one ? 0.0 : 1.0;
     float* values = tensor.mutable_as<float>();
     for (uint64_t i = 0; i < tensor.num_elements(); ++i) {
       values[i] = static_cast<float>(mean + sigma * random.NextNormal());

@@ -35,12 +35,9 @@ class Finder {
     return group;
   }
 
-  StatusOr<Tensor> Norm(const std::string& name) const {
-    TQ_ASSIGN_OR_RETURN(Tensor norm, model_.LoadFloat(name));
-    const Shape shape{model_.config().hidden_size};
-    if (norm.dtype() == DType::kF32 && norm.shape() == shape) return norm;
-    return InvalidArgument("{}: {} has shape {}, not {}", model_.path().string(), name,
-                           ShapeToString(norm.shape()), ShapeToString(shape));
+  VectorSource Vectors() const {
+    return {[this](const std::string& name) { return model_.LoadFloat(name); },
+            model_.path().string()};
   }
 
   StatusOr<PackedLayer> Layer(uint32_t index) const {
@@ -49,13 +46,13 @@ class Finder {
     const uint64_t hidden = config.hidden_size;
     const std::string prefix = fmt::format("model.layers.{}.", index);
     PackedLayer layer;
-    TQ_ASSIGN_OR_RETURN(layer.attention_norm, Norm(prefix + "input_layernorm.weight"));
+    TQ_ASSIGN_OR_RETURN(layer.attention, LoadAttentionVectors(config, index, Vectors()));
     TQ_ASSIGN_OR_RETURN(
         layer.qkv,
         Group(prefix, {{"self_attn.q_proj", q}, {"self_attn.k_proj", kv}, {"self_attn.v_proj", kv}},
               hidden));
     TQ_ASSIGN_OR_RETURN(layer.o, Group(prefix, {{"self_attn.o_proj", hidden}}, q));
-    TQ_ASSIGN_OR_RETURN(layer.mlp_norm, Norm(prefix + "post_attention_layernorm.weight"));
+    TQ_ASSIGN_OR_RETURN(layer.mlp, LoadMlpVectors(config, index, Vectors()));
     TQ_ASSIGN_OR_RETURN(layer.gate_up,
                         Group(prefix, {{"mlp.gate_proj", wide}, {"mlp.up_proj", wide}}, hidden));
     TQ_ASSIGN_OR_RETURN(layer.down, Group(prefix, {{"mlp.down_proj", hidden}}, wide));
@@ -77,7 +74,7 @@ StatusOr<PackedDecoder> FindPackedDecoder(const PackedModel& model) {
                       finder.Matrix(embedding, config.vocab_size, config.hidden_size));
   TQ_ASSIGN_OR_RETURN(decoder.head, finder.Group(config.tie_embeddings ? embedding : "lm_head",
                                                  {{"", config.vocab_size}}, config.hidden_size));
-  TQ_ASSIGN_OR_RETURN(decoder.norm, finder.Norm("model.norm.weight"));
+  TQ_ASSIGN_OR_RETURN(decoder.norm, LoadFinalNorm(config, finder.Vectors()));
   for (uint32_t i = 0; i < config.num_layers; ++i) {
     TQ_ASSIGN_OR_RETURN(PackedLayer layer, finder.Layer(i));
     decoder.layers.push_back(std::move(layer));

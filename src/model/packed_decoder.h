@@ -6,6 +6,7 @@
 
 #include "base/status.h"
 #include "checkpoint/packed_model.h"
+#include "model/layer_vectors.h"
 #include "tensor/tensor.h"
 
 namespace tq {
@@ -16,18 +17,17 @@ struct PackedGroup {
   std::vector<const StoredMatrix*> matrices;
 };
 
-// Norms are float32 [hidden].
 struct PackedLayer {
-  Tensor attention_norm;
+  AttentionVectors attention;
   PackedGroup qkv, o;
-  Tensor mlp_norm;
+  MlpVectors mlp;
   PackedGroup gate_up, down;
 };
 
 struct PackedDecoder {
   const StoredMatrix* embedding = nullptr;
   PackedGroup head;
-  Tensor norm;
+  Tensor norm;  // LoadFinalNorm
   std::vector<PackedLayer> layers;
 };
 

@@ -1,9 +1,10 @@
-// For tests: a llama's forward pass in double, written from the equations alone
+// For tests: a decoder's forward pass in double, written from the equations alone
 // (Touvron et al., "LLaMA", 2023; Su et al., "RoFormer", 2021; Ainslie et al., "GQA",
-// 2023), sharing no code with the library but the conversion to half, which models the
-// rounding of the KV cache. Quadratic and slow: it recomputes nothing cleverly.
+// 2023; Gemma Team, "Gemma 2", 2024), sharing no code with the library but the conversion to half,
+// which models the rounding of the KV cache. Quadratic and slow: it recomputes nothing cleverly.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <string>
 #include <vector>
@@ -22,16 +23,20 @@ class ReferenceForward {
   // Logits behind every token.
   std::vector<Vector> Run(const std::vector<int32_t>& tokens) const {
     std::vector<Vector> x;
-    for (const int32_t token : tokens) x.push_back(Row("model.embed_tokens.weight", token));
+    for (const int32_t token : tokens) {
+      x.push_back(Row("model.embed_tokens.weight", token));
+      for (double& v : x.back()) v *= c_.scaled_embedding ? std::sqrt(c_.hidden_size) : 1;
+    }
     for (uint32_t layer = 0; layer < c_.num_layers; ++layer) {
       const std::string p = "model.layers." + std::to_string(layer) + ".";
-      AddAttention(p, x);
+      AddAttention(p, layer, x);
       for (Vector& h : x) AddMlp(p, h);
     }
     std::vector<Vector> logits;
     for (const Vector& h : x) {
       logits.push_back(Times(c_.tie_embeddings ? "model.embed_tokens.weight" : "lm_head.weight",
                              Norm("model.norm.weight", h)));
+      for (double& v : logits.back()) v = Capped(v, c_.logit_softcap);
     }
     return logits;
   }
@@ -50,20 +55,56 @@ class ReferenceForward {
     }
     return y;
   }
+  static double Capped(double x, double cap) { return cap == 0 ? x : cap * std::tanh(x / cap); }
   Vector Norm(const std::string& name, const Vector& x) const {
     double squares = 0;
     for (const double v : x) squares += v * v;
     const double rms = std::sqrt(squares / static_cast<double>(x.size()) + c_.rms_norm_eps);
     Vector y(x.size());
-    for (size_t i = 0; i < x.size(); ++i) y[i] = x[i] / rms * source_.Get(name).as<float>()[i];
+    for (size_t i = 0; i < x.size(); ++i) {
+      const double weight = source_.Get(name).as<float>()[i];
+      y[i] = x[i] / rms * (c_.norm_plus_one ? 1 + weight : weight);
+    }
     return y;
   }
-  // Pairs (i, i + d/2) as complex numbers, turned by position * theta^(-2i/d).
-  void Rotate(Vector& heads, uint64_t position) const {
+  void NormHeads(const std::string& name, Vector& x) const {
+    for (size_t at = 0; at < x.size(); at += c_.head_dim) {
+      const auto head = x.begin() + static_cast<ptrdiff_t>(at);
+      const Vector normed = Norm(name, Vector(head, head + c_.head_dim));
+      std::copy(normed.begin(), normed.end(), head);
+    }
+  }
+  // A projection to heads, with what comes before rotary embeddings.
+  Vector Heads(const std::string& p, const std::string& which, const Vector& normed) const {
+    Vector y = Times(p + "self_attn." + which + "_proj.weight", normed);
+    if (c_.qkv_bias) {
+      const float* bias = source_.Get(p + "self_attn." + which + "_proj.bias").as<float>();
+      for (size_t i = 0; i < y.size(); ++i) y[i] += bias[i];
+    }
+    if (c_.qk_norm && which != "v") NormHeads(p + "self_attn." + which + "_norm.weight", y);
+    return y;
+  }
+  // How fast pair i turns: Llama 3's rule is by wavelength, as its authors' code has it.
+  double Frequency(uint32_t i, bool sliding) const {
+    const bool local = sliding && c_.rope_local_theta != 0;
+    const double theta = local ? c_.rope_local_theta : c_.rope_theta;
+    const double frequency = std::pow(theta, -2.0 * i / c_.head_dim);
+    const RopeScaling& s = c_.rope_scaling;
+    if (local || s.kind == RopeScaling::Kind::kNone) return frequency;
+    if (s.kind == RopeScaling::Kind::kLinear) return frequency / s.factor;
+    const double wavelength = 2 * M_PI / frequency, original = s.original_max_position;
+    if (wavelength < original / s.high_freq_factor) return frequency;
+    if (wavelength > original / s.low_freq_factor) return frequency / s.factor;
+    const double smooth =
+        (original / wavelength - s.low_freq_factor) / (s.high_freq_factor - s.low_freq_factor);
+    return (1 - smooth) * frequency / s.factor + smooth * frequency;
+  }
+  // Pairs (i, i + d/2) as complex numbers, turned by position * frequency.
+  void Rotate(Vector& heads, uint64_t position, bool sliding) const {
     const uint32_t d = c_.head_dim;
     for (size_t at = 0; at < heads.size(); at += d) {
       for (uint32_t i = 0; i < d / 2; ++i) {
-        const double angle = static_cast<double>(position) / std::pow(c_.rope_theta, 2.0 * i / d);
+        const double angle = static_cast<double>(position) * Frequency(i, sliding);
         const double re = heads[at + i], im = heads[at + i + d / 2];
         heads[at + i] = re * std::cos(angle) - im * std::sin(angle);
         heads[at + i + d / 2] = re * std::sin(angle) + im * std::cos(angle);
@@ -74,16 +115,20 @@ class ReferenceForward {
     for (double& v : x) v = HalfToFloat(FloatToHalf(static_cast<float>(v)));
   }
 
-  void AddAttention(const std::string& p, std::vector<Vector>& x) const {
+  void AddAttention(const std::string& p, uint32_t layer, std::vector<Vector>& x) const {
     const uint32_t d = c_.head_dim, group = c_.num_heads / c_.num_kv_heads;
+    const bool sliding =
+        c_.sliding_window != 0 && (c_.full_attention_every == 0 ||
+                                   layer % c_.full_attention_every != c_.full_attention_every - 1);
+    const double divisor = std::sqrt(c_.query_scalar != 0 ? c_.query_scalar : 1.0 * d);
     std::vector<Vector> keys, values;
     for (size_t t = 0; t < x.size(); ++t) {
       const Vector normed = Norm(p + "input_layernorm.weight", x[t]);
-      Vector q = Times(p + "self_attn.q_proj.weight", normed);
-      keys.push_back(Times(p + "self_attn.k_proj.weight", normed));
-      values.push_back(Times(p + "self_attn.v_proj.weight", normed));
-      Rotate(q, t);
-      Rotate(keys.back(), t);
+      Vector q = Heads(p, "q", normed);
+      keys.push_back(Heads(p, "k", normed));
+      values.push_back(Heads(p, "v", normed));
+      Rotate(q, t, sliding);
+      Rotate(keys.back(), t, sliding);
       RoundToHalf(keys.back());
       RoundToHalf(values.back());
       Vector out(q.size());
@@ -92,9 +137,10 @@ class ReferenceForward {
         Vector weights(t + 1);
         double sum = 0;
         for (size_t s = 0; s <= t; ++s) {
+          if (sliding && t - s >= c_.sliding_window) continue;
           double dot = 0;
           for (uint32_t i = 0; i < d; ++i) dot += q[h * d + i] * keys[s][kv * d + i];
-          sum += weights[s] = std::exp(dot / std::sqrt(static_cast<double>(d)));
+          sum += weights[s] = std::exp(Capped(dot / divisor, c_.attention_softcap));
         }
         for (size_t s = 0; s <= t; ++s) {
           for (uint32_t i = 0; i < d; ++i) {
@@ -102,16 +148,24 @@ class ReferenceForward {
           }
         }
       }
-      const Vector o = Times(p + "self_attn.o_proj.weight", out);
+      Vector o = Times(p + "self_attn.o_proj.weight", out);
+      if (c_.sandwich_norms) o = Norm(p + "post_attention_layernorm.weight", o);
       for (size_t i = 0; i < o.size(); ++i) x[t][i] += o[i];
     }
   }
+  double Activated(double x) const {
+    if (c_.activation == Activation::kSilu) return x / (1 + std::exp(-x));
+    return 0.5 * x * (1 + std::tanh(std::sqrt(2 / M_PI) * (x + 0.044715 * x * x * x)));
+  }
   void AddMlp(const std::string& p, Vector& x) const {
-    const Vector normed = Norm(p + "post_attention_layernorm.weight", x);
+    const Vector normed = Norm(p + (c_.sandwich_norms ? "pre_feedforward_layernorm.weight"
+                                                      : "post_attention_layernorm.weight"),
+                               x);
     Vector gate = Times(p + "mlp.gate_proj.weight", normed);
     const Vector up = Times(p + "mlp.up_proj.weight", normed);
-    for (size_t i = 0; i < gate.size(); ++i) gate[i] *= up[i] / (1 + std::exp(-gate[i]));
-    const Vector down = Times(p + "mlp.down_proj.weight", gate);
+    for (size_t i = 0; i < gate.size(); ++i) gate[i] = Activated(gate[i]) * up[i];
+    Vector down = Times(p + "mlp.down_proj.weight", gate);
+    if (c_.sandwich_norms) down = Norm(p + "post_feedforward_layernorm.weight", down);
     for (size_t i = 0; i < down.size(); ++i) x[i] += down[i];
   }
 

@@ -5,6 +5,7 @@
 #include <utility>
 #include <vector>
 
+#include "checkpoint/architectures/architecture.h"
 #include "kernels/transformer/attention.h"
 
 namespace tq {
@@ -16,8 +17,9 @@ constexpr uint64_t kMinLogitRows = 4;
 
 // What the arithmetic below relies on, whatever reader the config came from.
 Status CheckConfig(const ModelConfig& c) {
-  if (c.architecture != "llama") {
-    return Unimplemented("architecture '{}': only llama is supported", c.architecture);
+  if (FindArchitecture(c.architecture) == nullptr) {
+    return Unimplemented("architecture '{}': {} are supported", c.architecture,
+                         ListArchitectures());
   }
   const std::pair<std::string_view, uint32_t> sizes[] = {
       {"vocab_size", c.vocab_size},     {"hidden_size", c.hidden_size},

@@ -12,9 +12,9 @@
 namespace tq {
 namespace {
 
-// Work handed to a thread at once; below this a hand-over costs more than it saves. SiLU takes
-// four times as long per value as the others.
-constexpr size_t kGrainValues = 16384, kGrainSilu = 4096;
+// Work handed to a thread at once; below this a hand-over costs more than it saves. What takes an
+// exponential lasts four times as long per value as the others.
+constexpr size_t kGrainValues = 16384, kGrainGate = 4096;
 // The same for attention, in products of keys with queries and of weights with values:
 // about 2 us of work.
 constexpr size_t kGrainProducts = 65536;
@@ -35,15 +35,32 @@ void RmsNormRows(const float* x, const float* weight, uint64_t n, uint64_t size,
   });
 }
 
-void SiluMultiply(float* gate, const float* up, uint64_t size, Executor& executor) {
-  executor.ParallelFor(size, kGrainSilu, [&](size_t begin, size_t end, size_t) {
-    transformer::SiluMultiply(gate + begin, up + begin, end - begin, gate + begin);
+void GateMultiply(Activation activation, float* gate, const float* up, uint64_t size,
+                  Executor& executor) {
+  const auto multiply =
+      activation == Activation::kSilu
+          ? static_cast<decltype(&transformer::SiluMultiply)>(transformer::SiluMultiply)
+          : transformer::GeluMultiply;
+  executor.ParallelFor(size, kGrainGate, [&](size_t begin, size_t end, size_t) {
+    multiply(gate + begin, up + begin, end - begin, gate + begin);
+  });
+}
+
+void SoftCap(float* x, uint64_t size, float cap, Executor& executor) {
+  executor.ParallelFor(size, kGrainGate, [&](size_t begin, size_t end, size_t) {
+    transformer::SoftCap(x + begin, end - begin, cap);
   });
 }
 
 void AddTo(float* x, const float* y, uint64_t size, Executor& executor) {
   executor.ParallelFor(size, kGrainValues, [&](size_t begin, size_t end, size_t) {
     transformer::AddTo(x + begin, y + begin, end - begin);
+  });
+}
+
+void AddToRows(float* x, const float* y, uint64_t n, uint64_t size, Executor& executor) {
+  executor.ParallelFor(n, RowGrain(size), [&](size_t begin, size_t end, size_t) {
+    for (size_t row = begin; row < end; ++row) transformer::AddTo(x + row * size, y, size);
   });
 }
 
@@ -73,7 +90,8 @@ void RopeTable::Prepare(uint64_t begin, uint64_t n) {
   cosines_.resize(n * half_);
   sines_.resize(n * half_);
   for (uint64_t p = 0; p < n; ++p) {
-    transformer::RopeTable(begin + p, 2 * half_, theta_, &cosines_[p * half_], &sines_[p * half_]);
+    transformer::RopeTable(begin + p, frequencies_.data(), half_, &cosines_[p * half_],
+                           &sines_[p * half_]);
   }
 }
 
@@ -99,7 +117,9 @@ transformer::AttentionArgs PartOf(const AttentionArgs& args, uint64_t query, uin
   part.group = shared;
   part.head_dim = d;
   part.first = args.base + query;
-  part.scale = 1.0f / std::sqrt(static_cast<float>(d));
+  part.window = args.window;
+  part.scale = args.scale;
+  part.softcap = args.softcap;
   part.q = args.queries + query * row + head * d;
   part.q_stride = row;
   part.keys = args.keys + kv_head * args.kv_stride;
@@ -113,7 +133,8 @@ transformer::AttentionArgs PartOf(const AttentionArgs& args, uint64_t query, uin
 // span of a head merges all of them.
 void AttendInSpans(const AttentionArgs& args, Executor& executor, std::vector<float>& partials) {
   const uint64_t shared = args.heads / args.kv_heads;
-  const uint64_t spans = transformer::SpansOf(args.base + 1);
+  const uint64_t first = transformer::FirstSpan(transformer::FirstKey(args.base, args.window));
+  const uint64_t spans = transformer::SpansOf(args.base + 1) - first;
   const uint64_t partial = transformer::PartialFloats(shared, args.head_dim);
   if (partials.size() < args.kv_heads * spans * partial) {
     // Once for all positions that the cache has room for.
@@ -128,7 +149,7 @@ void AttendInSpans(const AttentionArgs& args, Executor& executor, std::vector<fl
     for (size_t item = begin; item < end; ++item) {
       const uint64_t kv_head = item / spans, span = item % spans;
       const transformer::AttentionArgs part = PartOf(args, 0, 1, kv_head);
-      transformer::AttentionSpan(part, span, partials.data() + item * partial);
+      transformer::AttentionSpan(part, first + span, partials.data() + item * partial);
       // Release this partial result, acquire the others.
       if (done[kv_head].fetch_add(1, std::memory_order_acq_rel) + 1 == spans) {
         transformer::MergeSpans(part, partials.data() + kv_head * spans * partial);

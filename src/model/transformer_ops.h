@@ -3,8 +3,10 @@
 #pragma once
 
 #include <cstdint>
+#include <utility>
 #include <vector>
 
+#include "checkpoint/model_config.h"
 #include "device/executor.h"
 
 namespace tq {
@@ -13,20 +15,27 @@ namespace tq {
 void RmsNormRows(const float* x, const float* weight, uint64_t n, uint64_t size, float eps,
                  Executor& executor, float* y);
 
-// gate = silu(gate) * up, silu(x) = x / (1 + exp(-x)); `size` values.
-void SiluMultiply(float* gate, const float* up, uint64_t size, Executor& executor);
+// gate = activation(gate) * up; `size` values.
+void GateMultiply(Activation activation, float* gate, const float* up, uint64_t size,
+                  Executor& executor);
+// x = cap * tanh(x / cap); `size` values.
+void SoftCap(float* x, uint64_t size, float cap, Executor& executor);
 
 // x += y; `size` values.
 void AddTo(float* x, const float* y, uint64_t size, Executor& executor);
+// x[r] += y for n rows of `size` values.
+void AddToRows(float* x, const float* y, uint64_t n, uint64_t size, Executor& executor);
 
 // Index of the first value that is not finite, or `size`.
 uint64_t FirstNonFinite(const float* x, uint64_t size);
 
 // Rotary position embedding in Hugging Face's order: value i of a head pairs with value
-// i + head_dim / 2 and turns by position * theta^(-2 i / head_dim).
+// i + head_dim / 2 and turns by position * frequencies[i].
 class RopeTable {
  public:
-  RopeTable(uint32_t head_dim, float theta) : half_(head_dim / 2), theta_(theta) {}
+  // Of RopeFrequencies.
+  explicit RopeTable(std::vector<double> frequencies)
+      : half_(frequencies.size()), frequencies_(std::move(frequencies)) {}
   // Cosines and sines of positions [begin, begin + n); kept until others are asked for.
   void Prepare(uint64_t begin, uint64_t n);
   // float [head_dim / 2] of the i-th prepared position.
@@ -35,7 +44,7 @@ class RopeTable {
 
  private:
   uint64_t half_;
-  double theta_;
+  std::vector<double> frequencies_;
   uint64_t begin_ = 0, n_ = 0;
   std::vector<float> cosines_, sines_;
 };
@@ -45,12 +54,15 @@ void ApplyRope(const RopeTable& table, float* x, uint64_t n, uint32_t heads, uin
                Executor& executor);
 
 // Causal attention of n queries at positions base .. base + n - 1 over the cached keys and
-// values of positions 0 .. base + n - 1.
+// values of positions 0 .. base + n - 1; window, scale and softcap as transformer::AttentionArgs
+// has them.
 struct AttentionArgs {
   const float* queries = nullptr;  // [n, heads, head_dim]
   float* out = nullptr;            // [n, heads, head_dim]
   uint64_t n = 0, base = 0;
   uint32_t heads = 0, kv_heads = 0, head_dim = 0;
+  uint64_t window = 0;
+  float scale = 1, softcap = 0;
   // fp16 [kv_heads][kv_stride], each head as transformer::AttentionArgs has them.
   const uint16_t* keys = nullptr;
   const uint16_t* values = nullptr;

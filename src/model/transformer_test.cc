@@ -9,7 +9,7 @@
 #include <numeric>
 
 #include "device/thread_pool.h"
-#include "model/decoder_layer.h"
+#include "model/layer_tensors.h"
 #include "model/memory_source_for_test.h"
 #include "model/reference_forward_for_test.h"
 

@@ -1,4 +1,4 @@
-// A small llama with random weights of realistic scale, as a Hugging Face directory and as
+// A small model with random weights of realistic scale, as a Hugging Face directory and as
 // a GGUF file of the same weights. Link tq_checkpoint; from src/x/x_test.cc:
 //
 //   #include "../../tests/support/tiny_model.h"
@@ -14,10 +14,12 @@
 #include <filesystem>
 #include <string>
 #include <utility>
+#include <variant>
 #include <vector>
 
 #include "base/random.h"
 #include "base/status.h"
+#include "checkpoint/architectures/architecture.h"
 #include "checkpoint/model_config.h"
 #include "checkpoint/model_directory.h"
 #include "gguf_builder.h"
@@ -28,6 +30,7 @@
 namespace tq::testing {
 
 struct TinyModelOptions {
+  std::string architecture = "llama";  // model_type
   uint32_t hidden = 64;
   uint32_t intermediate = 128;
   uint32_t layers = 2;
@@ -75,7 +78,8 @@ inline float RoundTo(DType dtype, float value) {
 inline TinyModel MakeTinyModel(const TinyModelOptions& options = {}) {
   TinyModel model;
   ModelConfig& config = model.config;
-  config.architecture = "llama";
+  config = FindArchitecture(options.architecture)->defaults;
+  config.rms_norm_eps = 1e-5f;
   config.vocab_size = options.vocab;
   config.hidden_size = options.hidden;
   config.intermediate_size = options.intermediate;
@@ -83,6 +87,7 @@ inline TinyModel MakeTinyModel(const TinyModelOptions& options = {}) {
   config.num_heads = options.heads;
   config.num_kv_heads = options.kv_heads;
   config.head_dim = options.hidden / options.heads;
+  if (config.query_scalar != 0) config.query_scalar = static_cast<float>(config.head_dim);
   config.max_position = options.max_position;
   config.tie_embeddings = options.tied;
   config.bos_id = 0;
@@ -138,12 +143,19 @@ inline void WriteHuggingFace(const TinyModel& model, const std::filesystem::path
 }
 
 // GGUF's name of a tensor.
-inline std::string TinyGgufName(std::string_view name) {
+inline std::string TinyGgufName(std::string_view name, const ModelConfig& config) {
   static constexpr std::pair<std::string_view, std::string_view> kNames[] = {
       {"embed_tokens.weight", "token_embd.weight"},
       {"model.norm.weight", "output_norm.weight"},
       {"lm_head.weight", "output.weight"},
       {"input_layernorm.weight", "attn_norm.weight"},
+      {"q_proj.bias", "attn_q.bias"},
+      {"k_proj.bias", "attn_k.bias"},
+      {"v_proj.bias", "attn_v.bias"},
+      {"q_norm.weight", "attn_q_norm.weight"},
+      {"k_norm.weight", "attn_k_norm.weight"},
+      {"pre_feedforward_layernorm.weight", "ffn_norm.weight"},
+      {"post_feedforward_layernorm.weight", "post_ffw_norm.weight"},
       {"q_proj.weight", "attn_q.weight"},
       {"k_proj.weight", "attn_k.weight"},
       {"v_proj.weight", "attn_v.weight"},
@@ -157,6 +169,9 @@ inline std::string TinyGgufName(std::string_view name) {
   if (name.starts_with(kLayers)) {
     const size_t dot = name.find('.', kLayers.size());
     prefix = "blk." + std::string(name.substr(kLayers.size(), dot - kLayers.size())) + ".";
+  }
+  if (config.sandwich_norms && name.ends_with("post_attention_layernorm.weight")) {
+    return prefix + "post_attention_norm.weight";
   }
   for (const auto& [ours, theirs] : kNames) {
     if (name.ends_with(ours)) return prefix + std::string(theirs);
@@ -178,30 +193,67 @@ inline std::vector<float> PermuteForGguf(const TinyTensor& tensor, uint64_t head
   return out;
 }
 
-// Matrices in `type`, norms in float32.
+// The keys of the model's config, under the architecture's name.
+inline void AddConfigKeys(const ModelConfig& config, GgufBuilder& builder) {
+  const Architecture& architecture = *FindArchitecture(config.architecture);
+  const std::string p = std::string(architecture.gguf_name) + ".";
+  builder.String("general.architecture", architecture.gguf_name)
+      .Uint(p + "vocab_size", config.vocab_size)
+      .Uint(p + "context_length", config.max_position)
+      .Uint(p + "embedding_length", config.hidden_size)
+      .Uint(p + "feed_forward_length", config.intermediate_size)
+      .Uint(p + "block_count", config.num_layers)
+      .Uint(p + "attention.head_count", config.num_heads)
+      .Uint(p + "attention.head_count_kv", config.num_kv_heads)
+      .Uint(p + "rope.dimension_count", config.head_dim)
+      .Float(p + "rope.freq_base", config.rope_theta)
+      .Float(p + "attention.layer_norm_rms_epsilon", config.rms_norm_eps);
+  if (config.rope_scaling.kind == RopeScaling::Kind::kLinear) {
+    builder.String(p + "rope.scaling.type", "linear")
+        .Float(p + "rope.scaling.factor", config.rope_scaling.factor);
+  }
+  for (const ConfigField& field : architecture.fields) {
+    if (field.gguf == nullptr) continue;
+    if (const auto* number = std::get_if<uint32_t ModelConfig::*>(&field.member)) {
+      builder.Uint(p + field.gguf, config.**number);
+    } else {
+      builder.Float(p + field.gguf, config.*std::get<float ModelConfig::*>(field.member));
+    }
+  }
+}
+
+// A tensor's values as llama.cpp stores them.
+inline std::vector<float> GgufValues(const TinyTensor& tensor, const ModelConfig& config) {
+  const bool of_q_or_k =
+      tensor.name.ends_with("q_proj.weight") || tensor.name.ends_with("k_proj.weight");
+  if (of_q_or_k && FindArchitecture(config.architecture)->gguf_interleaves_heads) {
+    return PermuteForGguf(tensor, config.head_dim);
+  }
+  std::vector<float> values = tensor.values;
+  if (config.norm_plus_one && tensor.name.ends_with("norm.weight")) {
+    for (float& value : values) value += 1;
+  }
+  return values;
+}
+
+// Matrices in `type`, norms and biases in float32.
 inline GgufBuilder BuildGguf(const TinyModel& model, uint32_t type = kPackF32) {
   const ModelConfig& config = model.config;
   GgufBuilder builder;
-  builder.String("general.architecture", "llama")
-      .Uint("llama.vocab_size", config.vocab_size)
-      .Uint("llama.context_length", config.max_position)
-      .Uint("llama.embedding_length", config.hidden_size)
-      .Uint("llama.feed_forward_length", config.intermediate_size)
-      .Uint("llama.block_count", config.num_layers)
-      .Uint("llama.attention.head_count", config.num_heads)
-      .Uint("llama.attention.head_count_kv", config.num_kv_heads)
-      .Uint("llama.rope.dimension_count", config.head_dim)
-      .Float("llama.rope.freq_base", config.rope_theta)
-      .Float("llama.attention.layer_norm_rms_epsilon", config.rms_norm_eps);
+  AddConfigKeys(config, builder);
   if (!model.tokenizer.tokens.empty()) AddTokenizerKeys(model.tokenizer, builder);
   for (const TinyTensor& tensor : model.tensors) {
-    const bool permuted =
-        tensor.name.ends_with("q_proj.weight") || tensor.name.ends_with("k_proj.weight");
     const std::vector<uint64_t> ne(tensor.shape.rbegin(), tensor.shape.rend());
     const uint32_t stored = tensor.shape.size() == 1 ? uint32_t{kPackF32} : type;
-    builder.Tensor(
-        TinyGgufName(tensor.name), stored, ne,
-        PackGguf(stored, permuted ? PermuteForGguf(tensor, config.head_dim) : tensor.values));
+    builder.Tensor(TinyGgufName(tensor.name, config), stored, ne,
+                   PackGguf(stored, GgufValues(tensor, config)));
+  }
+  if (config.rope_scaling.kind == RopeScaling::Kind::kLlama3) {
+    const auto plain = RopeFrequencies(config.head_dim, config.rope_theta, {});
+    const auto scaled = RopeFrequencies(config.head_dim, config.rope_theta, config.rope_scaling);
+    std::vector<float> factors(plain.size());
+    for (size_t i = 0; i < plain.size(); ++i) factors[i] = static_cast<float>(plain[i] / scaled[i]);
+    builder.Tensor("rope_freqs.weight", kPackF32, {factors.size()}, PackGguf(kPackF32, factors));
   }
   return builder;
 }

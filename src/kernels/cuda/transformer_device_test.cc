@@ -160,7 +160,7 @@ TEST_P(AttentionDeviceTest, RopeTurnsAndStores) {
   std::vector<uint16_t> expected_keys(kv_heads * stride, kPoison), expected_values = expected_keys;
   for (uint32_t p = 0; p < n; ++p) {
     std::vector<float> cosine(half), sine(half);
-    transformer::RopeTable(base + p, d, 10000.0, cosine.data(), sine.data());
+    transformer::RopeTable(base + p, frequencies.data(), half, cosine.data(), sine.data());
     transformer::Rope(&q[uint64_t{p} * heads * d], heads, d, cosine.data(), sine.data());
     transformer::Rope(&k[uint64_t{p} * kv_heads * d], kv_heads, d, cosine.data(), sine.data());
     for (uint32_t h = 0; h < kv_heads; ++h) {

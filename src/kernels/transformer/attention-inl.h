@@ -19,9 +19,9 @@ constexpr size_t kDirectQueries = 8;
 
 // One query and its state.
 struct Query {
-  float* out;      // unnormalised sum of values
-  size_t length;   // keys it sees
-  float max, sum;  // over the keys so far
+  float* out;            // unnormalised sum of values
+  size_t begin, length;  // keys [begin, length) that it sees
+  float max, sum;        // over the keys so far
 };
 
 struct Workspace {
@@ -97,15 +97,26 @@ inline void Scores(const float* q, const Rows& keys, size_t group, size_t dim, s
   }
 }
 
-// Scores of a block's keys for kRows queries that see `lengths` of them, ascending; minus infinity
-// beyond.
+// Which of a vector's lanes are of keys before `key`: the first so many.
+inline size_t InVector(size_t key, size_t vector) {
+  const size_t first = vector * kLanes;
+  return key <= first ? 0 : MinOf(kLanes, key - first);
+}
+
+// Keys [begin, end) of a block.
+struct Seen {
+  size_t begin, end;
+};
+
+// Scores of a block's keys for kRows queries that see `seen` of them, ascending; minus infinity for
+// those that a query does not see.
 template <int kRows, class Rows>
-inline void BlockScores(const float* q, const Rows& keys, size_t dim, size_t padded,
-                        const size_t (&lengths)[kRows], Vec (&scores)[kRows][kKeyVecs]) {
+inline void BlockScores(const float* q, const Rows& keys, size_t dim, size_t padded, float softcap,
+                        const Seen (&seen)[kRows], Vec (&scores)[kRows][kKeyVecs]) {
   static_assert(kKeysTogether == kLanes);
   constexpr size_t kGroups = GroupsAtOnce(kRows);
   const Vec lowest = simd::Set1(-__builtin_inff());
-  const size_t groups = (lengths[kRows - 1] + kLanes - 1) / kLanes;
+  const size_t groups = (seen[kRows - 1].end + kLanes - 1) / kLanes;
   size_t group = 0;
   for (; group + kGroups <= groups; group += kGroups) {
     Scores<kRows, kGroups>(q, keys, group, dim, padded, scores);
@@ -113,9 +124,14 @@ inline void BlockScores(const float* q, const Rows& keys, size_t dim, size_t pad
   for (; group < groups; ++group) Scores<kRows, 1>(q, keys, group, dim, padded, scores);
   for (int r = 0; r < kRows; ++r) {
     for (size_t v = 0; v < kKeyVecs; ++v) {
-      const size_t first = v * kLanes;
-      const size_t seen = first < lengths[r] ? MinOf(kLanes, lengths[r] - first) : 0;
-      scores[r][v] = seen == 0 ? lowest : simd::SelectFirst(seen, scores[r][v], lowest);
+      const size_t before = InVector(seen[r].begin, v), until = InVector(seen[r].end, v);
+      if (before >= until) {
+        scores[r][v] = lowest;
+        continue;
+      }
+      if (softcap != 0) scores[r][v] = Capped(scores[r][v], softcap);
+      scores[r][v] = simd::SelectFirst(until, scores[r][v], lowest);
+      if (before > 0) scores[r][v] = simd::SelectFirst(before, lowest, scores[r][v]);
     }
   }
 }
@@ -126,6 +142,10 @@ inline void UpdateQuery(const Vec (&scores)[kKeyVecs], size_t dim, float* weight
   Vec max = simd::Set1(-__builtin_inff());
   for (const Vec& score : scores) max = simd::Max(score, max);
   const float top = simd::MaxLane(max);
+  if (top == -__builtin_inff()) {  // behind the window: none of these is seen
+    for (size_t v = 0; v < kKeyVecs; ++v) simd::Store(weights + v * kLanes, simd::Zero());
+    return;
+  }
   if (!(top <= query.max)) {
     float factors[kLanes];
     simd::Store(factors, ExpOf(simd::Set1(query.max - top)));
@@ -217,19 +237,19 @@ inline void AddBlockValues(Workspace& work, size_t count, size_t base, size_t di
   }
 }
 
-// One block of `count` keys for kRows queries of one position from the i-th on, straight from the
-// cache.
+// One block for kRows queries of one position from the i-th on, straight from the cache.
 template <int kRows>
-inline void AttendDirectly(const HalfRows& keys, const HalfRows& values, size_t dim, size_t count,
-                           size_t i, Workspace& work) {
+inline void AttendDirectly(const HalfRows& keys, const HalfRows& values, size_t dim, float softcap,
+                           Seen of_block, size_t i, Workspace& work) {
   Vec scores[kRows][kKeyVecs];
-  size_t lengths[kRows];
-  for (size_t& length : lengths) length = count;
-  BlockScores(work.q + i * dim, keys, dim, dim, lengths, scores);
+  Seen seen[kRows];
+  for (Seen& keys_of_query : seen) keys_of_query = of_block;
+  BlockScores(work.q + i * dim, keys, dim, dim, softcap, seen, scores);
   for (int r = 0; r < kRows; ++r) {
     UpdateQuery(scores[r], dim, work.weights[i + r], work.queries[i + r]);
   }
-  AddValuesOfRows<kRows>(work.queries + i, work.weights + i, 0, count, values, dim);
+  AddValuesOfRows<kRows>(work.queries + i, work.weights + i, of_block.begin, of_block.end, values,
+                         dim);
 }
 
 inline void AttendBlockDirectly(const AttentionArgs& args, size_t base, size_t keys, size_t count,
@@ -237,23 +257,27 @@ inline void AttendBlockDirectly(const AttentionArgs& args, size_t base, size_t k
   const size_t dim = args.head_dim;
   const uint16_t *block = args.keys + base * dim, *values = args.values + base * dim;
   const HalfRows k{block, dim * kLanes, values}, v{values, dim, block + kKeyBlock * dim};
+  const size_t begin = work.queries[0].begin;
+  const Seen seen{begin <= base ? 0 : begin - base, keys};
+  const float cap = args.softcap;
   size_t i = 0;
-  for (; i + 4 <= count; i += 4) AttendDirectly<4>(k, v, dim, keys, i, work);
-  if (count - i == 3) AttendDirectly<3>(k, v, dim, keys, i, work);
-  if (count - i == 2) AttendDirectly<2>(k, v, dim, keys, i, work);
-  if (count - i == 1) AttendDirectly<1>(k, v, dim, keys, i, work);
+  for (; i + 4 <= count; i += 4) AttendDirectly<4>(k, v, dim, cap, seen, i, work);
+  if (count - i == 3) AttendDirectly<3>(k, v, dim, cap, seen, i, work);
+  if (count - i == 2) AttendDirectly<2>(k, v, dim, cap, seen, i, work);
+  if (count - i == 1) AttendDirectly<1>(k, v, dim, cap, seen, i, work);
 }
 
 // The weights of a block for kRows queries from the i-th on, which all see some of it.
 template <int kRows>
-inline void WeighBlock(const FloatRows& keys, size_t base, size_t dim, size_t padded, size_t i,
-                       Workspace& work) {
+inline void WeighBlock(const FloatRows& keys, size_t base, size_t dim, size_t padded, float softcap,
+                       size_t i, Workspace& work) {
   Vec scores[kRows][kKeyVecs];
-  size_t lengths[kRows];
+  Seen seen[kRows];
   for (int r = 0; r < kRows; ++r) {
-    lengths[r] = MinOf(kKeyBlock, work.queries[i + r].length - base);
+    const Query& query = work.queries[i + r];
+    seen[r] = {query.begin <= base ? 0 : query.begin - base, MinOf(kKeyBlock, query.length - base)};
   }
-  BlockScores(work.q + i * padded, keys, dim, padded, lengths, scores);
+  BlockScores(work.q + i * padded, keys, dim, padded, softcap, seen, scores);
   for (int r = 0; r < kRows; ++r) {
     UpdateQuery(scores[r], dim, work.weights[i + r], work.queries[i + r]);
   }
@@ -268,8 +292,9 @@ inline void AttendBlock(const AttentionArgs& args, size_t base, size_t keys, siz
   const FloatRows rows{work.block, dim * kLanes};
   size_t i = 0;
   while (i < count && work.queries[i].length <= base) ++i;  // lengths ascend
-  for (; i + 4 <= count; i += 4) WeighBlock<4>(rows, base, dim, padded, i, work);
-  for (; i < count; ++i) WeighBlock<1>(rows, base, dim, padded, i, work);
+  const float cap = args.softcap;
+  for (; i + 4 <= count; i += 4) WeighBlock<4>(rows, base, dim, padded, cap, i, work);
+  for (; i < count; ++i) WeighBlock<1>(rows, base, dim, padded, cap, i, work);
   ConvertBlock(args.values + base * dim, keys, dim, padded, work.block);
   AddBlockValues(work, count, base, dim, padded);
 }
@@ -280,6 +305,7 @@ inline void LoadQueries(const AttentionArgs& args, size_t begin, size_t count, W
   const Vec scale = simd::Set1(args.scale);
   for (size_t i = 0; i < count; ++i) {
     const size_t t = (begin + i) / args.group, head = (begin + i) % args.group;
+    work.queries[i].begin = FirstKey(args.first + t, args.window);
     work.queries[i].length = args.first + t + 1;
     const float* q = args.q + t * args.q_stride + head * dim;
     ForVectors(dim, [&](size_t at, size_t n) {
@@ -299,7 +325,9 @@ inline void AttendSpan(const AttentionArgs& args, size_t span, size_t count, Wor
   }
   const bool direct = args.n == 1 && count <= kDirectQueries && dim % kLanes == 0;
   const size_t end = MinOf(work.queries[count - 1].length, (span + 1) * kSpanKeys);
-  for (size_t base = span * kSpanKeys; base < end; base += kKeyBlock) {
+  // From the first block that a query sees some of; begins ascend.
+  const size_t begin = work.queries[0].begin / kKeyBlock * kKeyBlock;
+  for (size_t base = MaxOf(begin, span * kSpanKeys); base < end; base += kKeyBlock) {
     const size_t keys = MinOf(kKeyBlock, end - base);
     if (direct) {
       AttendBlockDirectly(args, base, keys, count, work);
@@ -326,6 +354,15 @@ inline void Merge(const float* values, float max, float sum, size_t dim, Query& 
   query.sum = sums[0];
 }
 
+// Begins with what the query saw in its first span.
+inline void Take(const Query& seen, size_t dim, Query& query) {
+  ForVectors(dim, [&](size_t at, size_t n) {
+    StoreCount(query.out + at, n, LoadCount(seen.out + at, n));
+  });
+  query.max = seen.max;
+  query.sum = seen.sum;
+}
+
 inline void Normalise(size_t dim, const Query& query) {
   const Vec inverse = simd::Set1(1.0f / query.sum);
   ForVectors(dim, [&](size_t at, size_t n) {
@@ -342,17 +379,22 @@ inline void AttendQueries(const AttentionArgs& args, size_t begin, size_t count,
     const size_t t = (begin + i) / args.group, head = (begin + i) % args.group;
     work.queries[i].out = args.out + t * args.out_stride + head * dim;
   }
-  AttendSpan(args, 0, count, work);
+  const size_t first = FirstSpan(work.queries[0].begin);
+  AttendSpan(args, first, count, work);
   for (size_t i = 0; i < count; ++i) {
     all[i] = work.queries[i];
     work.queries[i].out = work.span + i * dim;
   }
-  for (size_t span = 1; span < SpansOf(all[count - 1].length); ++span) {
+  for (size_t span = first + 1; span < SpansOf(all[count - 1].length); ++span) {
     AttendSpan(args, span, count, work);
     for (size_t i = 0; i < count; ++i) {
       const Query& query = work.queries[i];
       if (query.length <= span * kSpanKeys) continue;
-      Merge(query.out, query.max, query.sum, dim, all[i]);
+      if (FirstSpan(query.begin) < span) {
+        Merge(query.out, query.max, query.sum, dim, all[i]);
+      } else if (FirstSpan(query.begin) == span) {
+        Take(query, dim, all[i]);
+      }
     }
   }
   for (size_t i = 0; i < count; ++i) Normalise(dim, all[i]);
@@ -382,10 +424,11 @@ void AttentionSpanOfLevel(const AttentionArgs& args, size_t span, float* partial
 }
 
 void MergeSpansOfLevel(const AttentionArgs& args, const float* partials) {
-  const size_t dim = args.head_dim, spans = SpansOf(args.first + 1);
+  const size_t dim = args.head_dim, seen = FirstKey(args.first, args.window);
+  const size_t spans = SpansOf(args.first + 1) - FirstSpan(seen);
   for (size_t head = 0; head < args.group; ++head) {
     const float* partial = partials + head * (dim + 2);
-    Query all{args.out + head * dim, args.first + 1, partial[dim], partial[dim + 1]};
+    Query all{args.out + head * dim, seen, args.first + 1, partial[dim], partial[dim + 1]};
     ForVectors(
         dim, [&](size_t at, size_t n) { StoreCount(all.out + at, n, LoadCount(partial + at, n)); });
     for (size_t span = 1; span < spans; ++span) {

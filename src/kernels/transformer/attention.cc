@@ -30,6 +30,7 @@ void AttendSpan(const AttentionArgs& args, const float* q, size_t begin, size_t 
     double score = 0;
     for (size_t i = 0; i < dim; ++i) score += static_cast<double>(q[i]) * row[i];
     score *= static_cast<double>(args.scale);
+    if (args.softcap != 0) score = args.softcap * std::tanh(score / args.softcap);
     if (!(score <= max)) {  // also for NaN, which then spoils everything, as it must
       const double factor = std::exp(max - score);
       max = score;
@@ -66,10 +67,11 @@ void Attention(const AttentionArgs& args) {
   for (size_t t = 0; t < args.n; ++t) {
     for (size_t head = 0; head < args.group; ++head) {
       const float* q = args.q + t * args.q_stride + head * dim;
-      const size_t length = args.first + t + 1;
+      const size_t length = args.first + t + 1, seen = FirstKey(length - 1, args.window);
       Seen all{args.out + t * args.out_stride + head * dim, 0, 0}, next{values, 0, 0};
-      AttendSpan(args, q, 0, std::min(length, kSpanKeys), all);
-      for (size_t begin = kSpanKeys; begin < length; begin += kSpanKeys) {
+      const size_t first = FirstSpan(seen);
+      AttendSpan(args, q, seen, std::min(length, (first + 1) * kSpanKeys), all);
+      for (size_t begin = (first + 1) * kSpanKeys; begin < length; begin += kSpanKeys) {
         AttendSpan(args, q, begin, std::min(length, begin + kSpanKeys), next);
         Merge(dim, next, all);
       }
@@ -79,17 +81,20 @@ void Attention(const AttentionArgs& args) {
 }
 
 void AttentionSpan(const AttentionArgs& args, size_t span, float* partial) {
-  const size_t dim = args.head_dim, begin = span * kSpanKeys;
+  const size_t dim = args.head_dim;
+  const size_t begin = std::max(span * kSpanKeys, FirstKey(args.first, args.window));
+  const size_t end = std::min(args.first + 1, (span + 1) * kSpanKeys);
   for (size_t head = 0; head < args.group; ++head, partial += dim + 2) {
     Seen seen{partial, 0, 0};
-    AttendSpan(args, args.q + head * dim, begin, std::min(args.first + 1, begin + kSpanKeys), seen);
+    AttendSpan(args, args.q + head * dim, begin, end, seen);
     partial[dim] = seen.max;
     partial[dim + 1] = seen.sum;
   }
 }
 
 void MergeSpans(const AttentionArgs& args, const float* partials) {
-  const size_t dim = args.head_dim, spans = SpansOf(args.first + 1);
+  const size_t dim = args.head_dim;
+  const size_t spans = SpansOf(args.first + 1) - FirstSpan(FirstKey(args.first, args.window));
   float values[kMaxHeadDim];
   for (size_t head = 0; head < args.group; ++head) {
     const float* partial = partials + head * (dim + 2);

@@ -78,7 +78,8 @@ struct Problem {
     }
     for (float x : v) value = std::max(value, static_cast<double>(std::abs(x)));
     const auto size = static_cast<double>(dim) + static_cast<double>(length) / 16 + 32;
-    return size * 0x1p-23 * (1 + 2 * score) * value;
+    const double capped = static_cast<double>(args.softcap) * 0x1p-20;
+    return (size * 0x1p-23 * (1 + 2 * score) + capped) * value;
   }
 
   size_t length, stride;
@@ -112,8 +113,11 @@ void CheckAgainstReference(Problem& problem) {
   }
 }
 
-TEST(Attention, ReferenceIsTheFormula) {
-  Problem problem(3, 2, 8, 4);
+// The equation of attention.h for three positions from 4 on, two heads of 8 values.
+void CheckFormula(size_t window, float softcap) {
+  Problem problem(3, 2, 8, 4, 4.0);
+  problem.args.window = window;
+  problem.args.softcap = softcap;
   const std::vector<float> out = problem.Run(Isa::kReference);
   const std::vector<float> k = problem.Keys();
   std::vector<float> v(7 * 8);
@@ -121,16 +125,43 @@ TEST(Attention, ReferenceIsTheFormula) {
   for (size_t t = 0; t < 3; ++t) {
     for (size_t h = 0; h < 2; ++h) {
       const float* q = problem.q.data() + t * problem.stride + h * 8;
+      const size_t end = 4 + t + 1, begin = window == 0 ? 0 : end - std::min(end, window);
       double weights[7], sum = 0;
-      for (size_t key = 0; key < 4 + t + 1; ++key) {
+      for (size_t key = begin; key < end; ++key) {
         double score = 0;
         for (size_t i = 0; i < 8; ++i) score += static_cast<double>(q[i]) * k[key * 8 + i];
-        sum += weights[key] = std::exp(score * problem.args.scale);
+        score *= problem.args.scale;
+        if (softcap != 0) score = softcap * std::tanh(score / softcap);
+        sum += weights[key] = std::exp(score);
       }
       for (size_t i = 0; i < 8; ++i) {
         double expected = 0;
-        for (size_t key = 0; key < 4 + t + 1; ++key) expected += weights[key] * v[key * 8 + i];
+        for (size_t key = begin; key < end; ++key) expected += weights[key] * v[key * 8 + i];
         EXPECT_NEAR(out[t * problem.stride + h * 8 + i], expected / sum, 1e-6);
+      }
+    }
+  }
+}
+
+TEST(Attention, ReferenceIsTheFormula) {
+  CheckFormula(0, 0);
+  CheckFormula(1, 0);
+  CheckFormula(3, 0);
+  CheckFormula(100, 0);
+  CheckFormula(0, 1.5f);
+  CheckFormula(5, 50.0f);
+}
+
+TEST(Attention, WindowsAndCaps) {
+  for (size_t window : {1, 15, 16, 17, 63, 64, 65, 250, 256, 300}) {
+    for (size_t group : {1, 4, 9}) {
+      for (size_t n : {1, 3, 40}) {
+        for (size_t first : {0, 20, 255, 256, 400, 700}) {
+          Problem problem(n, group, 48, first);
+          problem.args.window = window;
+          problem.args.softcap = window % 2 == 0 ? 2.0f : 0.0f;
+          ASSERT_NO_FATAL_FAILURE(CheckAgainstReference(problem)) << window;
+        }
       }
     }
   }
@@ -164,6 +195,7 @@ TEST(Attention, PromptAndTokenByTokenGiveTheSameBits) {
              {1, 32}, {2, 64}, {3, 64}, {3, 20}, {4, 80}, {5, 16}, {7, 48}, {8, 64}, {9, 64}}) {
       // Into the second span of keys.
       Problem problem(201, group, dim, 100, 3.0);
+      problem.args.window = group % 3 == 0 ? 70 : 0;  // some see spans that others do not
       const std::vector<float> whole = problem.Run(isa);
       std::vector<float> single(whole.size(), -77.0f);
       for (size_t t = 0; t < 201; ++t) {
@@ -186,12 +218,14 @@ TEST(Attention, SpansApartGiveTheSameBits) {
       for (const auto& [group, dim] :
            std::vector<std::pair<size_t, size_t>>{{1, 16}, {3, 64}, {4, 20}, {9, 64}, {33, 32}}) {
         Problem problem(1, group, dim, first, 3.0);
+        problem.args.window = group % 3 == 0 ? 300 : 0;
         const std::vector<float> whole = problem.Run(isa);
-        const size_t spans = SpansOf(first + 1), floats = PartialFloats(group, dim);
+        const size_t seen = FirstSpan(FirstKey(first, problem.args.window));
+        const size_t spans = SpansOf(first + 1) - seen, floats = PartialFloats(group, dim);
         std::vector<float> partials(spans * floats, -77.0f), apart(whole.size(), -77.0f);
         problem.args.out = apart.data();
         for (size_t span = spans; span-- > 0;) {
-          AttentionSpan(problem.args, span, partials.data() + span * floats, isa);
+          AttentionSpan(problem.args, seen + span, partials.data() + span * floats, isa);
         }
         MergeSpans(problem.args, partials.data(), isa);
         EXPECT_EQ(whole, apart) << IsaName(isa) << " first " << first << " group " << group;
@@ -206,6 +240,24 @@ TEST(Attention, VectorLevelsGiveTheSameBits) {
     for (size_t dim : {20, 64, 128}) {
       Problem problem(70, 3, dim, first);
       EXPECT_EQ(problem.Run(Isa::kAvx2), problem.Run(Isa::kAvx512));
+    }
+  }
+}
+
+TEST(Attention, KeysBeforeTheWindowChangeNothing) {
+  for (Isa isa : {Isa::kReference, Isa::kAvx2, Isa::kAvx512}) {
+    if (!IsaSupported(isa)) continue;
+    for (size_t n : {1, 5}) {
+      Problem problem(n, 2, 32, 600);
+      problem.args.window = 100;
+      const std::vector<float> before = problem.Run(isa);
+      for (size_t key = 0; key <= 500; ++key) {  // position 600 sees 501 on
+        for (size_t i = 0; i < 32; ++i) problem.keys[KeyIndex(key, i, 32)] = 0x4400;  // 4
+        std::fill_n(&problem.values[key * 32], 32, uint16_t{0x4400});
+      }
+      EXPECT_EQ(before, problem.Run(isa)) << IsaName(isa) << n;
+      problem.values[501 * 32] = 0x4400;
+      EXPECT_NE(before, problem.Run(isa)) << IsaName(isa) << n;
     }
   }
 }

@@ -14,6 +14,7 @@ using simd::Vec;
 constexpr size_t kLanes = 16;
 constexpr size_t RoundUpToLanes(size_t n) { return (n + kLanes - 1) / kLanes * kLanes; }
 constexpr size_t MinOf(size_t a, size_t b) { return a < b ? a : b; }
+constexpr size_t MaxOf(size_t a, size_t b) { return a < b ? b : a; }
 
 // Calls f(i, count) for [0, n) in steps of a vector; count < 16 only in the last.
 template <class F>
@@ -98,6 +99,30 @@ void SiluMultiplyAll(const float* gate, const float* up, size_t n, float* out) {
   });
 }
 
+void GeluMultiplyAll(const float* gate, const float* up, size_t n, float* out) {
+  constexpr float kRoot = 0.7978845608028654f;  // sqrt(2 / pi)
+  ForVectors(n, [&](size_t i, size_t count) {
+    const Vec g = LoadCount(gate + i, count);
+    const Vec cubic = simd::Fma(simd::Mul(g, g), simd::Set1(0.044715f), simd::Set1(1.0f));
+    const Vec u = simd::Mul(simd::Mul(g, simd::Set1(-2 * kRoot)), cubic);
+    const Vec gelu = simd::Div(g, simd::Add(simd::Set1(1.0f), ExpOf(u)));
+    StoreCount(out + i, count, simd::Mul(gelu, LoadCount(up + i, count)));
+  });
+}
+
+// cap * tanh(x / cap), tanh(y) = 1 - 2 / (exp(2 y) + 1).
+inline Vec Capped(Vec x, float cap) {
+  const Vec e = ExpOf(simd::Mul(x, simd::Set1(2 / cap)));
+  const Vec share = simd::Div(simd::Set1(-2.0f), simd::Add(e, simd::Set1(1.0f)));
+  return simd::Mul(simd::Add(share, simd::Set1(1.0f)), simd::Set1(cap));
+}
+
+void SoftCapAll(float* x, size_t n, float cap) {
+  ForVectors(n, [&](size_t i, size_t count) {
+    StoreCount(x + i, count, Capped(LoadCount(x + i, count), cap));
+  });
+}
+
 void SoftmaxRows(float* x, size_t rows, size_t width) {
   const Vec lowest = simd::Set1(-__builtin_inff());
   for (size_t row = 0; row < rows; ++row, x += width) {
@@ -151,8 +176,8 @@ void BFloat16ToFloatAll(const uint16_t* x, size_t n, float* out) {
 }
 
 constexpr ElementwiseKernels kElementwiseOfLevel = {
-    RmsNormRows, RopeHeads,      SiluMultiplyAll, SoftmaxRows,        AddAll,
-    ExpAll,      HalfToFloatAll, FloatToHalfAll,  BFloat16ToFloatAll,
+    RmsNormRows, RopeHeads, SiluMultiplyAll, GeluMultiplyAll, SoftCapAll,         SoftmaxRows,
+    AddAll,      ExpAll,    HalfToFloatAll,  FloatToHalfAll,  BFloat16ToFloatAll,
 };
 
 }  // namespace

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <numbers>
 
 #include "kernels/isa.h"
 #include "kernels/transformer/transformer_levels.h"
@@ -34,6 +35,17 @@ void PlainRope(float* x, size_t heads, size_t head_dim, const float* cos, const 
 
 void PlainSiluMultiply(const float* gate, const float* up, size_t n, float* out) {
   for (size_t i = 0; i < n; ++i) out[i] = gate[i] / (1 + std::exp(-gate[i])) * up[i];
+}
+
+void PlainGeluMultiply(const float* gate, const float* up, size_t n, float* out) {
+  for (size_t i = 0; i < n; ++i) {
+    const double g = gate[i], u = std::sqrt(2 / std::numbers::pi) * (g + 0.044715 * g * g * g);
+    out[i] = static_cast<float>(g / (1 + std::exp(-2 * u)) * up[i]);
+  }
+}
+
+void PlainSoftCap(float* x, size_t n, float cap) {
+  for (size_t i = 0; i < n; ++i) x[i] = cap * std::tanh(x[i] / cap);
 }
 
 void PlainSoftmax(float* x, size_t rows, size_t width) {
@@ -107,9 +119,10 @@ const ElementwiseKernels& Current() {
 }  // namespace
 
 namespace reference {
-const ElementwiseKernels kElementwise = {PlainRmsNorm,     PlainRope,        PlainSiluMultiply,
-                                         PlainSoftmax,     PlainAddTo,       PlainExp,
-                                         PlainHalfToFloat, PlainFloatToHalf, PlainBFloat16ToFloat};
+const ElementwiseKernels kElementwise = {
+    PlainRmsNorm,     PlainRope,        PlainSiluMultiply,   PlainGeluMultiply,
+    PlainSoftCap,     PlainSoftmax,     PlainAddTo,          PlainExp,
+    PlainHalfToFloat, PlainFloatToHalf, PlainBFloat16ToFloat};
 }  // namespace reference
 
 const ElementwiseKernels& ElementwiseFor(Isa isa) { return *TQ_AT_LEVEL(isa, kElementwise); }
@@ -121,11 +134,9 @@ void RmsNorm(const float* x, size_t rows, size_t width, const float* weight, flo
 void Rope(float* x, size_t heads, size_t head_dim, const float* cos, const float* sin) {
   Current().rope(x, heads, head_dim, cos, sin);
 }
-void RopeTable(uint64_t position, size_t head_dim, double theta, float* cos, float* sin) {
-  const size_t half = head_dim / 2;
+void RopeTable(uint64_t position, const double* frequencies, size_t half, float* cos, float* sin) {
   for (size_t i = 0; i < half; ++i) {
-    const double exponent = -static_cast<double>(i) / static_cast<double>(half);
-    const double angle = static_cast<double>(position) * std::pow(theta, exponent);
+    const double angle = static_cast<double>(position) * frequencies[i];
     cos[i] = static_cast<float>(std::cos(angle));
     sin[i] = static_cast<float>(std::sin(angle));
   }
@@ -133,6 +144,10 @@ void RopeTable(uint64_t position, size_t head_dim, double theta, float* cos, flo
 void SiluMultiply(const float* gate, const float* up, size_t n, float* out) {
   Current().silu_multiply(gate, up, n, out);
 }
+void GeluMultiply(const float* gate, const float* up, size_t n, float* out) {
+  Current().gelu_multiply(gate, up, n, out);
+}
+void SoftCap(float* x, size_t n, float cap) { Current().soft_cap(x, n, cap); }
 void Softmax(float* x, size_t rows, size_t width) { Current().softmax(x, rows, width); }
 void AddTo(float* x, const float* y, size_t n) { Current().add_to(x, y, n); }
 void Exp(const float* x, size_t n, float* out) { Current().exp(x, n, out); }

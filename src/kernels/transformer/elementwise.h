@@ -23,13 +23,19 @@ void RmsNorm(const float* x, size_t rows, size_t width, const float* weight, flo
 // half-split convention of Hugging Face's Llama (x[i] pairs with x[i + head_dim / 2]):
 //   x[i] <- x[i] cos[i] - x[i + d/2] sin[i],  x[i + d/2] <- x[i + d/2] cos[i] + x[i] sin[i].
 void Rope(float* x, size_t heads, size_t head_dim, const float* cos, const float* sin);
-// The table of a position, cos and sin [head_dim / 2], of angles
-// position * theta^(-2 i / head_dim) computed in double.
-void RopeTable(uint64_t position, size_t head_dim, double theta, float* cos, float* sin);
+// The table of a position, cos and sin [half], of angles position * frequencies[i] in double.
+void RopeTable(uint64_t position, const double* frequencies, size_t half, float* cos, float* sin);
 
 // out = silu(gate) * up, silu(g) = g / (1 + exp(-g)). Relative error at most 5 * 2^-24
 // (where the result is normal).
 void SiluMultiply(const float* gate, const float* up, size_t n, float* out);
+// out = gelu(gate) * up in the approximation by tanh (Hendrycks and Gimpel, "Gaussian error linear
+// units", 2016, section 2): gelu(g) = g / (1 + exp(-2 u)), u = sqrt(2 / pi) (g + 0.044715 g^3).
+// Relative error at most (8 + 4 |u|) 2^-24 (where the result is normal).
+void GeluMultiply(const float* gate, const float* up, size_t n, float* out);
+
+// x <- cap * tanh(x / cap) for cap > 0. Error at most 2^-20 cap.
+void SoftCap(float* x, size_t n, float cap);
 
 // exp(x - max) / sum for each row of [rows, width], in place.
 void Softmax(float* x, size_t rows, size_t width);
@@ -52,6 +58,8 @@ struct ElementwiseKernels {
   void (*rms_norm)(const float*, size_t, size_t, const float*, float, float*);
   void (*rope)(float*, size_t, size_t, const float*, const float*);
   void (*silu_multiply)(const float*, const float*, size_t, float*);
+  void (*gelu_multiply)(const float*, const float*, size_t, float*);
+  void (*soft_cap)(float*, size_t, float);
   void (*softmax)(float*, size_t, size_t);
   void (*add_to)(float*, const float*, size_t);
   void (*exp)(const float*, size_t, float*);

@@ -120,7 +120,11 @@ TEST_P(ElementwiseTest, RopeRotatesHalfSplitPairs) {
   for (size_t dim : {2, 6, 16, 30, 64, 66, 128}) {
     const size_t heads = 3, half = dim / 2;
     std::vector<float> cos(half), sin(half);
-    RopeTable(12345, dim, 100000.0, cos.data(), sin.data());
+    std::vector<double> frequencies(half);
+    for (size_t i = 0; i < half; ++i) {
+      frequencies[i] = std::pow(100000.0, -2.0 * static_cast<double>(i) / static_cast<double>(dim));
+    }
+    RopeTable(12345, frequencies.data(), half, cos.data(), sin.data());
     const std::vector<float> x = RandomFloats(heads * dim, dim);
     std::vector<float> y = x;
     kernels().rope(y.data(), heads, dim, cos.data(), sin.data());
@@ -153,6 +157,47 @@ TEST_P(ElementwiseTest, SiluMultiply) {
   EXPECT_EQ(out[0], 0.0f);
   EXPECT_EQ(out[1], 200.0f);
   EXPECT_TRUE(std::isnan(out[2]));
+}
+
+TEST_P(ElementwiseTest, GeluMultiply) {
+  const double root = std::sqrt(2 / 3.14159265358979323846);
+  for (size_t n : kSizes) {
+    const std::vector<float> gate = RandomFloats(n, n, 3), up = RandomFloats(n, n + 1);
+    std::vector<float> out(n);
+    kernels().gelu_multiply(gate.data(), up.data(), n, out.data());
+    for (size_t i = 0; i < n; ++i) {
+      const double g = gate[i], u = root * (g + 0.044715 * g * g * g);
+      const double exact = 0.5 * g * (1 + std::tanh(u)) * up[i];
+      // tanh near -1 cancels in the expected value.
+      const double bound = (8 + 4 * std::abs(u)) * 0x1p-24 * std::abs(exact) + 1e-15 * std::abs(g);
+      ASSERT_NEAR(out[i], exact, bound) << g;
+    }
+  }
+  const std::vector<float> gate = {-50, 50, kNan}, up = {1, 1, 1};
+  std::vector<float> out(3);
+  kernels().gelu_multiply(gate.data(), up.data(), 3, out.data());
+  EXPECT_NEAR(out[0], 0.0f, 1e-36f);
+  EXPECT_EQ(out[1], 50.0f);
+  EXPECT_TRUE(std::isnan(out[2]));
+}
+
+TEST_P(ElementwiseTest, SoftCap) {
+  for (const float cap : {0.5f, 30.0f, 50.0f}) {
+    for (size_t n : kSizes) {
+      const std::vector<float> x = RandomFloats(n, n, 40);
+      std::vector<float> y = x;
+      kernels().soft_cap(y.data(), n, cap);
+      for (size_t i = 0; i < n; ++i) {
+        const double wide = cap;
+        ASSERT_NEAR(y[i], wide * std::tanh(x[i] / wide), wide * 0x1p-20) << x[i];
+      }
+    }
+  }
+  std::vector<float> x = {-1e30f, 1e30f, kNan};
+  kernels().soft_cap(x.data(), 3, 30.0f);
+  EXPECT_EQ(x[0], -30.0f);
+  EXPECT_EQ(x[1], 30.0f);
+  EXPECT_TRUE(std::isnan(x[2]));
 }
 
 TEST_P(ElementwiseTest, Softmax) {
@@ -284,6 +329,12 @@ TEST(Elementwise, VectorLevelsGiveTheSameBits) {
     EXPECT_EQ(ya, yb);
     a.silu_multiply(x.data(), w.data(), n, ya.data()),
         b.silu_multiply(x.data(), w.data(), n, yb.data());
+    EXPECT_EQ(ya, yb);
+    a.gelu_multiply(x.data(), w.data(), n, ya.data());
+    b.gelu_multiply(x.data(), w.data(), n, yb.data());
+    EXPECT_EQ(ya, yb);
+    ya = yb = x;
+    a.soft_cap(ya.data(), n, 30.0f), b.soft_cap(yb.data(), n, 30.0f);
     EXPECT_EQ(ya, yb);
     a.rms_norm(x.data(), 1, n, w.data(), 1e-6f, ya.data());
     b.rms_norm(x.data(), 1, n, w.data(), 1e-6f, yb.data());

@@ -1,0 +1,138 @@
+#!/usr/bin/env python3
+"""Forward passes of Hugging Face's transformers, for the tests to compare ours with.
+
+forward_oracle.py FOLDER           write FOLDER/<architecture>/{config.json, model.safetensors,
+                                   expected.safetensors (tokens [n], logits [n, vocab])}
+forward_oracle.py FOLDER --check   compute the logits of the models that lie there again
+
+Small models with random weights in float32, of every architecture that we run. Keys and values are
+rounded to half precision where the attention reads them, as our cache holds them; all else is as the
+library has it. Needs PyPI's torch, transformers and safetensors.
+"""
+
+import argparse
+import pathlib
+import sys
+
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+from transformers import AutoConfig, AutoModelForCausalLM
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+SIZES = {
+    "vocab_size": 61,
+    "hidden_size": 24,
+    "intermediate_size": 40,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 6,
+    "max_position_embeddings": 96,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": 0,
+}
+LLAMA3 = {
+    "rope_type": "llama3",
+    "rope_theta": 10000.0,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 16,
+}
+# Folder: class of the model, and what its configuration has beside SIZES.
+MODELS = {
+    "llama": ("Llama", {"tie_word_embeddings": False}),
+    "llama3": ("Llama", {"rope_parameters": LLAMA3, "tie_word_embeddings": True}),
+    "mistral": ("Mistral", {"sliding_window": 9}),
+    "qwen2": ("Qwen2", {"tie_word_embeddings": True}),
+    "qwen3": ("Qwen3", {"head_dim": 10}),
+    "gemma2": (
+        "Gemma2",
+        {
+            "sliding_window": 9,
+            "query_pre_attn_scalar": 10,
+            "attn_logit_softcapping": 2.0,
+            "final_logit_softcapping": 3.0,
+        },
+    ),
+    "gemma3": ("Gemma3Text", {"num_hidden_layers": 7, "sliding_window": 9, "query_pre_attn_scalar": 10}),
+}
+TOKENS = 40
+
+
+def half_cache(module, query, key, value, *args, **kwargs):
+    """The model's own eager attention over keys and values rounded to half precision."""
+    eager = sys.modules[type(module).__module__].eager_attention_forward
+    return eager(module, query, key.half().float(), value.half().float(), *args, **kwargs)
+
+
+def make_config(kind: str, fields: dict):
+    config = getattr(transformers, kind + "Config")(**{**SIZES, **fields})
+    config.architectures = [kind.replace("Gemma3Text", "Gemma3") + "ForCausalLM"]
+    return config
+
+
+def randomise(model: torch.nn.Module) -> None:
+    """Matrices that keep activations near 1; norms and biases that matter."""
+    generator = torch.Generator().manual_seed(20261130)
+    for name, parameter in model.named_parameters():
+        noise = torch.randn(parameter.shape, generator=generator)
+        if parameter.dim() == 2:
+            parameter.data = noise * (1.2 / parameter.shape[1] ** 0.5)
+        else:
+            mean = 0.0 if "Gemma" in type(model).__name__ or name.endswith("bias") else 1.0
+            parameter.data = mean + 0.2 * noise
+
+
+def logits_of(model: torch.nn.Module, tokens: torch.Tensor) -> torch.Tensor:
+    with torch.no_grad():
+        return model(input_ids=tokens[None].long(), use_cache=False).logits[0].float().contiguous()
+
+
+def load(folder: pathlib.Path) -> torch.nn.Module:
+    config = AutoConfig.from_pretrained(folder)
+    return AutoModelForCausalLM.from_pretrained(
+        folder, config=config, dtype=torch.float32, attn_implementation="half_cache"
+    ).eval()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=pathlib.Path)
+    parser.add_argument("--check", action="store_true")
+    args = parser.parse_args()
+    ALL_ATTENTION_FUNCTIONS["half_cache"] = half_cache
+    transformers.masking_utils.ALL_MASK_ATTENTION_FUNCTIONS["half_cache"] = (
+        transformers.masking_utils.ALL_MASK_ATTENTION_FUNCTIONS["eager"]
+    )
+    generator = torch.Generator().manual_seed(7)
+    tokens = torch.randint(3, SIZES["vocab_size"], (TOKENS,), generator=generator, dtype=torch.int32)
+    worst = 0.0
+    for name, (kind, fields) in MODELS.items():
+        folder = args.folder / name
+        if not args.check:
+            model = AutoModelForCausalLM.from_config(
+                make_config(kind, fields), dtype=torch.float32, attn_implementation="half_cache"
+            ).eval()
+            randomise(model)
+            model.save_pretrained(folder)
+            (folder / "generation_config.json").unlink(missing_ok=True)
+            save_file(
+                {"tokens": tokens, "logits": logits_of(model, tokens)},
+                folder / "expected.safetensors",
+            )
+        expected = load_file(folder / "expected.safetensors")
+        logits = logits_of(load(folder), expected["tokens"])
+        error = ((logits - expected["logits"]).norm() / expected["logits"].norm()).item()
+        worst = max(worst, error)
+        print(f"{name:8} transformers {transformers.__version__} differs from what is stored by {error:.1e}")
+    if worst > 1e-5:
+        print(f"the largest difference is {worst:.1e}, above 1e-5", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

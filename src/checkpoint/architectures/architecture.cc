@@ -1,0 +1,40 @@
+#include "checkpoint/architectures/architecture.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+namespace tq {
+
+std::span<const Architecture* const> Architectures() {
+  static const Architecture* const all[] = {&Llama(), &Mistral(), &Qwen2(),
+                                            &Qwen3(), &Gemma2(),  &Gemma3()};
+  return all;
+}
+
+const Architecture* FindArchitecture(std::string_view model_type) {
+  for (const Architecture* architecture : Architectures()) {
+    if (architecture->model_type == model_type) return architecture;
+  }
+  return nullptr;
+}
+
+const Architecture* FindGgufArchitecture(std::string_view name) {
+  for (const Architecture* architecture : Architectures()) {
+    if (architecture->gguf_name != nullptr && architecture->gguf_name == name) return architecture;
+  }
+  return nullptr;
+}
+
+std::string ListArchitectures() {
+  std::vector<std::string> names;
+  for (const Architecture* architecture : Architectures()) {
+    names.push_back(fmt::format("'{}'", architecture->model_type));
+  }
+  return fmt::format("{}", fmt::join(names, ", "));
+}
+
+std::string_view ActivationName(Activation activation) {
+  return activation == Activation::kSilu ? "silu" : "gelu_pytorch_tanh";
+}
+
+}  // namespace tq

@@ -1,0 +1,58 @@
+// What tells the supported architectures apart, each described in a file of its own: how files call
+// it, what its models compute, and which fields of a configuration say more.
+#pragma once
+
+#include <span>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+#include "checkpoint/model_config.h"
+
+namespace tq {
+
+// A field beside those that all architectures have. 0 is what the model does without: null in
+// config.json.
+struct ConfigField {
+  const char* json;  // in config.json; nullptr: not there
+  const char* gguf;  // in GGUF behind the architecture's name and a dot; nullptr: not there
+  std::variant<uint32_t ModelConfig::*, float ModelConfig::*> member;
+};
+
+struct Architecture {
+  const char* model_type;   // of config.json
+  const char* model_class;  // in its "architectures"
+  const char* gguf_name;    // general.architecture; nullptr: GGUF files have another name for it
+  const char* activation_field = "hidden_act";
+  // What all models have in common, and what Hugging Face's configuration class takes for fields
+  // that are absent (0: no default).
+  ModelConfig defaults;
+  std::vector<ConfigField> fields = {};
+  // Fields that other architectures honour, and which change nothing here.
+  std::vector<const char*> without_effect = {};
+  // In GGUF the rows of a head of q and k are interleaved, as ggml turns neighbouring pairs.
+  bool gguf_interleaves_heads = false;
+  // GGUF does not say by what scores are divided: llama.cpp knows the one model where it is not
+  // sqrt(head_dim) but sqrt(hidden_size / num_heads) by so many layers. 0: there is none.
+  uint32_t gguf_wide_query_layers = 0;
+};
+
+const Architecture& Llama();
+const Architecture& Mistral();
+const Architecture& Qwen2();
+const Architecture& Qwen3();
+const Architecture& Gemma2();
+const Architecture& Gemma3();
+
+// All of them.
+std::span<const Architecture* const> Architectures();
+// By model_type, or by GGUF's name; null if there is none.
+const Architecture* FindArchitecture(std::string_view model_type);
+const Architecture* FindGgufArchitecture(std::string_view name);
+// "'llama', 'mistral' ...", for errors.
+std::string ListArchitectures();
+
+// In config.json.
+std::string_view ActivationName(Activation activation);
+
+}  // namespace tq
