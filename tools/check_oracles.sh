@@ -15,6 +15,15 @@ echo "block types of GGUF: the golden file is what PyPI gguf writes"
 "$venv/bin/python" "$source/benchmarks/oracles/gguf_blocks.py" "$venv/blocks.gguf"
 cmp "$venv/blocks.gguf" "$source/tests/golden/gguf/blocks.gguf"
 
+echo "forward passes: the golden logits are what PyPI transformers computes"
+torch_venv=$source/build/oracles_torch
+if [[ ! -x $torch_venv/bin/python ]]; then
+  python3 -m venv "$torch_venv"
+fi
+"$torch_venv/bin/pip" install --quiet --disable-pip-version-check torch transformers safetensors
+"$torch_venv/bin/python" "$source/benchmarks/oracles/forward_oracle.py" \
+  "$source/tests/golden/forward" --check
+
 models=()
 [[ -f $source/build/demo/model.gguf ]] && models+=("$source/build/demo/model.gguf")
 if [[ -n ${TQ_DATA_DIR:-} && -d $TQ_DATA_DIR/models/llama-30m ]]; then

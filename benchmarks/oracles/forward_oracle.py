@@ -18,7 +18,6 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 SIZES = {
     "vocab_size": 61,
@@ -62,10 +61,18 @@ MODELS = {
 TOKENS = 40
 
 
-def half_cache(module, query, key, value, *args, **kwargs):
-    """The model's own eager attention over keys and values rounded to half precision."""
-    eager = sys.modules[type(module).__module__].eager_attention_forward
-    return eager(module, query, key.half().float(), value.half().float(), *args, **kwargs)
+def round_cache(model: torch.nn.Module) -> None:
+    """Lets the model's own eager attention read keys and values rounded to half precision."""
+    code = sys.modules[type(model).__module__]
+    eager = code.eager_attention_forward
+    if hasattr(eager, "rounded"):
+        return
+
+    def rounded(module, query, key, value, *args, **kwargs):
+        return eager(module, query, key.half().float(), value.half().float(), *args, **kwargs)
+
+    rounded.rounded = True
+    code.eager_attention_forward = rounded
 
 
 def make_config(kind: str, fields: dict):
@@ -87,6 +94,7 @@ def randomise(model: torch.nn.Module) -> None:
 
 
 def logits_of(model: torch.nn.Module, tokens: torch.Tensor) -> torch.Tensor:
+    round_cache(model)
     with torch.no_grad():
         return model(input_ids=tokens[None].long(), use_cache=False).logits[0].float().contiguous()
 
@@ -94,7 +102,7 @@ def logits_of(model: torch.nn.Module, tokens: torch.Tensor) -> torch.Tensor:
 def load(folder: pathlib.Path) -> torch.nn.Module:
     config = AutoConfig.from_pretrained(folder)
     return AutoModelForCausalLM.from_pretrained(
-        folder, config=config, dtype=torch.float32, attn_implementation="half_cache"
+        folder, config=config, dtype=torch.float32, attn_implementation="eager"
     ).eval()
 
 
@@ -103,10 +111,7 @@ def main() -> int:
     parser.add_argument("folder", type=pathlib.Path)
     parser.add_argument("--check", action="store_true")
     args = parser.parse_args()
-    ALL_ATTENTION_FUNCTIONS["half_cache"] = half_cache
-    transformers.masking_utils.ALL_MASK_ATTENTION_FUNCTIONS["half_cache"] = (
-        transformers.masking_utils.ALL_MASK_ATTENTION_FUNCTIONS["eager"]
-    )
+    transformers.utils.logging.disable_progress_bar()
     generator = torch.Generator().manual_seed(7)
     tokens = torch.randint(3, SIZES["vocab_size"], (TOKENS,), generator=generator, dtype=torch.int32)
     worst = 0.0
@@ -114,7 +119,7 @@ def main() -> int:
         folder = args.folder / name
         if not args.check:
             model = AutoModelForCausalLM.from_config(
-                make_config(kind, fields), dtype=torch.float32, attn_implementation="half_cache"
+                make_config(kind, fields), dtype=torch.float32, attn_implementation="eager"
             ).eval()
             randomise(model)
             model.save_pretrained(folder)
