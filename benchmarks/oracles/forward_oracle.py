@@ -56,6 +56,7 @@ MODELS = {
             "final_logit_softcapping": 3.0,
         },
     ),
+    "bitnet": ("BitNet", {"tie_word_embeddings": True}),
     "gemma3": ("Gemma3Text", {"num_hidden_layers": 7, "sliding_window": 9, "query_pre_attn_scalar": 10}),
 }
 TOKENS = 40

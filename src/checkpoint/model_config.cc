@@ -205,11 +205,13 @@ void AppendLayer(const ModelConfig& config, uint32_t index, std::vector<TensorSp
     add("self_attn.q_norm", {config.head_dim});
     add("self_attn.k_norm", {config.head_dim});
   }
+  if (config.sub_norms) add(kAttentionSubNorm, {q});
   add("self_attn.o_proj", {hidden, q});
   if (config.sandwich_norms) add(norms.attention_out, {hidden});
   add(norms.mlp, {hidden});
   add("mlp.gate_proj", {inner, hidden});
   add("mlp.up_proj", {inner, hidden});
+  if (config.sub_norms) add(kMlpSubNorm, {inner});
   add("mlp.down_proj", {hidden, inner});
   if (config.sandwich_norms) add(norms.mlp_out, {hidden});
 }

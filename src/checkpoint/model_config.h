@@ -15,7 +15,7 @@ namespace tq {
 class GgufFile;
 
 // Of the MLP's gate.
-enum class Activation { kSilu, kGeluTanh };
+enum class Activation { kSilu, kGeluTanh, kRelu2 };
 
 // How frequencies of rotary embeddings differ from theta^(-2 i / head_dim).
 struct RopeScaling {
@@ -58,6 +58,7 @@ struct ModelConfig {
   bool qk_norm = false;         // RMS norms of each head of q and k, before rotary embeddings
   bool norm_plus_one = false;   // norms multiply by 1 + their weights
   bool sandwich_norms = false;  // the outputs of attention and MLP are normed before they are added
+  bool sub_norms = false;       // what goes into o and into down is normed
   bool scaled_embedding = false;  // embeddings are multiplied by sqrt(hidden_size)
   float query_scalar = 0;         // scores are divided by its root; 0: by that of head_dim
   float attention_softcap = 0;    // of scores, cap * tanh(score / cap); 0: none
@@ -107,5 +108,8 @@ struct LayerNormNames {
   std::string_view attention_out, mlp_out;  // of the outputs
 };
 LayerNormNames NormNames(const ModelConfig& config);
+// Those of sub_norms, [q_size] and [intermediate_size].
+inline constexpr std::string_view kAttentionSubNorm = "self_attn.attn_sub_norm",
+                                  kMlpSubNorm = "mlp.ffn_sub_norm";
 
 }  // namespace tq

@@ -115,7 +115,7 @@ TEST_P(ForwardGolden, AgreesWithTransformers) {
 
 INSTANTIATE_TEST_SUITE_P(All, ForwardGolden,
                          ::testing::Values("llama", "llama3", "mistral", "qwen2", "qwen3", "gemma2",
-                                           "gemma3"),
+                                           "gemma3", "bitnet"),
                          [](const auto& info) { return std::string(info.param); });
 
 TEST(Architecture, ScaledRotaryEmbeddings) {

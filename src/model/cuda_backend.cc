@@ -285,10 +285,10 @@ Status CudaBackend::Head(const ForwardContext& context, uint64_t first, uint64_t
 Status CheckRunsOnDevice(const PackedModel& model) {
   const ModelConfig& c = model.config();
   const std::pair<bool, std::string_view> lacking[] = {
-      {c.activation != Activation::kSilu, "a gate of GELU"},
+      {c.activation != Activation::kSilu, "a gate other than SiLU"},
       {c.qkv_bias, "biases of q, k and v"},
       {c.qk_norm, "norms of the heads of q and k"},
-      {c.sandwich_norms, "norms of outputs"},
+      {c.sandwich_norms || c.sub_norms, "norms of outputs or inner values"},
       {c.scaled_embedding, "scaled embeddings"},
       {c.query_scalar != 0, "a scale of queries"},
       {c.attention_softcap != 0 || c.logit_softcap != 0, "soft caps"},

@@ -159,6 +159,10 @@ Status DecoderLayer::Attend(const ForwardContext& context, const Places& places,
       }
     });
   }
+  if (config_.sub_norms) {
+    RmsNormRows(attended, vectors.sub_norm.as<float>(), n, q_size, config_.rms_norm_eps, executor,
+                attended);
+  }
   if (observer) observer(GroupRole::kO, attended, n, q_size);
   TQ_RETURN_IF_ERROR(attention_->o->Forward(context, attended, n, std::array{normed}));
   AddOutput(vectors.out_norm, normed, hidden, n, executor);
@@ -223,6 +227,10 @@ Status DecoderLayer::Mlp(const ForwardContext& context, float* hidden, uint64_t 
   if (observer) observer(GroupRole::kGateUp, normed, n, config_.hidden_size);
   TQ_RETURN_IF_ERROR(mlp_->gate_up->Forward(context, normed, n, std::array{gate, up}));
   GateMultiply(config_.activation, gate, up, n * config_.intermediate_size, executor);
+  if (config_.sub_norms) {
+    RmsNormRows(gate, vectors.sub_norm.as<float>(), n, config_.intermediate_size,
+                config_.rms_norm_eps, executor, gate);
+  }
   if (observer) observer(GroupRole::kDown, gate, n, config_.intermediate_size);
   TQ_RETURN_IF_ERROR(mlp_->down->Forward(context, gate, n, std::array{normed}));
   AddOutput(vectors.out_norm, normed, hidden, n, executor);

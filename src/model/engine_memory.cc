@@ -30,6 +30,7 @@ constexpr uint64_t kStackBytes = uint64_t{160} << 10;
 uint64_t VectorValues(const ModelConfig& c) {
   uint64_t values = (c.sandwich_norms ? 4 : 2) * uint64_t{c.hidden_size};
   if (c.qkv_bias) values += c.q_size() + 2 * uint64_t{c.kv_size()};
+  if (c.sub_norms) values += c.q_size() + uint64_t{c.intermediate_size};
   if (c.qk_norm) values += 2 * uint64_t{c.head_dim};
   return values;
 }

@@ -60,6 +60,9 @@ StatusOr<AttentionVectors> LoadAttentionVectors(const ModelConfig& config, uint3
     TQ_ASSIGN_OR_RETURN(
         v.k_norm, LoadNorm(config, source, InLayer(layer, "self_attn.k_norm"), config.head_dim));
   }
+  if (config.sub_norms) {
+    TQ_ASSIGN_OR_RETURN(v.sub_norm, LoadNorm(config, source, InLayer(layer, kAttentionSubNorm), q));
+  }
   if (config.sandwich_norms) {
     TQ_ASSIGN_OR_RETURN(v.out_norm,
                         LoadNorm(config, source, InLayer(layer, names.attention_out), hidden));
@@ -73,6 +76,10 @@ StatusOr<MlpVectors> LoadMlpVectors(const ModelConfig& config, uint32_t layer,
   MlpVectors v;
   TQ_ASSIGN_OR_RETURN(v.norm,
                       LoadNorm(config, source, InLayer(layer, names.mlp), config.hidden_size));
+  if (config.sub_norms) {
+    TQ_ASSIGN_OR_RETURN(v.sub_norm, LoadNorm(config, source, InLayer(layer, kMlpSubNorm),
+                                             config.intermediate_size));
+  }
   if (config.sandwich_norms) {
     TQ_ASSIGN_OR_RETURN(
         v.out_norm, LoadNorm(config, source, InLayer(layer, names.mlp_out), config.hidden_size));
@@ -85,9 +92,10 @@ StatusOr<Tensor> LoadFinalNorm(const ModelConfig& config, const VectorSource& so
 }
 
 uint64_t NumBytes(const AttentionVectors& v) {
-  return BytesOf({&v.norm, &v.q_bias, &v.k_bias, &v.v_bias, &v.q_norm, &v.k_norm, &v.out_norm});
+  return BytesOf(
+      {&v.norm, &v.q_bias, &v.k_bias, &v.v_bias, &v.q_norm, &v.k_norm, &v.sub_norm, &v.out_norm});
 }
 
-uint64_t NumBytes(const MlpVectors& v) { return BytesOf({&v.norm, &v.out_norm}); }
+uint64_t NumBytes(const MlpVectors& v) { return BytesOf({&v.norm, &v.sub_norm, &v.out_norm}); }
 
 }  // namespace tq

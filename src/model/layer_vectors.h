@@ -17,10 +17,13 @@ struct AttentionVectors {
   Tensor norm;                    // [hidden], of the input
   Tensor q_bias, k_bias, v_bias;  // [q], [kv], [kv]
   Tensor q_norm, k_norm;          // [head_dim], of each head
+  Tensor sub_norm;                // [q], of what goes into o
   Tensor out_norm;                // [hidden], of the output
 };
 struct MlpVectors {
-  Tensor norm, out_norm;  // [hidden], of input and output
+  Tensor norm;      // [hidden], of the input
+  Tensor sub_norm;  // [intermediate], of what goes into down
+  Tensor out_norm;  // [hidden], of the output
 };
 
 // Where they come from: float32 by Hugging Face's name. `file` is named in errors.

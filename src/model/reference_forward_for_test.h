@@ -148,12 +148,14 @@ class ReferenceForward {
           }
         }
       }
+      if (c_.sub_norms) out = Norm(p + "self_attn.attn_sub_norm.weight", out);
       Vector o = Times(p + "self_attn.o_proj.weight", out);
       if (c_.sandwich_norms) o = Norm(p + "post_attention_layernorm.weight", o);
       for (size_t i = 0; i < o.size(); ++i) x[t][i] += o[i];
     }
   }
   double Activated(double x) const {
+    if (c_.activation == Activation::kRelu2) return x > 0 ? x * x : 0;
     if (c_.activation == Activation::kSilu) return x / (1 + std::exp(-x));
     return 0.5 * x * (1 + std::tanh(std::sqrt(2 / M_PI) * (x + 0.044715 * x * x * x)));
   }
@@ -164,6 +166,7 @@ class ReferenceForward {
     Vector gate = Times(p + "mlp.gate_proj.weight", normed);
     const Vector up = Times(p + "mlp.up_proj.weight", normed);
     for (size_t i = 0; i < gate.size(); ++i) gate[i] = Activated(gate[i]) * up[i];
+    if (c_.sub_norms) gate = Norm(p + "mlp.ffn_sub_norm.weight", gate);
     Vector down = Times(p + "mlp.down_proj.weight", gate);
     if (c_.sandwich_norms) down = Norm(p + "post_feedforward_layernorm.weight", down);
     for (size_t i = 0; i < down.size(); ++i) x[i] += down[i];

@@ -37,10 +37,18 @@ void RmsNormRows(const float* x, const float* weight, uint64_t n, uint64_t size,
 
 void GateMultiply(Activation activation, float* gate, const float* up, uint64_t size,
                   Executor& executor) {
-  const auto multiply =
-      activation == Activation::kSilu
-          ? static_cast<decltype(&transformer::SiluMultiply)>(transformer::SiluMultiply)
-          : transformer::GeluMultiply;
+  void (*multiply)(const float*, const float*, size_t, float*) = nullptr;
+  switch (activation) {
+    case Activation::kSilu:
+      multiply = transformer::SiluMultiply;
+      break;
+    case Activation::kGeluTanh:
+      multiply = transformer::GeluMultiply;
+      break;
+    case Activation::kRelu2:
+      multiply = transformer::ReluSquaredMultiply;
+      break;
+  }
   executor.ParallelFor(size, kGrainGate, [&](size_t begin, size_t end, size_t) {
     multiply(gate + begin, up + begin, end - begin, gate + begin);
   });

@@ -6,8 +6,8 @@
 namespace tq {
 
 std::span<const Architecture* const> Architectures() {
-  static const Architecture* const all[] = {&Llama(), &Mistral(), &Qwen2(),
-                                            &Qwen3(), &Gemma2(),  &Gemma3()};
+  static const Architecture* const all[] = {&Llama(),  &Mistral(), &Qwen2(), &Qwen3(),
+                                            &Gemma2(), &Gemma3(),  &BitNet()};
   return all;
 }
 
@@ -34,7 +34,15 @@ std::string ListArchitectures() {
 }
 
 std::string_view ActivationName(Activation activation) {
-  return activation == Activation::kSilu ? "silu" : "gelu_pytorch_tanh";
+  switch (activation) {
+    case Activation::kSilu:
+      return "silu";
+    case Activation::kGeluTanh:
+      return "gelu_pytorch_tanh";
+    case Activation::kRelu2:
+      break;
+  }
+  return "relu2";
 }
 
 }  // namespace tq

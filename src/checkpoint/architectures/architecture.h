@@ -43,6 +43,7 @@ const Architecture& Qwen2();
 const Architecture& Qwen3();
 const Architecture& Gemma2();
 const Architecture& Gemma3();
+const Architecture& BitNet();
 
 // All of them.
 std::span<const Architecture* const> Architectures();

@@ -147,6 +147,12 @@ void SiluMultiply(const float* gate, const float* up, size_t n, float* out) {
 void GeluMultiply(const float* gate, const float* up, size_t n, float* out) {
   Current().gelu_multiply(gate, up, n, out);
 }
+void ReluSquaredMultiply(const float* gate, const float* up, size_t n, float* out) {
+  for (size_t i = 0; i < n; ++i) {
+    const float positive = gate[i] < 0 ? 0 : gate[i];  // NaN stays
+    out[i] = positive * positive * up[i];
+  }
+}
 void SoftCap(float* x, size_t n, float cap) { Current().soft_cap(x, n, cap); }
 void Softmax(float* x, size_t rows, size_t width) { Current().softmax(x, rows, width); }
 void AddTo(float* x, const float* y, size_t n) { Current().add_to(x, y, n); }

@@ -34,6 +34,9 @@ void SiluMultiply(const float* gate, const float* up, size_t n, float* out);
 // Relative error at most (8 + 4 |u|) 2^-24 (where the result is normal).
 void GeluMultiply(const float* gate, const float* up, size_t n, float* out);
 
+// out = max(gate, 0)^2 * up.
+void ReluSquaredMultiply(const float* gate, const float* up, size_t n, float* out);
+
 // x <- cap * tanh(x / cap) for cap > 0. Error at most 2^-20 cap.
 void SoftCap(float* x, size_t n, float cap);
 

@@ -181,6 +181,16 @@ TEST_P(ElementwiseTest, GeluMultiply) {
   EXPECT_TRUE(std::isnan(out[2]));
 }
 
+TEST(Elementwise, ReluSquaredMultiply) {
+  const std::vector<float> gate = {-3, 0, 1.5f, kNan}, up = {2, 2, -2, 1};
+  std::vector<float> out(4, 9.0f);
+  ReluSquaredMultiply(gate.data(), up.data(), 4, out.data());
+  EXPECT_EQ(out[0], 0.0f);
+  EXPECT_EQ(out[1], 0.0f);
+  EXPECT_EQ(out[2], -4.5f);
+  EXPECT_TRUE(std::isnan(out[3]));
+}
+
 TEST_P(ElementwiseTest, SoftCap) {
   for (const float cap : {0.5f, 30.0f, 50.0f}) {
     for (size_t n : kSizes) {
