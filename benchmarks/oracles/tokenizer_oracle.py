@@ -1,24 +1,32 @@
 #!/usr/bin/env python3
-"""Compares our tokenizer with Hugging Face's `tokenizers`, id by id.
+"""Compares our tokenizer with the libraries that define its formats, id by id.
 
-For each model given, the oracle is built without any code of ours: from tokenizer.json for a
-Hugging Face directory, from the vocabulary and merges in the metadata for a GGUF file (read by
-PyPI `gguf`). Both encode every text under TQ_DATA_DIR and a generated torture text; for a GGUF
-file the tokenizer.json that we write for it is loaded by `tokenizers` and compared as well.
+    folder with tokenizer.json       Hugging Face's `tokenizers`
+    folder with tokenizer.model      `sentencepiece`
+    GGUF, model "gpt2"               `tokenizers`, built here from the vocabulary and merges
+    GGUF, model "llama"              `sentencepiece`, built here from the tokens and scores
 
-    pip install tokenizers gguf
+No code of ours is in the oracles (GGUF is read by PyPI `gguf`). Both encode every text under
+TQ_DATA_DIR, whole and line by line, and generated torture texts, and decode the ids again. Where
+`sentencepiece` is the oracle, control tokens in a text are text; elsewhere they are parsed.
+
+For models without a tokenizer.json the one that we write is read by us again, which must give
+the same, and by `tokenizers`: equal too after byte-level BPE; after SentencePiece's the texts
+that differ are counted, because it ranks tokens and `tokenizers` pairs of tokens.
+
+    pip install tokenizers sentencepiece protobuf gguf
     ninja -C build/release tq_tokenize
     TQ_DATA_DIR=... benchmarks/oracles/tokenizer_oracle.py --tokenize build/.../tq_tokenize MODEL...
 
-Exits with 1 at the first difference, showing where it is.
+Exits with 1 at the first difference, showing where it is. make_tokenizers.py makes models.
 """
 
 import argparse
-import array
 import json
 import os
 import pathlib
 import random
+import struct
 import subprocess
 import sys
 import tempfile
@@ -26,15 +34,46 @@ import unicodedata
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
-# GGUF's token types.
-NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED = 1, 2, 3, 4, 5
+# GGUF's and SentencePiece's token types.
+NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
 
 
-def gguf_oracle(path):
-    from gguf import GGUFReader
+class HuggingFace:
+    """Any tokenizer of `tokenizers`."""
 
-    fields = GGUFReader(path).fields
-    get = lambda key: fields["tokenizer.ggml." + key].contents()
+    parses_special = True
+
+    def __init__(self, tokenizer):
+        self.tokenizer = tokenizer
+        self.special = [t.content for t in tokenizer.get_added_tokens_decoder().values()]
+
+    def encode(self, texts):
+        # One batch runs on all processors: a few texts at a time, without threads, do.
+        return [self.tokenizer.encode(text, add_special_tokens=False).ids for text in texts]
+
+    def decode(self, ids):
+        return self.tokenizer.decode(ids, skip_special_tokens=True)
+
+
+class SentencePiece:
+    """A model of `sentencepiece`; control tokens in a text are text for it."""
+
+    parses_special = False
+
+    def __init__(self, proto):
+        import sentencepiece
+
+        self.processor = sentencepiece.SentencePieceProcessor(model_proto=proto)
+        self.special = ["<s>", "</s>", "<unk>", "<tool>"]
+
+    def encode(self, texts):
+        return self.processor.encode(texts, num_threads=1)
+
+    def decode(self, ids):
+        return self.processor.decode(ids)
+
+
+def gguf_byte_level(get):
     tokens, types, merges = get("tokens"), get("token_type"), get("merges")
     oracle = Tokenizer(
         models.BPE(
@@ -57,17 +96,52 @@ def gguf_oracle(path):
             oracle.add_tokens([entry])
         else:
             oracle.add_special_tokens([entry])
-    return oracle
+    return HuggingFace(oracle)
+
+
+def gguf_sentencepiece(get):
+    from sentencepiece import sentencepiece_model_pb2
+
+    proto = sentencepiece_model_pb2.ModelProto()
+    for token, score, kind in zip(get("tokens"), get("scores"), get("token_type")):
+        # GGUF has user-defined tokens as they stand in a text.
+        piece = token.replace(" ", "\u2581") if kind == USER_DEFINED else token
+        proto.pieces.add(piece=piece, score=score, type=kind)
+    proto.trainer_spec.model_type = proto.trainer_spec.BPE
+    proto.trainer_spec.byte_fallback = BYTE in get("token_type")
+    for name, key in (("unk", "unknown"), ("bos", "bos"), ("eos", "eos"), ("pad", "padding")):
+        token_id = get(key + "_token_id", -1)
+        setattr(proto.trainer_spec, name + "_id", token_id)
+        if token_id >= 0:
+            setattr(proto.trainer_spec, name + "_piece", get("tokens")[token_id])
+    proto.normalizer_spec.name = "identity"
+    proto.normalizer_spec.add_dummy_prefix = get("add_space_prefix", True)
+    proto.normalizer_spec.remove_extra_whitespaces = False
+    return SentencePiece(proto.SerializeToString())
+
+
+def gguf_oracle(path):
+    from gguf import GGUFReader
+
+    fields = GGUFReader(path).fields
+
+    def get(key, default=None):
+        field = fields.get("tokenizer.ggml." + key)
+        return default if field is None else field.contents()
+
+    return gguf_sentencepiece(get) if get("model") == "llama" else gguf_byte_level(get)
 
 
 def oracle_of(model):
+    if (model / "tokenizer.json").exists():
+        return HuggingFace(Tokenizer.from_file(str(model / "tokenizer.json")))
     if model.is_dir():
-        return Tokenizer.from_file(str(model / "tokenizer.json"))
+        return SentencePiece((model / "tokenizer.model").read_bytes())
     return gguf_oracle(model)
 
 
-def torture_text(special_tokens, seed=20240229):
-    """Everything that pre-tokenisers trip over, about 6 MB."""
+def torture_texts(special_tokens, seed=20240229):
+    """Everything that pre-tokenisers and normalizers trip over: short texts and one of 6 MB."""
     rng = random.Random(seed)
     assigned = [
         chr(c)
@@ -99,6 +173,8 @@ def torture_text(special_tokens, seed=20240229):
         lambda: rng.choice("aeino ") + run(marks, 12),
         lambda: run(emoji, 4),
         lambda: run(["\0"], 5),
+        lambda: run(["\u2581", " ", "\u2581\u2581"], 6),
+        lambda: rng.choice("가각걸ᄀᄀ") + run(["\u1161", "\u11a8", "\u11a7", "\u1100", "가"], 4),
         lambda: run(common, 20),
         lambda: rng.choice(words) + rng.choice(contractions),
         lambda: " " + rng.choice(words),
@@ -113,65 +189,93 @@ def torture_text(special_tokens, seed=20240229):
         makers.append(lambda: rng.choice(special_tokens)[: rng.randint(1, 6)])
         makers.append(lambda: run(special_tokens, 3))
     parts.append("".join(rng.choice(makers)() for _ in range(60000)))
+    short = ["".join(rng.choice(makers)() for _ in range(rng.randint(1, 8))) for _ in range(20000)]
     parts.append("7" * 50000)
     parts.append(" " * 50000 + "x")
     parts.append("ab" * 50000)
-    return "\n".join(parts)
+    return short, "\n".join(parts)
 
 
-def our_ids(tokenize, model, text_file, folder):
-    out = folder / "ids.bin"
-    subprocess.run([tokenize, model, text_file, out], check=True)
-    ids = array.array("i", out.read_bytes())
-    if sys.byteorder == "big":
-        ids.byteswap()
-    return ids.tolist()
+def encode_by_us(tokenize, model, texts, special, folder):
+    """(ids, bytes that they decode to) of each text."""
+    path, out = folder / "texts.bin", folder / "ids.bin"
+    with open(path, "wb") as file:
+        for text in texts:
+            data = text.encode()
+            file.write(struct.pack("<I", len(data)) + data)
+    mode = "--special" if special else "--plain"
+    subprocess.run([tokenize, model, mode, path, out], check=True)
+    data, at, results = out.read_bytes(), 0, []
+    for _ in texts:
+        count = struct.unpack_from("<I", data, at)[0]
+        ids = list(struct.unpack_from(f"<{count}i", data, at + 4))
+        at += 4 + 4 * count
+        size = struct.unpack_from("<I", data, at)[0]
+        results.append((ids, data[at + 4 : at + 4 + size]))
+        at += 4 + size
+    return results
 
 
-def compare(name, text, ours, oracle):
-    theirs = oracle.encode(text, add_special_tokens=False)
-    if ours == theirs.ids:
-        return len(ours)
+def fail(name, text, ours, theirs):
     at = next(
-        (i for i, (a, b) in enumerate(zip(ours, theirs.ids)) if a != b),
-        min(len(ours), len(theirs.ids)),
+        (i for i, (a, b) in enumerate(zip(ours, theirs)) if a != b), min(len(ours), len(theirs))
     )
-    begin = theirs.offsets[max(0, min(at, len(theirs.offsets) - 1) - 3)][0]
-    print(f"{name}: token {at} differs near {text[begin:begin + 40]!r}")
-    print("  ours  ", ours[max(0, at - 3) : at + 8])
-    print("  oracle", theirs.ids[max(0, at - 3) : at + 8])
+    print(f"{name}: place {at} differs, the text has {len(text)} characters: {text[:60]!r}")
+    print("  ours  ", ours[max(0, at - 8) : at + 12])
+    print("  oracle", theirs[max(0, at - 8) : at + 12])
     sys.exit(1)
 
 
-def texts(data_dir, torture, folder):
-    """(name, text, file) of every text; a file that is not UTF-8 is repaired first."""
+def texts(data_dir, special_tokens):
+    """(name, texts) of every source; a file that is not UTF-8 is repaired first."""
     for path in sorted(data_dir.glob("*/*")):
         if path.suffix in (".txt", ".jsonl"):
             text = path.read_bytes().decode("utf-8", "replace")
-            file = folder / "text.txt"
-            file.write_bytes(text.encode())
-            yield str(path.relative_to(data_dir)), text, file
-    file = folder / "torture.txt"
-    file.write_bytes(torture.encode())
-    yield "torture text", torture, file
+            lines = [line for line in text.split("\n")[:5000] if line]
+            yield str(path.relative_to(data_dir)), [text] + lines
+    short, long = torture_texts(special_tokens)
+    yield "torture texts", [long] + short
+
+
+def rewritten_oracle(tokenize, model, folder):
+    """The folder with the tokenizer.json that we write, and what `tokenizers` makes of it."""
+    folder = folder / "rewritten"
+    folder.mkdir()
+    subprocess.run([tokenize, model, "--json", folder], check=True)
+    return folder, HuggingFace(Tokenizer.from_file(str(folder / "tokenizer.json")))
 
 
 def check_model(tokenize, model, data_dir, folder):
     oracle = oracle_of(model)
-    special = [t.content for t in oracle.get_added_tokens_decoder().values()]
-    rewritten = None
-    if not model.is_dir():
-        subprocess.run([tokenize, model, "--json", folder], check=True)
-        rewritten = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    count, total = 0, 0
-    for name, text, file in texts(data_dir, torture_text(special), folder):
-        ours = our_ids(tokenize, model, file, folder)
-        tokens = compare(f"{model.name}, {name}", text, ours, oracle)
-        if rewritten is not None:
-            compare(f"{model.name} as tokenizer.json, {name}", text, ours, rewritten)
-        print(f"  {name}: {len(text.encode())} bytes, {tokens} tokens, equal", flush=True)
-        count, total = count + 1, total + tokens
-    return {"model": model.name, "texts": count, "tokens": total, "equal": True}
+    has_json = (model / "tokenizer.json").exists()
+    again, rewritten = (None, None) if has_json else rewritten_oracle(tokenize, model, folder)
+    total = {"texts": 0, "bytes": 0, "tokens": 0, "decoded": 0, "rewritten_differs": 0}
+    for name, sources in texts(data_dir, oracle.special):
+        where = f"{model.name}, {name}"
+        ours = encode_by_us(tokenize, model, sources, oracle.parses_special, folder)
+        for text, (ids, decoded), theirs in zip(sources, ours, oracle.encode(sources)):
+            if ids != theirs:
+                fail(where, text, ids, theirs)
+            # Ids that were cut from well-formed text decode to well-formed text.
+            if decoded.decode() != (expected := oracle.decode(ids)):
+                fail(where + ", decoded", text, decoded.decode(), expected)
+            total["texts"] += 1
+            total["bytes"] += len(text.encode())
+            total["tokens"] += len(ids)
+            total["decoded"] += decoded.decode() == text
+        if again is not None:
+            if encode_by_us(tokenize, again, sources, oracle.parses_special, folder) != ours:
+                sys.exit(f"{where}: our tokenizer.json gives other ids or texts")
+            theirs = rewritten.encode(sources)
+            parsed = ours
+            if not oracle.parses_special:
+                parsed = encode_by_us(tokenize, again, sources, True, folder)
+            differs = [i for i, ids in enumerate(theirs) if ids != parsed[i][0]]
+            if differs and oracle.parses_special:
+                fail(where + ", rewritten", sources[differs[0]], parsed[differs[0]][0], theirs[differs[0]])
+            total["rewritten_differs"] += len(differs)
+        print(f"  {name}: {len(sources)} texts, equal", flush=True)
+    return {"model": model.name} | total
 
 
 def main():

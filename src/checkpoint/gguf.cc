@@ -110,6 +110,12 @@ StatusOr<const std::vector<int64_t>*> GgufFile::GetInts(std::string_view key) co
   return WrongType(*this, key, "an array of integers");
 }
 
+StatusOr<const std::vector<double>*> GgufFile::GetFloats(std::string_view key) const {
+  TQ_ASSIGN_OR_RETURN(const GgufValue* value, Value(key));
+  if (const auto* numbers = std::get_if<std::vector<double>>(&value->value)) return numbers;
+  return WrongType(*this, key, "an array of floating-point numbers");
+}
+
 StatusOr<uint64_t> GgufFile::GetUintOr(std::string_view key, uint64_t fallback) const {
   if (!HasKey(key)) return fallback;
   return GetUint(key);

@@ -67,6 +67,7 @@ class GgufFile {
   StatusOr<std::string> GetString(std::string_view key) const;
   StatusOr<const std::vector<std::string>*> GetStrings(std::string_view key) const;
   StatusOr<const std::vector<int64_t>*> GetInts(std::string_view key) const;
+  StatusOr<const std::vector<double>*> GetFloats(std::string_view key) const;
   StatusOr<uint64_t> GetUintOr(std::string_view key, uint64_t fallback) const;
   StatusOr<double> GetFloatOr(std::string_view key, double fallback) const;
   StatusOr<bool> GetBoolOr(std::string_view key, bool fallback) const;

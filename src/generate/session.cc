@@ -113,7 +113,7 @@ StatusOr<Session::Step> Session::Next() {
     step.text = text_.Finish();
     step.stop = StopReason::kEndOfGeneration;
   } else {
-    TQ_ASSIGN_OR_RETURN(const std::string bytes, tokenizer_.Decode({&token, 1}));
+    TQ_ASSIGN_OR_RETURN(const std::string_view bytes, tokenizer_.DecodeNext(token));
     step.text = text_.Push(bytes);
   }
   history_.push_back(token);

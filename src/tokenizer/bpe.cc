@@ -8,14 +8,21 @@ namespace tq {
 namespace {
 
 // Positions are 32-bit; longer words (a gigabyte without a space) are cut.
-constexpr size_t kMaxWord = size_t{1} << 30;
+constexpr size_t kMaxTokens = size_t{1} << 30;
 
 constexpr uint32_t kEnd = UINT32_MAX;
 
 }  // namespace
 
-StatusOr<MergeTable> MergeTable::Create(std::span<const TokenMerge> merges, size_t vocabulary) {
+StatusOr<MergeTable> MergeTable::Create(std::span<const TokenMerge> merges, size_t vocabulary,
+                                        bool tie) {
   MergeTable table;
+  // The rank of a merge is its place, or that of the first of those it ties with.
+  std::vector<uint32_t> rank(merges.size());
+  for (size_t i = 0; i < merges.size(); ++i) {
+    const bool ties = tie && i > 0 && merges[i].result == merges[i - 1].result;
+    rank[i] = ties ? rank[i - 1] : static_cast<uint32_t>(i);
+  }
   std::vector<uint32_t> order(merges.size());
   std::iota(order.begin(), order.end(), 0u);
   std::sort(order.begin(), order.end(), [&](uint32_t a, uint32_t b) {
@@ -37,7 +44,7 @@ StatusOr<MergeTable> MergeTable::Create(std::span<const TokenMerge> merges, size
     }
     ++table.begin_[static_cast<size_t>(merge.left) + 1];
     table.rights_.push_back(merge.right);
-    table.ranks_.push_back(order[i]);
+    table.ranks_.push_back(rank[order[i]]);
   }
   std::partial_sum(table.begin_.begin(), table.begin_.end(), table.begin_.begin());
   for (const TokenMerge& merge : merges) table.results_.push_back(merge.result);
@@ -52,29 +59,16 @@ uint32_t MergeTable::Rank(int32_t left, int32_t right) const {
                                           : kNone;
 }
 
-void Bpe::Encode(std::string_view word, Scratch& scratch, std::vector<int32_t>& ids) const {
-  while (word.size() > kMaxWord) {
-    EncodeBounded(word.substr(0, kMaxWord), scratch, ids);
-    word.remove_prefix(kMaxWord);
-  }
-  EncodeBounded(word, scratch, ids);
-}
-
 // The word is a doubly linked list over its first positions: merging a pair keeps the left
 // position and unlinks the right one. `ranks` holds the rank of the pair that starts at each
 // position; the heap holds (rank, position) of every pair that ever was, and an entry is
 // stale when its position's rank is another by now.
-void Bpe::EncodeBounded(std::string_view word, Scratch& scratch, std::vector<int32_t>& ids) const {
+void MergeTokens(const MergeTable& merges, BpeScratch& scratch, std::vector<int32_t>& ids) {
   auto& tokens = scratch.tokens;
   auto& next = scratch.next;
   auto& previous = scratch.previous;
   auto& ranks = scratch.ranks;
   auto& heap = scratch.heap;
-  tokens.clear();
-  for (const char byte : word) {
-    const int32_t token = byte_tokens_[static_cast<uint8_t>(byte)];
-    if (token >= 0) tokens.push_back(token);
-  }
   const auto size = static_cast<uint32_t>(tokens.size());
   if (size < 2) {
     ids.insert(ids.end(), tokens.begin(), tokens.end());
@@ -87,13 +81,13 @@ void Bpe::EncodeBounded(std::string_view word, Scratch& scratch, std::vector<int
   for (uint32_t i = 0; i < size; ++i) {
     next[i] = i + 1 < size ? i + 1 : kEnd;
     previous[i] = i > 0 ? i - 1 : kEnd;
-    ranks[i] = i + 1 < size ? merges_.Rank(tokens[i], tokens[i + 1]) : MergeTable::kNone;
+    ranks[i] = i + 1 < size ? merges.Rank(tokens[i], tokens[i + 1]) : MergeTable::kNone;
     if (ranks[i] != MergeTable::kNone) heap.push_back(uint64_t{ranks[i]} << 32 | i);
   }
   std::make_heap(heap.begin(), heap.end(), std::greater<>());
 
   const auto update = [&](uint32_t at) {
-    ranks[at] = next[at] == kEnd ? MergeTable::kNone : merges_.Rank(tokens[at], tokens[next[at]]);
+    ranks[at] = next[at] == kEnd ? MergeTable::kNone : merges.Rank(tokens[at], tokens[next[at]]);
     if (ranks[at] == MergeTable::kNone) return;
     heap.push_back(uint64_t{ranks[at]} << 32 | at);
     std::push_heap(heap.begin(), heap.end(), std::greater<>());
@@ -105,7 +99,7 @@ void Bpe::EncodeBounded(std::string_view word, Scratch& scratch, std::vector<int
     heap.pop_back();
     if (ranks[at] != rank) continue;
     const uint32_t eaten = next[at];
-    tokens[at] = merges_.Result(rank);
+    tokens[at] = merges.Result(rank);
     ranks[eaten] = MergeTable::kNone;
     next[at] = next[eaten];
     if (next[at] != kEnd) previous[next[at]] = at;
@@ -113,6 +107,40 @@ void Bpe::EncodeBounded(std::string_view word, Scratch& scratch, std::vector<int
     if (previous[at] != kEnd) update(previous[at]);
   }
   for (uint32_t at = 0; at != kEnd; at = next[at]) ids.push_back(tokens[at]);
+}
+
+void Bpe::Encode(std::span<const std::string_view> words, std::vector<int32_t>& ids) const {
+  BpeScratch scratch;
+  for (const std::string_view word : words) {
+    if (words_) {
+      if (const int32_t token = words_->Find(word); token >= 0) {
+        ids.push_back(token);
+        continue;
+      }
+    }
+    for (size_t begin = 0; begin < word.size(); begin += kMaxTokens) {
+      scratch.tokens.clear();
+      for (const char byte : word.substr(begin, kMaxTokens)) {
+        const int32_t token = byte_tokens_[static_cast<uint8_t>(byte)];
+        if (token >= 0) scratch.tokens.push_back(token);
+      }
+      MergeTokens(merges_, scratch, ids);
+    }
+  }
+}
+
+void CharacterBpe::Encode(std::span<const std::string_view> words,
+                          std::vector<int32_t>& ids) const {
+  BpeScratch scratch;
+  for (std::string_view word : words) {
+    while (!word.empty()) {
+      scratch.tokens.clear();
+      while (!word.empty() && scratch.tokens.size() < kMaxTokens) {
+        word.remove_prefix(characters_.Append(word, scratch.tokens));
+      }
+      MergeTokens(merges_, scratch, ids);
+    }
+  }
 }
 
 }  // namespace tq

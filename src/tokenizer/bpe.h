@@ -1,14 +1,18 @@
-// Byte-pair merging of one word.
+// Byte-pair merging of one word, of bytes or of characters.
 #pragma once
 
 #include <array>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string_view>
 #include <vector>
 
 #include "base/status.h"
+#include "tokenizer/character_tokens.h"
+#include "tokenizer/token_trie.h"
 #include "tokenizer/tokenizer.h"
+#include "tokenizer/word_encoder.h"
 
 namespace tq {
 
@@ -18,12 +22,14 @@ class MergeTable {
  public:
   static constexpr uint32_t kNone = UINT32_MAX;
 
-  // Ids must lie in [0, vocabulary). An error names two merges of the same pair.
-  static StatusOr<MergeTable> Create(std::span<const TokenMerge> merges, size_t vocabulary);
+  // Ids must lie in [0, vocabulary). An error names two merges of the same pair. `tie`:
+  // neighbours with the same result have the same rank (TokenizerData::merges_tie).
+  static StatusOr<MergeTable> Create(std::span<const TokenMerge> merges, size_t vocabulary,
+                                     bool tie = false);
 
   // The rank of the merge of two tokens, or kNone.
   uint32_t Rank(int32_t left, int32_t right) const;
-  // The token that the merge of this rank makes.
+  // The token that the merges of this rank make.
   int32_t Result(uint32_t rank) const { return results_[rank]; }
 
  private:
@@ -33,28 +39,45 @@ class MergeTable {
   std::vector<int32_t> results_;  // by rank
 };
 
-class Bpe {
+// Memory that is used from word to word.
+struct BpeScratch {
+  std::vector<int32_t> tokens;  // by position in the word
+  std::vector<uint32_t> next, previous, ranks;
+  std::vector<uint64_t> heap;
+};
+
+// Appends what becomes of scratch.tokens: of all adjacent pairs the one with the lowest
+// rank, the leftmost if equal, is merged until none is left. O(n log n) for n tokens.
+void MergeTokens(const MergeTable& merges, BpeScratch& scratch, std::vector<int32_t>& ids);
+
+// Starts from the bytes of a word.
+class Bpe final : public WordEncoder {
  public:
   // byte_tokens: the token of each byte, -1 where there is none (the byte is dropped).
-  Bpe(MergeTable merges, const std::array<int32_t, 256>& byte_tokens)
-      : merges_(std::move(merges)), byte_tokens_(byte_tokens) {}
+  // `words`: those that are taken whole, without merging, if they are a word.
+  Bpe(MergeTable merges, const std::array<int32_t, 256>& byte_tokens,
+      std::optional<TokenTrie> words = std::nullopt)
+      : merges_(std::move(merges)), byte_tokens_(byte_tokens), words_(std::move(words)) {}
 
-  // Memory that is used from word to word.
-  struct Scratch {
-    std::vector<int32_t> tokens;  // by position in the word
-    std::vector<uint32_t> next, previous, ranks;
-    std::vector<uint64_t> heap;
-  };
-
-  // Appends the tokens of a word: of all adjacent pairs the one with the lowest rank, the
-  // leftmost if equal, is merged until none is left. O(n log n) for n bytes.
-  void Encode(std::string_view word, Scratch& scratch, std::vector<int32_t>& ids) const;
+  void Encode(std::span<const std::string_view> words, std::vector<int32_t>& ids) const override;
 
  private:
-  void EncodeBounded(std::string_view word, Scratch& scratch, std::vector<int32_t>& ids) const;
-
   MergeTable merges_;
   std::array<int32_t, 256> byte_tokens_;
+  std::optional<TokenTrie> words_;
+};
+
+// Starts from the characters of a word.
+class CharacterBpe final : public WordEncoder {
+ public:
+  CharacterBpe(MergeTable merges, CharacterTokens characters)
+      : merges_(std::move(merges)), characters_(std::move(characters)) {}
+
+  void Encode(std::span<const std::string_view> words, std::vector<int32_t>& ids) const override;
+
+ private:
+  MergeTable merges_;
+  CharacterTokens characters_;
 };
 
 }  // namespace tq

@@ -36,9 +36,8 @@ std::vector<int32_t> Reference(std::string_view word, const std::vector<TokenMer
 }
 
 std::vector<int32_t> Encoded(const Bpe& bpe, std::string_view word) {
-  Bpe::Scratch scratch;
   std::vector<int32_t> ids;
-  bpe.Encode(word, scratch, ids);
+  bpe.Encode({&word, 1}, ids);
   return ids;
 }
 

@@ -96,7 +96,9 @@ TEST(PreTokenizer, LongRunsInOneWord) {
     EXPECT_THAT(Gpt2(std::string(kSize, c)), ElementsAre(std::string(kSize, c)));
   }
   EXPECT_EQ(SmolLm(std::string(kSize, '7')).size(), kSize);
-  EXPECT_THAT(Gpt2(std::string(kSize, ' ') + "x"), ElementsAre(std::string(kSize - 1, ' '), " x"));
+  std::string spaces(kSize, ' ');
+  spaces += 'x';
+  EXPECT_THAT(Gpt2(spaces), ElementsAre(std::string(kSize - 1, ' '), " x"));
 }
 
 }  // namespace

@@ -2,15 +2,18 @@
 
 #include <algorithm>
 #include <array>
-#include <limits>
+#include <optional>
 #include <utility>
 
-#include "base/checked.h"
 #include "checkpoint/gguf.h"
 #include "tokenizer/added_tokens.h"
 #include "tokenizer/bpe.h"
 #include "tokenizer/byte_spelling.h"
+#include "tokenizer/character_tokens.h"
+#include "tokenizer/normalizer.h"
 #include "tokenizer/pre_tokenizer.h"
+#include "tokenizer/token_trie.h"
+#include "tokenizer/unigram.h"
 
 namespace tq {
 namespace {
@@ -21,6 +24,18 @@ constexpr std::array<std::string_view, 8> kEndNames = {
     "<|im_end|>", "<|endoftext|>",   "<|eot_id|>",    "<|eom_id|>",
     "<|end|>",    "<|end_of_text|>", "<end_of_turn>", "</s>"};
 
+// What a token stands for in a text.
+std::string BytesOf(const TokenizerData& data, size_t id) {
+  const std::string& token = data.tokens[id];
+  if (data.types[id] == TokenType::kByte) {
+    return std::string(1, static_cast<char>(ByteOfToken(token)));
+  }
+  if (data.model != TokenModel::kByteBpe) return UnmarkSpaces(token);
+  // A normal token with characters outside the spelling stands for itself.
+  const auto bytes = data.types[id] == TokenType::kNormal ? UnspellBytes(token) : std::nullopt;
+  return bytes ? *bytes : token;
+}
+
 // The tokens' bytes one after the other: 12 bytes per token instead of std::string's 32.
 class TokenBytes {
  public:
@@ -28,10 +43,7 @@ class TokenBytes {
     begin_.reserve(data.tokens.size() + 1);
     for (size_t id = 0; id < data.tokens.size(); ++id) {
       begin_.push_back(bytes_.size());
-      const auto unspelled =
-          data.types[id] == TokenType::kNormal ? UnspellBytes(data.tokens[id]) : std::nullopt;
-      // A normal token with characters outside the spelling stands for itself.
-      bytes_ += unspelled ? *unspelled : data.tokens[id];
+      bytes_ += BytesOf(data, id);
     }
     begin_.push_back(bytes_.size());
     bytes_.shrink_to_fit();
@@ -59,24 +71,62 @@ std::array<int32_t, 256> ByteTokens(const TokenizerData& data) {
   return tokens;
 }
 
+// The tokens that are taken whole when a word is one of them.
+TokenTrie WholeWords(const TokenizerData& data, const TokenBytes& bytes) {
+  std::vector<std::pair<std::string_view, int32_t>> words;
+  for (size_t id = 0; id < bytes.size(); ++id) {
+    if (data.types[id] != TokenType::kNormal) continue;
+    words.emplace_back(bytes[id], static_cast<int32_t>(id));
+  }
+  return TokenTrie(std::move(words));
+}
+
+StatusOr<std::unique_ptr<WordEncoder>> MakeEncoder(const TokenizerData& data,
+                                                   const TokenBytes& bytes) {
+  if (data.model == TokenModel::kUnigram) return std::unique_ptr<WordEncoder>(new Unigram(data));
+  TQ_ASSIGN_OR_RETURN(MergeTable merges,
+                      MergeTable::Create(data.merges, data.tokens.size(), data.merges_tie));
+  if (data.model == TokenModel::kCharacterBpe) {
+    return std::unique_ptr<WordEncoder>(new CharacterBpe(std::move(merges), CharacterTokens(data)));
+  }
+  std::optional<TokenTrie> words;
+  if (data.ignore_merges) words = WholeWords(data, bytes);
+  return std::unique_ptr<WordEncoder>(
+      new Bpe(std::move(merges), ByteTokens(data), std::move(words)));
+}
+
+bool MarksSpaces(PreTokenizerKind kind) {
+  return kind == PreTokenizerKind::kMetaspace || kind == PreTokenizerKind::kMetaspaceWords;
+}
+
 }  // namespace
 
 struct Tokenizer::Impl {
-  Impl(const TokenizerData& data, MergeTable merges, std::unique_ptr<PreTokenizer> splitter)
-      : bytes(data),
+  Impl(const TokenizerData& data, TokenBytes token_bytes, std::unique_ptr<WordEncoder> words,
+       std::unique_ptr<PreTokenizer> splitter)
+      : bytes(std::move(token_bytes)),
         types(data.types),
+        normalization(data.normalization),
         pre_tokenizer(std::move(splitter)),
-        bpe(std::move(merges), ByteTokens(data)),
+        encoder(std::move(words)),
+        mark_spaces(MarksSpaces(data.pre_tokenizer)),
         add_prefix_space(data.add_prefix_space),
+        prefix_first_only(data.prefix_first_only),
+        strip_prefix(data.strip_prefix),
         add_bos(data.add_bos),
         bos(data.bos),
         eos(data.eos),
         chat_template(data.chat_template) {
     for (size_t i = 0; i < data.tokens.size(); ++i) {
-      if (types[i] == TokenType::kNormal) continue;
+      if (types[i] != TokenType::kControl && types[i] != TokenType::kUserDefined) continue;
       const auto id = static_cast<int32_t>(i);
-      const bool late = std::binary_search(data.matched_late.begin(), data.matched_late.end(), id);
-      (late ? late_tokens : early_tokens).Add(data.tokens[i], id, types[i] == TokenType::kControl);
+      const bool control = types[i] == TokenType::kControl;
+      // Late tokens are looked for in normalized text, as they look there.
+      if (std::binary_search(data.matched_late.begin(), data.matched_late.end(), id)) {
+        late_tokens.Add(Normalize(normalization, data.tokens[i]), id, control);
+      } else {
+        early_tokens.Add(data.tokens[i], id, control);
+      }
     }
     early_tokens.Finish();
     late_tokens.Finish();
@@ -87,19 +137,21 @@ struct Tokenizer::Impl {
     bool parse_special;
     std::vector<int32_t> ids;
     std::vector<std::string_view> words;
-    Bpe::Scratch scratch;
   };
-  // Cuts the text at its added tokens; `rest` gets what lies between.
+  // Cuts the text at its added tokens; `rest` gets what lies between and where it begins.
   template <class Rest>
   void Match(const AddedTokens& added, std::string_view text, Encoding& out, Rest rest) const;
-  void EncodeText(std::string_view text, Encoding& out) const;
+  // `first`: the text begins with it.
+  void EncodeStretch(std::string_view text, bool first, Encoding& out) const;
+  void EncodeNormalized(std::string_view text, bool first, Encoding& out) const;
 
   TokenBytes bytes;
   std::vector<TokenType> types;
   AddedTokens early_tokens, late_tokens;
+  Normalization normalization;
   std::unique_ptr<PreTokenizer> pre_tokenizer;
-  Bpe bpe;
-  bool add_prefix_space, add_bos;
+  std::unique_ptr<WordEncoder> encoder;
+  bool mark_spaces, add_prefix_space, prefix_first_only, strip_prefix, add_bos;
   int32_t bos, eos;
   std::string chat_template;
 };
@@ -111,22 +163,38 @@ void Tokenizer::Impl::Match(const AddedTokens& added, std::string_view text, Enc
   while (done < text.size()) {
     const AddedTokens::Match match = added.Find(text, done, out.parse_special);
     const size_t end = match.size > 0 ? match.begin : text.size();
-    if (end > done) rest(text.substr(done, end - done));
+    if (end > done) rest(text.substr(done, end - done), done);
     if (match.size > 0) out.ids.push_back(match.id);
     done = end + match.size;
   }
 }
 
-void Tokenizer::Impl::EncodeText(std::string_view text, Encoding& out) const {
-  std::string prefixed;
-  if (add_prefix_space && text[0] != ' ') {
-    prefixed.reserve(text.size() + 1);
-    prefixed.append(1, ' ').append(text);
-    text = prefixed;
+void Tokenizer::Impl::EncodeStretch(std::string_view text, bool first, Encoding& out) const {
+  std::string normalized;
+  if (normalization != Normalization{}) {
+    normalized = Normalize(normalization, text);
+    text = normalized;
+  }
+  Match(late_tokens, text, out, [&](std::string_view rest, size_t begin) {
+    EncodeNormalized(rest, first && begin == 0, out);
+  });
+}
+
+void Tokenizer::Impl::EncodeNormalized(std::string_view text, bool first, Encoding& out) const {
+  std::string changed;
+  if (add_prefix_space && (first || !prefix_first_only) && text[0] != ' ' &&
+      !(mark_spaces && text.starts_with(kSpaceMark))) {
+    changed.reserve(text.size() + 1);
+    changed.append(1, ' ').append(text);
+    text = changed;
+  }
+  if (mark_spaces) {
+    changed = MarkSpaces(text);
+    text = changed;
   }
   out.words.clear();
   pre_tokenizer->Split(text, out.words);
-  for (const std::string_view word : out.words) bpe.Encode(word, out.scratch, out.ids);
+  encoder->Encode(out.words, out.ids);
 }
 
 Tokenizer::Tokenizer(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
@@ -134,10 +202,11 @@ Tokenizer::~Tokenizer() = default;
 
 StatusOr<std::unique_ptr<Tokenizer>> Tokenizer::Create(TokenizerData data) {
   TQ_RETURN_IF_ERROR(CheckTokenizerData(data));
-  TQ_ASSIGN_OR_RETURN(MergeTable merges, MergeTable::Create(data.merges, data.tokens.size()));
+  TokenBytes bytes(data);
+  TQ_ASSIGN_OR_RETURN(auto encoder, MakeEncoder(data, bytes));
   TQ_ASSIGN_OR_RETURN(auto splitter, PreTokenizer::Create(data.pre_tokenizer));
-  return std::unique_ptr<Tokenizer>(
-      new Tokenizer(std::make_unique<Impl>(data, std::move(merges), std::move(splitter))));
+  return std::unique_ptr<Tokenizer>(new Tokenizer(
+      std::make_unique<Impl>(data, std::move(bytes), std::move(encoder), std::move(splitter))));
 }
 
 StatusOr<std::unique_ptr<Tokenizer>> Tokenizer::FromModel(const std::filesystem::path& path) {
@@ -174,11 +243,10 @@ bool Tokenizer::IsEndOfGeneration(int32_t id) const {
 }
 
 std::vector<int32_t> Tokenizer::Encode(std::string_view text, bool parse_special) const {
-  Impl::Encoding out{parse_special, {}, {}, {}};
+  Impl::Encoding out{parse_special, {}, {}};
   out.ids.reserve(text.size() / 3);
-  impl_->Match(impl_->early_tokens, text, out, [&](std::string_view rest) {
-    impl_->Match(impl_->late_tokens, rest, out,
-                 [&](std::string_view plain) { impl_->EncodeText(plain, out); });
+  impl_->Match(impl_->early_tokens, text, out, [&](std::string_view rest, size_t begin) {
+    impl_->EncodeStretch(rest, begin == 0, out);
   });
   return std::move(out.ids);
 }
@@ -186,13 +254,20 @@ std::vector<int32_t> Tokenizer::Encode(std::string_view text, bool parse_special
 StatusOr<std::string> Tokenizer::Decode(std::span<const int32_t> ids, bool show_special) const {
   std::string text;
   for (const int32_t id : ids) {
-    if (id < 0 || static_cast<size_t>(id) >= vocab_size()) {
-      return InvalidArgument("token id {}: the vocabulary has {} tokens", id, vocab_size());
-    }
-    const auto i = static_cast<size_t>(id);
-    if (show_special || impl_->types[i] != TokenType::kControl) text += impl_->bytes[i];
+    TQ_ASSIGN_OR_RETURN(std::string_view bytes, DecodeNext(id));
+    if (show_special) bytes = impl_->bytes[static_cast<size_t>(id)];
+    text += bytes;
   }
+  if (impl_->strip_prefix && text.starts_with(' ')) text.erase(0, 1);
   return text;
+}
+
+StatusOr<std::string_view> Tokenizer::DecodeNext(int32_t id) const {
+  if (id < 0 || static_cast<size_t>(id) >= vocab_size()) {
+    return InvalidArgument("token id {}: the vocabulary has {} tokens", id, vocab_size());
+  }
+  const auto i = static_cast<size_t>(id);
+  return impl_->types[i] == TokenType::kControl ? std::string_view{} : impl_->bytes[i];
 }
 
 }  // namespace tq

@@ -1,10 +1,14 @@
-// Text to token ids and back: byte-level byte-pair encoding.
+// Text to token ids and back: byte-pair encoding of bytes (GPT-2's kind) or of characters
+// (SentencePiece's kind), and SentencePiece's unigram model.
 //
-// The vocabulary decides what can be written: a byte for which it has no token (SmolLM2
-// lacks 0x04, 0x06, 0xF1 and a few others) becomes the unknown token when tokenizer.json
-// asks for that, and else is dropped, as Hugging Face's `tokenizers` and llama.cpp do.
-// With all 256 byte tokens present, Decode(Encode(text)) == text for any bytes. Bytes that
-// are not UTF-8 form words of their own: each maximal run of them is one word.
+// The vocabulary decides what can be written. Byte-level: a byte for which it has no token
+// (SmolLM2 lacks 0x04, 0x06, 0xF1 and a few others) becomes the unknown token when
+// tokenizer.json asks for that, and else is dropped, as Hugging Face's `tokenizers` and
+// llama.cpp do. SentencePiece's kinds: a character without a token becomes its bytes'
+// tokens ("<0x0A>") when all of them exist, else the unknown token. With all 256 byte
+// tokens present, Decode(Encode(text)) == text for any bytes (but see `nfc` and
+// `prefix_mark`). Bytes that are not UTF-8 form words of their own: each maximal run of
+// them is one word.
 #pragma once
 
 #include <cstdint>
@@ -21,13 +25,34 @@ namespace tq {
 
 class GgufFile;
 
-// kNormal: part of the byte-pair code. kControl: never text unless asked for (GGUF's
-// "unknown" too). kUserDefined: matched in the text as spelled, before any splitting.
-enum class TokenType : uint8_t { kNormal, kControl, kUserDefined };
+// kNormal: part of the code. kControl: never text unless asked for (GGUF's "unknown" too).
+// kUserDefined: matched in the text as spelled, before any splitting. kByte: stands for the
+// byte that it spells as "<0x0A>".
+enum class TokenType : uint8_t { kNormal, kControl, kUserDefined, kByte };
 
-// How a text is cut into words before merging.
-//   kGpt2: GPT-2's pattern. kSmolLm: every digit alone, then GPT-2's pattern.
-enum class PreTokenizerKind : uint8_t { kGpt2, kSmolLm };
+// How the tokens of a word are found.
+//   kByteBpe: bytes, in GPT-2's spelling, are merged in the order of `merges`.
+//   kCharacterBpe: the same of characters; a space is written as U+2581.
+//   kUnigram: of all ways to write the word the one with the largest sum of scores (Kudo
+//   2018); a space is written as U+2581.
+enum class TokenModel : uint8_t { kByteBpe, kCharacterBpe, kUnigram };
+
+// How a text is cut into words. For byte-level models, with the patterns of
+//   kGpt2: GPT-2. kSmolLm: every digit alone, then GPT-2's pattern. kLlama3: Llama 3.
+//   kQwen2: Qwen 2, 2.5 and 3. kTekken: Mistral NeMo and later.
+// For the others, after Hugging Face's Metaspace has written spaces as U+2581,
+//   kMetaspace: not at all. kMetaspaceWords: before each U+2581. And
+//   kNone: not at all, and spaces stay what the normalization made of them.
+enum class PreTokenizerKind : uint8_t {
+  kGpt2,
+  kSmolLm,
+  kLlama3,
+  kQwen2,
+  kTekken,
+  kNone,
+  kMetaspace,
+  kMetaspaceWords
+};
 
 // tokens[left] + tokens[right] == tokens[result].
 struct TokenMerge {
@@ -35,34 +60,59 @@ struct TokenMerge {
   bool operator==(const TokenMerge&) const = default;
 };
 
+// What is done to the text between added tokens, in this order.
+struct Normalization {
+  bool nfc = false;          // Unicode's canonical composition
+  bool prefix_mark = false;  // U+2581 before each stretch (SentencePiece's dummy prefix)
+  bool mark_spaces = false;  // " " becomes U+2581
+  bool operator==(const Normalization&) const = default;
+};
+
 // What a tokenizer is made of, whatever file it came from. All ids and merges are checked.
 struct TokenizerData {
-  // By id, unique; normal tokens in GPT-2's byte-to-unicode spelling, others as they are.
+  TokenModel model = TokenModel::kByteBpe;
+  // By id, unique; normal tokens in the model's spelling, others as they are.
   std::vector<std::string> tokens;
   std::vector<TokenType> types;    // same length
-  std::vector<TokenMerge> merges;  // by rank
+  std::vector<TokenMerge> merges;  // by rank; none for kUnigram
+  // Neighbours in `merges` that make the same token have the same rank: where they compete,
+  // the leftmost is made. SentencePiece ranks tokens, Hugging Face's library pairs.
+  bool merges_tie = false;
+  std::vector<double> scores;  // kUnigram: log probabilities by id; else empty
+  // A word that is a token is not merged from its bytes; kByteBpe only.
+  bool ignore_merges = false;
   // Control and user-defined tokens, ascending, that are looked for only in what the
   // others leave over (tokenizer.json: "normalized": true).
   std::vector<int32_t> matched_late;
   PreTokenizerKind pre_tokenizer = PreTokenizerKind::kGpt2;
-  bool add_prefix_space = false;  // " " before each text that does not start with one
-  bool add_bos = false;           // the model expects BOS at the start of a text
-  bool missing_to_unk = false;    // bytes without a token become `unk` instead of nothing
+  Normalization normalization;
+  bool add_prefix_space = false;   // " " before each stretch that does not start with one
+  bool prefix_first_only = false;  // the same, only where the text begins
+  bool strip_prefix = false;       // Decode drops one space at the start
+  bool add_bos = false;            // the model expects BOS at the start of a text
+  bool missing_to_unk = false;     // what has no token becomes `unk` instead of nothing
+  bool fuse_unk = false;           // a run of it becomes one `unk`
   int32_t bos = -1, eos = -1, unk = -1, pad = -1;  // -1: none
   std::string chat_template;  // Jinja source, empty if none; not interpreted here
 
   bool operator==(const TokenizerData&) const = default;
 };
 
-// Readers. Anything but byte-level BPE with a known pre-tokeniser is refused by name.
+// Readers. What is not understood, pre-tokenisers with other patterns above all, is refused
+// by name. A normal token spelled "<0x0A>" is a byte token in models with byte fallback.
 StatusOr<TokenizerData> TokenizerDataFromGguf(const GgufFile& file);
-// tokenizer.json and, if present, tokenizer_config.json and chat_template.jinja of `folder`.
+// tokenizer.json, or without it tokenizer.model, and if present tokenizer_config.json and
+// chat_template.jinja of `folder`.
 StatusOr<TokenizerData> TokenizerDataFromFolder(const std::filesystem::path& folder);
 // `tokenizer_config_json` may be empty. BOS is added when tokenizer.json's post-processor or
 // tokenizer_config.json's add_bos_token says so. Truncation and padding are ignored: they
 // are for batches.
 StatusOr<TokenizerData> TokenizerDataFromJson(std::string_view tokenizer_json,
                                               std::string_view tokenizer_config_json);
+// SentencePiece's tokenizer.model: `bytes` are a serialised ModelProto. As the library does
+// it, but for U+2581 before every stretch between added tokens.
+StatusOr<TokenizerData> TokenizerDataFromSentencePiece(std::string_view bytes,
+                                                       std::string_view tokenizer_config_json);
 
 // The promises made at TokenizerData; the readers have checked them already.
 Status CheckTokenizerData(const TokenizerData& data);
@@ -101,7 +151,10 @@ class Tokenizer {
   int32_t window_bos() const { return add_bos() ? bos() : -1; }
   // The bytes of tokens. Control tokens give nothing unless `show_special`. Ids outside the
   // vocabulary are an error. The result need not be UTF-8: a character may span tokens.
+  // The space that Encode put before the text is left out.
   StatusOr<std::string> Decode(std::span<const int32_t> ids, bool show_special = false) const;
+  // The bytes of one token in the middle of a text; nothing for control tokens.
+  StatusOr<std::string_view> DecodeNext(int32_t id) const;
 
  private:
   struct Impl;

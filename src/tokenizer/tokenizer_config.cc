@@ -35,14 +35,14 @@ Status ReadSpecial(const JsonFields& config, std::string_view key, const TokenIn
   }
   if (found < 0) return OkStatus();
   if (id >= 0 && id != found) {
-    return InvalidArgument("{} is token {}, but tokenizer.json uses {}", config.Name(key), found,
+    return InvalidArgument("{} is token {}, but the tokenizer uses {}", config.Name(key), found,
                            id);
   }
   id = found;
   return OkStatus();
 }
 
-// Tokens that the file wants added must be in tokenizer.json already.
+// Tokens that the file wants added must be in the vocabulary already.
 Status CheckAddedTokens(const JsonFields& config, const TokenizerData& data) {
   const json* value = config.Find("added_tokens_decoder");
   if (value == nullptr) return OkStatus();
@@ -56,7 +56,7 @@ Status CheckAddedTokens(const JsonFields& config, const TokenizerData& data) {
     TQ_ASSIGN_OR_RETURN(const std::string content, token.String("content"));
     if (error != std::errc() || end != key.data() + key.size() || id >= data.tokens.size() ||
         data.tokens[id] != content || data.types[id] == TokenType::kNormal) {
-      return InvalidArgument("{}: {} with id {} is not among tokenizer.json's added tokens", where,
+      return InvalidArgument("{}: {} with id {} is not among the tokenizer's added tokens", where,
                              Quote(content), Quote(key));
     }
   }
@@ -84,17 +84,19 @@ Status ReadChatTemplate(const JsonFields& config, TokenizerData& data) {
 
 }  // namespace
 
-Status ApplyTokenizerConfig(std::string_view text, TokenizerData& data) {
+Status ApplyTokenizerConfig(std::string_view text, bool decides_bos, TokenizerData& data) {
   TQ_ASSIGN_OR_RETURN(const json document, ParseJson(text, kFile));
   TQ_ASSIGN_OR_RETURN(const JsonFields config, JsonFields::Of(document, std::string(kFile)));
   for (const char* key : {"add_eos_token", "split_special_tokens", "do_lower_case"}) {
     TQ_RETURN_IF_ERROR(config.RefuseTrue(key));
   }
-  TQ_ASSIGN_OR_RETURN(const bool prefix, config.BoolOr("add_prefix_space", data.add_prefix_space));
-  if (prefix != data.add_prefix_space) {
-    return InvalidArgument("{} is {}, but tokenizer.json says {}", config.Name("add_prefix_space"),
-                           prefix, data.add_prefix_space);
+  const bool has_prefix = data.add_prefix_space || data.normalization.prefix_mark;
+  TQ_ASSIGN_OR_RETURN(const bool prefix, config.BoolOr("add_prefix_space", has_prefix));
+  if (prefix != has_prefix) {
+    return InvalidArgument("{} is {}, but the tokenizer says {}", config.Name("add_prefix_space"),
+                           prefix, has_prefix);
   }
+  TQ_ASSIGN_OR_RETURN(data.merges_tie, config.BoolOr(kMergesTie, data.merges_tie));
   auto index = TokenIndex::Create(data.tokens);
   if (!index.ok()) return index.status();
   TQ_RETURN_IF_ERROR(ReadSpecial(config, "bos_token", *index, true, data.bos));
@@ -102,8 +104,8 @@ Status ApplyTokenizerConfig(std::string_view text, TokenizerData& data) {
   TQ_RETURN_IF_ERROR(ReadSpecial(config, "unk_token", *index, false, data.unk));
   TQ_RETURN_IF_ERROR(ReadSpecial(config, "pad_token", *index, false, data.pad));
   TQ_RETURN_IF_ERROR(CheckAddedTokens(config, data));
-  TQ_ASSIGN_OR_RETURN(const bool add_bos, config.BoolOr("add_bos_token", false));
-  data.add_bos = data.add_bos || (add_bos && data.bos >= 0);
+  TQ_ASSIGN_OR_RETURN(const bool add_bos, config.BoolOr("add_bos_token", decides_bos));
+  data.add_bos = ((data.add_bos && !decides_bos) || add_bos) && data.bos >= 0;
   return ReadChatTemplate(config, data);
 }
 

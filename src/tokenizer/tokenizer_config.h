@@ -8,8 +8,14 @@
 
 namespace tq {
 
-// Adds what the file says to data that came from tokenizer.json, and refuses what
-// contradicts it. A pad or unk token that the vocabulary lacks counts as none.
-Status ApplyTokenizerConfig(std::string_view json, TokenizerData& data);
+// A field of our own, which Hugging Face's libraries pass over: TokenizerData::merges_tie, for
+// which their files have no place.
+constexpr std::string_view kMergesTie = "merges_of_one_token_rank_equally";
+
+// Adds what the file says to data that came from another file, and refuses what
+// contradicts it. A pad or unk token that the vocabulary lacks counts as none. Whether BOS is
+// added: `decides_bos`: the file says so, and true if it does not say; otherwise it can only
+// add what tokenizer.json leaves out.
+Status ApplyTokenizerConfig(std::string_view json, bool decides_bos, TokenizerData& data);
 
 }  // namespace tq

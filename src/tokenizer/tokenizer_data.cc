@@ -1,10 +1,13 @@
 #include "tokenizer/tokenizer_data.h"
 
 #include <algorithm>
+#include <cmath>
 #include <string>
 
 #include "checkpoint/quote.h"
 #include "tokenizer/added_tokens.h"
+#include "tokenizer/character_tokens.h"
+#include "tokenizer/unigram.h"
 #include "tokenizer/utf8.h"
 
 namespace tq {
@@ -13,6 +16,10 @@ namespace {
 Status CheckSpecialId(std::string_view name, int32_t id, size_t vocabulary) {
   if (id >= -1 && id < static_cast<int64_t>(vocabulary)) return OkStatus();
   return InvalidArgument("{} token id {}: the vocabulary has {} tokens", name, id, vocabulary);
+}
+
+bool IsAdded(TokenType type) {
+  return type == TokenType::kControl || type == TokenType::kUserDefined;
 }
 
 Status CheckTokens(const TokenizerData& data) {
@@ -30,12 +37,72 @@ Status CheckTokens(const TokenizerData& data) {
     if (Utf8ValidPrefix(token) != token.size()) {
       return InvalidArgument("token {} is not UTF-8: {}", id, Quote(token));
     }
-    if (data.types[id] != TokenType::kNormal && token.size() > AddedTokens::kMaxBytes) {
+    if (IsAdded(data.types[id]) && token.size() > AddedTokens::kMaxBytes) {
       return InvalidArgument("added token {} has {} bytes, the limit is {}", id, token.size(),
                              AddedTokens::kMaxBytes);
     }
   }
   return TokenIndex::Create(data.tokens).status();
+}
+
+// Byte tokens are known by their spelling once there is one of them: tokenizer.json has no
+// other sign for them.
+Status CheckByteTokens(const TokenizerData& data) {
+  const bool any =
+      std::find(data.types.begin(), data.types.end(), TokenType::kByte) != data.types.end();
+  if (!any) return OkStatus();
+  if (data.model == TokenModel::kByteBpe) {
+    return InvalidArgument("byte tokens in a byte-level vocabulary");
+  }
+  for (size_t id = 0; id < data.tokens.size(); ++id) {
+    const bool spelled = ByteOfToken(data.tokens[id]) >= 0;
+    const bool is_byte = data.types[id] == TokenType::kByte;
+    if (is_byte != (spelled && !IsAdded(data.types[id]))) {
+      return InvalidArgument("token {}, {}, is {} a byte", id, Quote(data.tokens[id]),
+                             is_byte ? "no name of" : "not marked as");
+    }
+  }
+  return OkStatus();
+}
+
+// What each model needs, and what it has no place for.
+Status CheckModel(const TokenizerData& data) {
+  TQ_RETURN_IF_ERROR(CheckByteTokens(data));
+  const bool whole = data.pre_tokenizer == PreTokenizerKind::kNone ||
+                     data.pre_tokenizer == PreTokenizerKind::kMetaspace ||
+                     data.pre_tokenizer == PreTokenizerKind::kMetaspaceWords;
+  const bool bytes = data.model == TokenModel::kByteBpe;
+  if (bytes == whole) {
+    return InvalidArgument("the pre-tokeniser is not one for {}",
+                           bytes ? "byte-level BPE" : "SentencePiece's kinds of model");
+  }
+  if (bytes && (data.normalization.prefix_mark || data.normalization.mark_spaces)) {
+    return Unimplemented("spaces written as U+2581 before byte-level BPE");
+  }
+  if (data.ignore_merges && !bytes) {
+    return Unimplemented("ignore_merges without byte-level BPE");
+  }
+  if (data.fuse_unk && bytes) return Unimplemented("fuse_unk with byte-level BPE");
+  if (data.model != TokenModel::kUnigram) {
+    if (data.scores.empty()) return OkStatus();
+    return InvalidArgument("{} scores for a model of merges", data.scores.size());
+  }
+  if (!data.merges.empty() || data.merges_tie) {
+    return InvalidArgument("merges for a unigram model");
+  }
+  if (data.scores.size() != data.tokens.size()) {
+    return InvalidArgument("{} scores for {} tokens", data.scores.size(), data.tokens.size());
+  }
+  for (size_t id = 0; id < data.scores.size(); ++id) {
+    if (!std::isfinite(data.scores[id])) {
+      return InvalidArgument("the score of token {} is {}", id, data.scores[id]);
+    }
+    if (data.tokens[id].size() > Unigram::kMaxBytes) {
+      return InvalidArgument("token {} has {} bytes, the limit of a unigram model is {}", id,
+                             data.tokens[id].size(), Unigram::kMaxBytes);
+    }
+  }
+  return OkStatus();
 }
 
 Status CheckMerges(const TokenizerData& data) {
@@ -64,6 +131,7 @@ Status CheckMerges(const TokenizerData& data) {
 
 Status CheckTokenizerData(const TokenizerData& data) {
   TQ_RETURN_IF_ERROR(CheckTokens(data));
+  TQ_RETURN_IF_ERROR(CheckModel(data));
   TQ_RETURN_IF_ERROR(CheckMerges(data));
   const size_t vocabulary = data.tokens.size();
   TQ_RETURN_IF_ERROR(CheckSpecialId("beginning-of-text", data.bos, vocabulary));
@@ -74,15 +142,20 @@ Status CheckTokenizerData(const TokenizerData& data) {
     return InvalidArgument("a beginning-of-text token shall be added, but there is none");
   }
   if (data.missing_to_unk && data.unk < 0) {
-    return InvalidArgument("missing bytes shall become the unknown token, but there is none");
+    return InvalidArgument("what has no token shall become the unknown token, but there is none");
   }
-  if (data.add_prefix_space && data.pre_tokenizer == PreTokenizerKind::kSmolLm) {
-    return Unimplemented("add_prefix_space together with single digits");
+  const bool marks = data.pre_tokenizer == PreTokenizerKind::kMetaspace ||
+                     data.pre_tokenizer == PreTokenizerKind::kMetaspaceWords;
+  if (data.add_prefix_space && !marks && data.pre_tokenizer != PreTokenizerKind::kGpt2) {
+    return Unimplemented("add_prefix_space together with another pattern than GPT-2's");
+  }
+  if (data.prefix_first_only && !(data.add_prefix_space && marks)) {
+    return InvalidArgument("a space before the text alone needs Metaspace and add_prefix_space");
   }
   for (size_t i = 0; i < data.matched_late.size(); ++i) {
     const int32_t id = data.matched_late[i];
     if (id < 0 || id >= static_cast<int64_t>(vocabulary) ||
-        data.types[static_cast<size_t>(id)] == TokenType::kNormal ||
+        !IsAdded(data.types[static_cast<size_t>(id)]) ||
         (i > 0 && id <= data.matched_late[i - 1])) {
       return InvalidArgument("matched_late names {}, which is no added token or out of order", id);
     }

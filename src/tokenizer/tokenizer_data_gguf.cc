@@ -1,46 +1,36 @@
 // A tokenizer from GGUF metadata ("tokenizer.ggml.*", the GGUF specification).
+#include <array>
 #include <string>
 #include <utility>
 
 #include "checkpoint/gguf.h"
 #include "checkpoint/quote.h"
+#include "tokenizer/sentencepiece_vocabulary.h"
 #include "tokenizer/tokenizer_data.h"
 
 namespace tq {
 namespace {
 
-// GGUF's token types. "Unused" tokens have no merges and match nothing, which is what a
-// normal token without merges does; "unknown" is a control token by another name.
-StatusOr<TokenType> TokenTypeFromGguf(int64_t type, size_t id) {
-  switch (type) {
-    case 1:
-    case 5:
-      return TokenType::kNormal;
-    case 2:
-    case 3:
-      return TokenType::kControl;
-    case 4:
-      return TokenType::kUserDefined;
-    case 6:
-      return Unimplemented("tokenizer.ggml.token_type[{}] is a byte token (6): byte fallback", id);
-    default:
-      return InvalidArgument("tokenizer.ggml.token_type[{}] is {}, want 1 to 6", id, type);
+constexpr std::string_view kTokens = "tokenizer.ggml.tokens";
+
+// Sets `id` when the key is there.
+Status ReadSpecialId(const GgufFile& file, std::string_view key, const TokenizerData& data,
+                     int32_t& id) {
+  if (!file.HasKey(key)) return OkStatus();
+  TQ_ASSIGN_OR_RETURN(const uint64_t value, file.GetUint(key));
+  if (value >= data.tokens.size()) {
+    return InvalidArgument("{} is {}: the vocabulary has {} tokens", key, value,
+                           data.tokens.size());
   }
+  id = static_cast<int32_t>(value);
+  return OkStatus();
 }
 
-StatusOr<int32_t> SpecialId(const GgufFile& file, std::string_view key, size_t vocabulary) {
-  if (!file.HasKey(key)) return -1;
-  TQ_ASSIGN_OR_RETURN(const uint64_t id, file.GetUint(key));
-  if (id >= vocabulary) {
-    return InvalidArgument("{} is {}: the vocabulary has {} tokens", key, id, vocabulary);
-  }
-  return static_cast<int32_t>(id);
-}
-
-Status ReadTokens(const GgufFile& file, TokenizerData& data) {
-  TQ_ASSIGN_OR_RETURN(const auto* tokens, file.GetStrings("tokenizer.ggml.tokens"));
+// The types of data.tokens, which this sets.
+StatusOr<const std::vector<int64_t>*> ReadTokens(const GgufFile& file, TokenizerData& data) {
+  TQ_ASSIGN_OR_RETURN(const auto* tokens, file.GetStrings(kTokens));
   if (tokens->size() > kMaxVocabulary) {
-    return InvalidArgument("tokenizer.ggml.tokens has {} entries, the limit is {}", tokens->size(),
+    return InvalidArgument("{} has {} entries, the limit is {}", kTokens, tokens->size(),
                            kMaxVocabulary);
   }
   TQ_ASSIGN_OR_RETURN(const auto* types, file.GetInts("tokenizer.ggml.token_type"));
@@ -49,12 +39,7 @@ Status ReadTokens(const GgufFile& file, TokenizerData& data) {
                            tokens->size());
   }
   data.tokens = *tokens;
-  data.types.reserve(types->size());
-  for (size_t id = 0; id < types->size(); ++id) {
-    TQ_ASSIGN_OR_RETURN(const TokenType type, TokenTypeFromGguf((*types)[id], id));
-    data.types.push_back(type);
-  }
-  return OkStatus();
+  return types;
 }
 
 Status ReadMerges(const GgufFile& file, TokenizerData& data) {
@@ -69,36 +54,103 @@ Status ReadMerges(const GgufFile& file, TokenizerData& data) {
   return OkStatus();
 }
 
-// llama.cpp's name for a pre-tokeniser. Its "default", also used when the key is absent,
-// is none of the two.
-StatusOr<PreTokenizerKind> PreTokenizerFromGguf(const GgufFile& file) {
+// llama.cpp's names for pre-tokenisers. Its "default", also used when the key is absent, is
+// none of them, nor that of any model.
+struct PreTokenizerName {
+  std::string_view name;
+  PreTokenizerKind kind;
+};
+constexpr std::array<PreTokenizerName, 8> kPreTokenizers = {{
+    {"gpt-2", PreTokenizerKind::kGpt2},
+    {"smollm", PreTokenizerKind::kSmolLm},
+    {"llama-bpe", PreTokenizerKind::kLlama3},
+    {"llama3", PreTokenizerKind::kLlama3},
+    {"llama-v3", PreTokenizerKind::kLlama3},
+    {"qwen2", PreTokenizerKind::kQwen2},
+    {"deepseek-r1-qwen", PreTokenizerKind::kQwen2},
+    {"tekken", PreTokenizerKind::kTekken},
+}};
+
+// What the names stand for besides the pattern: files have no key for it.
+void ApplyPreTokenizer(PreTokenizerKind kind, TokenizerData& data) {
+  data.pre_tokenizer = kind;
+  data.normalization.nfc = kind == PreTokenizerKind::kQwen2;
+  data.ignore_merges = kind == PreTokenizerKind::kLlama3 || kind == PreTokenizerKind::kTekken;
+}
+
+Status ReadPreTokenizer(const GgufFile& file, TokenizerData& data) {
   TQ_ASSIGN_OR_RETURN(const std::string name, file.GetString("tokenizer.ggml.pre"));
-  if (name == "gpt-2") return PreTokenizerKind::kGpt2;
-  if (name == "smollm") return PreTokenizerKind::kSmolLm;
-  return Unimplemented("tokenizer.ggml.pre is {}, only 'gpt-2' and 'smollm' are supported",
-                       Quote(name));
+  std::string known;
+  for (const PreTokenizerName& entry : kPreTokenizers) {
+    if (entry.name == name) {
+      ApplyPreTokenizer(entry.kind, data);
+      return OkStatus();
+    }
+    known += fmt::format("{}'{}'", known.empty() ? "" : ", ", entry.name);
+  }
+  return Unimplemented("tokenizer.ggml.pre is {}, only {} are supported", Quote(name), known);
+}
+
+// Whether files without the key add_bos_token mean that BOS is added (as llama.cpp has it).
+bool AddsBosByDefault(const TokenizerData& data) {
+  return data.model != TokenModel::kByteBpe || data.pre_tokenizer == PreTokenizerKind::kLlama3 ||
+         data.pre_tokenizer == PreTokenizerKind::kTekken;
+}
+
+Status ReadByteLevel(const GgufFile& file, TokenizerData& data) {
+  TQ_RETURN_IF_ERROR(ReadPreTokenizer(file, data));
+  TQ_ASSIGN_OR_RETURN(const auto* types, ReadTokens(file, data));
+  data.types.reserve(types->size());
+  for (size_t id = 0; id < types->size(); ++id) {
+    TQ_ASSIGN_OR_RETURN(const TokenType type, TokenTypeOfPiece((*types)[id], kTokens, id));
+    data.types.push_back(type);
+  }
+  TQ_RETURN_IF_ERROR(ReadMerges(file, data));
+  TQ_ASSIGN_OR_RETURN(data.add_prefix_space,
+                      file.GetBoolOr("tokenizer.ggml.add_space_prefix", false));
+  return OkStatus();
+}
+
+// SentencePiece's BPE.
+Status ReadLlama(const GgufFile& file, TokenizerData& data) {
+  data.model = TokenModel::kCharacterBpe;
+  data.pre_tokenizer = PreTokenizerKind::kNone;
+  data.normalization.mark_spaces = true;
+  TQ_ASSIGN_OR_RETURN(data.normalization.prefix_mark,
+                      file.GetBoolOr("tokenizer.ggml.add_space_prefix", true));
+  data.strip_prefix = data.normalization.prefix_mark;
+  TQ_ASSIGN_OR_RETURN(const bool squeeze,
+                      file.GetBoolOr("tokenizer.ggml.remove_extra_whitespaces", false));
+  if (squeeze) return Unimplemented("tokenizer.ggml.remove_extra_whitespaces is true");
+  if (file.HasKey("tokenizer.ggml.precompiled_charsmap")) {
+    return Unimplemented("tokenizer.ggml.precompiled_charsmap: a normalization of its own");
+  }
+  TQ_ASSIGN_OR_RETURN(const auto* types, ReadTokens(file, data));
+  TQ_ASSIGN_OR_RETURN(const auto* scores, file.GetFloats("tokenizer.ggml.scores"));
+  return SetSentencePieceVocabulary(*types, *scores, kTokens, data);
 }
 
 StatusOr<TokenizerData> Read(const GgufFile& file) {
   TQ_ASSIGN_OR_RETURN(const std::string model, file.GetString("tokenizer.ggml.model"));
-  if (model != "gpt2") {
-    return Unimplemented("tokenizer.ggml.model is {}, only 'gpt2' (byte-level BPE) is supported",
-                         Quote(model));
-  }
   TokenizerData data;
-  TQ_ASSIGN_OR_RETURN(data.pre_tokenizer, PreTokenizerFromGguf(file));
-  TQ_RETURN_IF_ERROR(ReadTokens(file, data));
-  TQ_RETURN_IF_ERROR(ReadMerges(file, data));
-  const size_t vocabulary = data.tokens.size();
-  TQ_ASSIGN_OR_RETURN(data.bos, SpecialId(file, "tokenizer.ggml.bos_token_id", vocabulary));
-  TQ_ASSIGN_OR_RETURN(data.eos, SpecialId(file, "tokenizer.ggml.eos_token_id", vocabulary));
-  TQ_ASSIGN_OR_RETURN(data.unk, SpecialId(file, "tokenizer.ggml.unknown_token_id", vocabulary));
-  TQ_ASSIGN_OR_RETURN(data.pad, SpecialId(file, "tokenizer.ggml.padding_token_id", vocabulary));
-  TQ_ASSIGN_OR_RETURN(data.add_bos, file.GetBoolOr("tokenizer.ggml.add_bos_token", false));
+  if (model == "gpt2") {
+    TQ_RETURN_IF_ERROR(ReadByteLevel(file, data));
+  } else if (model == "llama") {
+    TQ_RETURN_IF_ERROR(ReadLlama(file, data));
+  } else {
+    return Unimplemented(
+        "tokenizer.ggml.model is {}, only 'gpt2' (byte-level BPE) and 'llama' (SentencePiece's "
+        "BPE) are supported",
+        Quote(model));
+  }
+  TQ_RETURN_IF_ERROR(ReadSpecialId(file, "tokenizer.ggml.bos_token_id", data, data.bos));
+  TQ_RETURN_IF_ERROR(ReadSpecialId(file, "tokenizer.ggml.eos_token_id", data, data.eos));
+  TQ_RETURN_IF_ERROR(ReadSpecialId(file, "tokenizer.ggml.unknown_token_id", data, data.unk));
+  TQ_RETURN_IF_ERROR(ReadSpecialId(file, "tokenizer.ggml.padding_token_id", data, data.pad));
+  TQ_ASSIGN_OR_RETURN(data.add_bos, file.GetBoolOr("tokenizer.ggml.add_bos_token",
+                                                   AddsBosByDefault(data) && data.bos >= 0));
   TQ_ASSIGN_OR_RETURN(const bool add_eos, file.GetBoolOr("tokenizer.ggml.add_eos_token", false));
   if (add_eos) return Unimplemented("tokenizer.ggml.add_eos_token is true");
-  TQ_ASSIGN_OR_RETURN(data.add_prefix_space,
-                      file.GetBoolOr("tokenizer.ggml.add_space_prefix", false));
   if (file.HasKey("tokenizer.chat_template")) {
     TQ_ASSIGN_OR_RETURN(data.chat_template, file.GetString("tokenizer.chat_template"));
   }

@@ -7,9 +7,11 @@
 #include "base/file_io.h"
 #include "checkpoint/json.h"
 #include "checkpoint/quote.h"
+#include "tokenizer/character_tokens.h"
 #include "tokenizer/json_fields.h"
 #include "tokenizer/tokenizer_config.h"
 #include "tokenizer/tokenizer_data.h"
+#include "tokenizer/tokenizer_json_steps.h"
 
 namespace tq {
 namespace {
@@ -20,141 +22,18 @@ constexpr std::string_view kFile = "tokenizer.json";
 // The largest in use (Gemma 3: 262,144 tokens) has 33 MB.
 constexpr uint64_t kMaxFileBytes = uint64_t{256} << 20;
 
-// An object with a "type": a pre-tokeniser, post-processor or decoder.
-StatusOr<std::pair<JsonFields, std::string>> Typed(const json& value, std::string where) {
-  TQ_ASSIGN_OR_RETURN(JsonFields fields, JsonFields::Of(value, std::move(where)));
-  TQ_ASSIGN_OR_RETURN(std::string type, fields.String("type"));
-  return std::pair(std::move(fields), std::move(type));
-}
+// What the model says besides vocabulary and merges.
+struct ModelFields {
+  bool unigram = false, byte_fallback = false;
+  std::string unknown_token;  // empty: none
+  int32_t unknown_id = -1;    // Unigram's
+};
 
-// The parts of a "Sequence" (its list is called `list`), or the object itself.
-StatusOr<std::vector<std::pair<JsonFields, std::string>>> Flatten(const json& value,
-                                                                  std::string where,
-                                                                  std::string_view list) {
-  std::vector<std::pair<JsonFields, std::string>> parts;
-  TQ_ASSIGN_OR_RETURN(auto part, Typed(value, where));
-  if (part.second != "Sequence") {
-    parts.push_back(std::move(part));
-    return parts;
-  }
-  TQ_RETURN_IF_ERROR(part.first.RefuseOthers({"type", list}));
-  TQ_ASSIGN_OR_RETURN(const auto* items, JsonListOrEmpty(part.first, list));
-  for (size_t i = 0; i < items->size(); ++i) {
-    TQ_ASSIGN_OR_RETURN(auto inner, Typed((*items)[i], fmt::format("{}.{}[{}]", where, list, i)));
-    parts.push_back(std::move(inner));
-  }
-  return parts;
-}
-
-Status ReadByteLevelPreTokenizer(const JsonFields& fields, TokenizerData& data) {
-  TQ_RETURN_IF_ERROR(
-      fields.RefuseOthers({"type", "add_prefix_space", "trim_offsets", "use_regex"}));
-  TQ_ASSIGN_OR_RETURN(const bool use_regex, fields.BoolOr("use_regex", true));
-  if (!use_regex) return Unimplemented("{} is false", fields.Name("use_regex"));
-  if (fields.Find("add_prefix_space") == nullptr) {
-    return InvalidArgument("{} is missing", fields.Name("add_prefix_space"));
-  }
-  TQ_ASSIGN_OR_RETURN(data.add_prefix_space, fields.BoolOr("add_prefix_space", false));
-  return OkStatus();
-}
-
-// [ByteLevel] is GPT-2's; [Digits(individual), ByteLevel] SmolLM's.
-Status ReadPreTokenizer(const json* value, TokenizerData& data) {
-  const std::string where = fmt::format("{}: pre_tokenizer", kFile);
-  if (value == nullptr) return Unimplemented("{} is null: only byte-level BPE is supported", where);
-  TQ_ASSIGN_OR_RETURN(const auto parts, Flatten(*value, where, "pretokenizers"));
-  for (const auto& [fields, type] : parts) {
-    if (type != "Digits" && type != "ByteLevel") {
-      return Unimplemented("{} has type {}, only ByteLevel and Digits before it are supported",
-                           fields.where(), Quote(type));
-    }
-  }
-  if (parts.size() == 1 && parts[0].second == "ByteLevel") {
-    data.pre_tokenizer = PreTokenizerKind::kGpt2;
-    return ReadByteLevelPreTokenizer(parts[0].first, data);
-  }
-  if (parts.size() == 2 && parts[0].second == "Digits" && parts[1].second == "ByteLevel") {
-    const JsonFields& digits = parts[0].first;
-    TQ_RETURN_IF_ERROR(digits.RefuseOthers({"type", "individual_digits"}));
-    TQ_ASSIGN_OR_RETURN(const bool individual, digits.BoolOr("individual_digits", false));
-    if (!individual) return Unimplemented("{} is false", digits.Name("individual_digits"));
-    data.pre_tokenizer = PreTokenizerKind::kSmolLm;
-    return ReadByteLevelPreTokenizer(parts[1].first, data);
-  }
-  return Unimplemented("{} is neither ByteLevel nor Digits, ByteLevel", where);
-}
-
-// The token that a template puts before a single text: [BOS, A] or [A].
-Status ReadTemplate(const JsonFields& fields, TokenizerData& data) {
-  TQ_RETURN_IF_ERROR(fields.RefuseOthers({"type", "single", "pair", "special_tokens"}));
-  TQ_ASSIGN_OR_RETURN(const auto* single, JsonListOrEmpty(fields, "single"));
-  std::string shape, special;
-  for (const json& piece : *single) {
-    TQ_ASSIGN_OR_RETURN(const JsonFields outer, JsonFields::Of(piece, fields.Name("single")));
-    TQ_RETURN_IF_ERROR(outer.RefuseOthers({"SpecialToken", "Sequence"}));
-    if (const json* token = outer.Find("SpecialToken")) {
-      TQ_ASSIGN_OR_RETURN(const JsonFields inner, JsonFields::Of(*token, fields.Name("single")));
-      TQ_ASSIGN_OR_RETURN(special, inner.String("id"));
-      shape += 'S';
-    } else {
-      shape += 'A';
-    }
-  }
-  if (shape == "A") return OkStatus();
-  if (shape != "SA") {
-    return Unimplemented("{}: only a token before the text is supported", fields.Name("single"));
-  }
-  const std::string where = fields.Name("special_tokens");
-  const json* specials = fields.Find("special_tokens");
-  if (specials == nullptr) return InvalidArgument("{} is missing", where);
-  TQ_ASSIGN_OR_RETURN(const JsonFields by_name, JsonFields::Of(*specials, where));
-  const json* entry = by_name.Find(special);
-  if (entry == nullptr) return InvalidArgument("{} lacks {}", where, Quote(special));
-  TQ_ASSIGN_OR_RETURN(const JsonFields token, JsonFields::Of(*entry, where));
-  TQ_ASSIGN_OR_RETURN(const auto* ids, JsonListOrEmpty(token, "ids"));
-  if (ids->size() != 1) {
-    return Unimplemented("{} has {} ids, only one is supported", where, ids->size());
-  }
-  TQ_ASSIGN_OR_RETURN(data.bos, JsonTokenId((*ids)[0], where));
-  data.add_bos = true;
-  return OkStatus();
-}
-
-Status ReadPostProcessor(const json* value, TokenizerData& data) {
-  if (value == nullptr) return OkStatus();
-  TQ_ASSIGN_OR_RETURN(const auto parts,
-                      Flatten(*value, fmt::format("{}: post_processor", kFile), "processors"));
-  for (const auto& [fields, type] : parts) {
-    if (type == "ByteLevel") continue;  // changes offsets only
-    if (type != "TemplateProcessing") {
-      return Unimplemented("{} has type {}, only ByteLevel and TemplateProcessing are supported",
-                           fields.where(), Quote(type));
-    }
-    if (data.add_bos) return Unimplemented("{}: a second template", fields.where());
-    TQ_RETURN_IF_ERROR(ReadTemplate(fields, data));
-  }
-  return OkStatus();
-}
-
-Status ReadDecoder(const json* value) {
-  const std::string where = fmt::format("{}: decoder", kFile);
-  if (value == nullptr) return Unimplemented("{} is null, only ByteLevel is supported", where);
-  TQ_ASSIGN_OR_RETURN(const auto part, Typed(*value, where));
-  if (part.second == "ByteLevel") return OkStatus();
-  return Unimplemented("{} has type {}, only ByteLevel is supported", where, Quote(part.second));
-}
-
-// Everything of the model but vocabulary and merges.
-Status CheckModel(const JsonFields& model, std::string& unknown_token) {
-  TQ_ASSIGN_OR_RETURN(const std::string type, model.String("type"));
-  if (type != "BPE") {
-    return Unimplemented("{} is {}, only BPE is supported", model.Name("type"), Quote(type));
-  }
+Status ReadBpe(const JsonFields& model, TokenizerData& data, ModelFields& read) {
   TQ_RETURN_IF_ERROR(model.RefuseOthers(
       {"type", "dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix",
        "fuse_unk", "byte_fallback", "ignore_merges", "vocab", "merges"}));
-  TQ_RETURN_IF_ERROR(model.RefuseTrue("byte_fallback"));
-  TQ_RETURN_IF_ERROR(model.RefuseTrue("ignore_merges"));
+  TQ_ASSIGN_OR_RETURN(data.ignore_merges, model.BoolOr("ignore_merges", false));
   if (const json* dropout = model.Find("dropout"); dropout != nullptr && *dropout != 0) {
     return Unimplemented("{} is neither null nor 0", model.Name("dropout"));
   }
@@ -162,9 +41,36 @@ Status CheckModel(const JsonFields& model, std::string& unknown_token) {
     TQ_ASSIGN_OR_RETURN(const std::string affix, model.StringOr(key, ""));
     if (!affix.empty()) return Unimplemented("{} is {}", model.Name(key), Quote(affix));
   }
-  TQ_ASSIGN_OR_RETURN(unknown_token, model.StringOr("unk_token", ""));
-  if (!unknown_token.empty()) TQ_RETURN_IF_ERROR(model.RefuseTrue("fuse_unk"));
+  TQ_ASSIGN_OR_RETURN(read.unknown_token, model.StringOr("unk_token", ""));
+  TQ_ASSIGN_OR_RETURN(const bool fuse, model.BoolOr("fuse_unk", false));
+  data.fuse_unk = fuse && !read.unknown_token.empty();
   return OkStatus();
+}
+
+Status ReadUnigram(const JsonFields& model, TokenizerData& data, ModelFields& read) {
+  data.model = TokenModel::kUnigram;
+  data.fuse_unk = true;
+  read.unigram = true;
+  TQ_RETURN_IF_ERROR(model.RefuseOthers({"type", "unk_id", "vocab", "byte_fallback", "merges"}));
+  if (model.Find("unk_id") != nullptr) {
+    TQ_ASSIGN_OR_RETURN(read.unknown_id, model.Id("unk_id"));
+  }
+  return OkStatus();
+}
+
+StatusOr<ModelFields> ReadModel(const JsonFields& model, TokenizerData& data) {
+  ModelFields read;
+  TQ_ASSIGN_OR_RETURN(const std::string type, model.String("type"));
+  if (type == "BPE") {
+    TQ_RETURN_IF_ERROR(ReadBpe(model, data, read));
+  } else if (type == "Unigram") {
+    TQ_RETURN_IF_ERROR(ReadUnigram(model, data, read));
+  } else {
+    return Unimplemented("{} is {}, only BPE and Unigram are supported", model.Name("type"),
+                         Quote(type));
+  }
+  TQ_ASSIGN_OR_RETURN(read.byte_fallback, model.BoolOr("byte_fallback", false));
+  return read;
 }
 
 struct AddedToken {
@@ -245,6 +151,54 @@ Status PlaceTokens(std::vector<std::pair<std::string, int32_t>>& vocab,
   return OkStatus();
 }
 
+// Unigram's vocabulary as pairs with ids; the scores of other tokens are 0.
+void TakePieces(std::vector<std::pair<std::string, double>>& pieces, size_t tokens,
+                std::vector<std::pair<std::string, int32_t>>& vocab, TokenizerData& data) {
+  data.scores.assign(pieces.size() + tokens, 0);
+  vocab.reserve(pieces.size());
+  for (size_t id = 0; id < pieces.size(); ++id) {
+    data.scores[id] = pieces[id].second;
+    vocab.emplace_back(std::move(pieces[id].first), static_cast<int32_t>(id));
+  }
+}
+
+// The token that stands for what has none.
+Status FindUnknown(const ModelFields& model, const TokenIndex& index, TokenizerData& data) {
+  data.unk = model.unknown_id;
+  if (!model.unknown_token.empty()) {
+    data.unk = index.Find(model.unknown_token);
+    if (data.unk < 0) {
+      return InvalidArgument("{}: model.unk_token {} is not in the vocabulary", kFile,
+                             Quote(model.unknown_token));
+    }
+  }
+  data.missing_to_unk = data.unk >= 0;
+  return OkStatus();
+}
+
+// The vocabulary, the added tokens and the merges.
+Status ReadVocabulary(TokenizerDocument& document, const JsonFields& root, const ModelFields& model,
+                      TokenizerData& data) {
+  TQ_ASSIGN_OR_RETURN(std::vector<AddedToken> added, ReadAddedTokens(root));
+  if (model.unigram != document.vocab.empty() || model.unigram == document.pieces.empty()) {
+    return InvalidArgument("{}: model.vocab: want {}, and not empty", kFile,
+                           model.unigram ? "a list of tokens and scores" : "tokens and their ids");
+  }
+  if (model.unigram) TakePieces(document.pieces, added.size(), document.vocab, data);
+  TQ_RETURN_IF_ERROR(PlaceTokens(document.vocab, added, data));
+  if (model.unigram) data.scores.resize(data.tokens.size());
+  for (size_t id = 0; model.byte_fallback && id < data.tokens.size(); ++id) {
+    if (data.types[id] == TokenType::kNormal && ByteOfToken(data.tokens[id]) >= 0) {
+      data.types[id] = TokenType::kByte;
+    }
+  }
+  auto index = TokenIndex::Create(data.tokens);
+  if (!index.ok()) return index.status().WithContext(kFile);
+  TQ_ASSIGN_OR_RETURN(
+      data.merges, ResolveMerges(document.merges, *index, fmt::format("{}: model.merges", kFile)));
+  return FindUnknown(model, *index, data);
+}
+
 StatusOr<TokenizerData> FromTokenizerJson(std::string_view text) {
   TQ_ASSIGN_OR_RETURN(TokenizerDocument document, ParseTokenizerDocument(text, kFile));
   TQ_ASSIGN_OR_RETURN(const JsonFields root, JsonFields::Of(document.rest, std::string(kFile)));
@@ -255,32 +209,17 @@ StatusOr<TokenizerData> FromTokenizerJson(std::string_view text) {
   if (model_value == nullptr) return InvalidArgument("{}: model is missing", kFile);
   TQ_ASSIGN_OR_RETURN(const JsonFields model,
                       JsonFields::Of(*model_value, fmt::format("{}: model", kFile)));
-  std::string unknown_token;
-  TQ_RETURN_IF_ERROR(CheckModel(model, unknown_token));
-  if (const json* normalizer = root.Find("normalizer")) {
-    TQ_ASSIGN_OR_RETURN(const auto part, Typed(*normalizer, fmt::format("{}: normalizer", kFile)));
-    return Unimplemented("{}: normalizer has type {}, none is supported", kFile,
-                         Quote(part.second));
-  }
   TokenizerData data;
-  TQ_RETURN_IF_ERROR(ReadPreTokenizer(root.Find("pre_tokenizer"), data));
-  TQ_RETURN_IF_ERROR(ReadPostProcessor(root.Find("post_processor"), data));
-  TQ_RETURN_IF_ERROR(ReadDecoder(root.Find("decoder")));
-  TQ_ASSIGN_OR_RETURN(std::vector<AddedToken> added, ReadAddedTokens(root));
-  TQ_RETURN_IF_ERROR(PlaceTokens(document.vocab, added, data));
-  auto index = TokenIndex::Create(data.tokens);
-  if (!index.ok()) return index.status().WithContext(kFile);
-  auto merges = ResolveMerges(document.merges, *index, fmt::format("{}: model.merges", kFile));
-  if (!merges.ok()) return merges.status();
-  data.merges = *std::move(merges);
-  if (!unknown_token.empty()) {
-    data.missing_to_unk = true;
-    data.unk = index->Find(unknown_token);
-    if (data.unk < 0) {
-      return InvalidArgument("{}: model.unk_token {} is not in the vocabulary", kFile,
-                             Quote(unknown_token));
-    }
+  TQ_ASSIGN_OR_RETURN(const ModelFields read, ReadModel(model, data));
+  TQ_RETURN_IF_ERROR(ReadNormalizer(root.Find("normalizer"), kFile, data));
+  TQ_RETURN_IF_ERROR(ReadPreTokenizer(root.Find("pre_tokenizer"), kFile, data));
+  if (data.model == TokenModel::kByteBpe) {
+    TQ_RETURN_IF_ERROR(model.RefuseTrue("byte_fallback"));
+    if (data.fuse_unk) TQ_RETURN_IF_ERROR(model.RefuseTrue("fuse_unk"));
   }
+  TQ_RETURN_IF_ERROR(ReadPostProcessor(root.Find("post_processor"), kFile, data));
+  TQ_RETURN_IF_ERROR(ReadVocabulary(document, root, read, data));
+  TQ_RETURN_IF_ERROR(ReadDecoder(root.Find("decoder"), kFile, data));
   return data;
 }
 
@@ -290,13 +229,30 @@ StatusOr<std::string> ReadIfPresent(const std::filesystem::path& path, uint64_t 
   return text;
 }
 
+// The error with its folder named; errors of reading a file name it already.
+Status InFolder(const Status& status, const std::string& folder) {
+  return status.message().starts_with(folder) ? status : status.WithContext(folder);
+}
+
+// tokenizer.json, or SentencePiece's file where there is only that.
+StatusOr<TokenizerData> ReadEitherFile(const std::filesystem::path& folder,
+                                       const std::string& config) {
+  const auto text = ReadFile(folder / kFile, kMaxFileBytes);
+  if (text.ok()) return TokenizerDataFromJson(*text, config);
+  if (text.status().code() != StatusCode::kNotFound) return text.status();
+  const auto model = ReadFile(folder / "tokenizer.model", kMaxFileBytes);
+  if (model.ok()) return TokenizerDataFromSentencePiece(*model, config);
+  // Where there is neither, the usual one is missing.
+  return model.status().code() == StatusCode::kNotFound ? text.status() : model.status();
+}
+
 }  // namespace
 
 StatusOr<TokenizerData> TokenizerDataFromJson(std::string_view tokenizer_json,
                                               std::string_view tokenizer_config_json) {
   TQ_ASSIGN_OR_RETURN(TokenizerData data, FromTokenizerJson(tokenizer_json));
   if (!tokenizer_config_json.empty()) {
-    TQ_RETURN_IF_ERROR(ApplyTokenizerConfig(tokenizer_config_json, data));
+    TQ_RETURN_IF_ERROR(ApplyTokenizerConfig(tokenizer_config_json, /*decides_bos=*/false, data));
   }
   if (Status status = CheckTokenizerData(data); !status.ok()) return status.WithContext(kFile);
   return data;
@@ -306,11 +262,10 @@ StatusOr<TokenizerData> TokenizerDataFromFolder(const std::filesystem::path& fol
   const std::string where = folder.string();
   TokenizerData data;
   {
-    TQ_ASSIGN_OR_RETURN(const std::string text, ReadFile(folder / kFile, kMaxFileBytes));
     TQ_ASSIGN_OR_RETURN(const std::string config,
                         ReadIfPresent(folder / "tokenizer_config.json", kMaxFileBytes));
-    auto read = TokenizerDataFromJson(text, config);
-    if (!read.ok()) return read.status().WithContext(where);
+    auto read = ReadEitherFile(folder, config);
+    if (!read.ok()) return InFolder(read.status(), where);
     data = *std::move(read);
   }
   TQ_ASSIGN_OR_RETURN(std::string chat_template,

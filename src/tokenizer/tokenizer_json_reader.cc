@@ -25,13 +25,18 @@ class Reader final : public nlohmann::json_sax<json> {
   bool boolean(bool value) override { return Add(value); }
   bool number_integer(number_integer_t value) override {
     if (part_ == Part::kVocab) return VocabId(value, 0);
+    if (part_ == Part::kPiece) return PieceScore(static_cast<double>(value));
     return Add(value);
   }
   bool number_unsigned(number_unsigned_t value) override {
     if (part_ == Part::kVocab) return VocabId(0, value);
+    if (part_ == Part::kPiece) return PieceScore(static_cast<double>(value));
     return Add(value);
   }
-  bool number_float(number_float_t value, const string_t&) override { return Add(value); }
+  bool number_float(number_float_t value, const string_t&) override {
+    if (part_ == Part::kPiece) return PieceScore(value);
+    return Add(value);
+  }
   bool string(string_t& value) override;
   bool binary(binary_t&) override { return false; }
 
@@ -51,13 +56,14 @@ class Reader final : public nlohmann::json_sax<json> {
   }
 
  private:
-  enum class Part { kDocument, kVocab, kMerges, kMergePair };
+  enum class Part { kDocument, kVocab, kPieces, kPiece, kMerges, kMergePair };
 
   bool Fail(Status status) {
     status_ = std::move(status);
     return false;
   }
   bool VocabId(int64_t negative, uint64_t id);
+  bool PieceScore(double score);
   bool Add(json value);
   bool Open(json value);
   // Whether the value to come is model.<name>.
@@ -66,6 +72,10 @@ class Reader final : public nlohmann::json_sax<json> {
   }
   std::string MergeName() const {
     return fmt::format("{}: model.merges[{}]", file_, document_.merges.size());
+  }
+  bool FailPiece() {
+    return Fail(InvalidArgument("{}: model.vocab[{}]: want a token and its score", file_,
+                                document_.pieces.size() - (part_ == Part::kPiece)));
   }
 
   std::string_view file_;
@@ -76,7 +86,7 @@ class Reader final : public nlohmann::json_sax<json> {
   std::string path_;       // the key of the outermost object that is open
   std::string key_;        // the last key
   std::string vocab_key_;  // in the vocabulary
-  int pair_sides_ = 0;
+  int pair_sides_ = 0;     // values of the merge or piece that is open
   uint64_t values_ = 0;
   Status status_;
 };
@@ -91,6 +101,12 @@ bool Reader::VocabId(int64_t negative, uint64_t id) {
   return true;
 }
 
+bool Reader::PieceScore(double score) {
+  if (++pair_sides_ != 2) return FailPiece();
+  document_.pieces.back().second = score;
+  return true;
+}
+
 // Puts a plain value, or the beginning of a list or object, in its place.
 bool Reader::Add(json value) {
   switch (part_) {
@@ -99,6 +115,9 @@ bool Reader::Add(json value) {
     case Part::kVocab:
       return Fail(InvalidArgument("{}: model.vocab[{}] is {}, want an id", file_, Quote(vocab_key_),
                                   JsonTypeName(value)));
+    case Part::kPieces:
+    case Part::kPiece:
+      return FailPiece();
     case Part::kMerges:
     case Part::kMergePair:
       return Fail(
@@ -142,6 +161,11 @@ bool Reader::string(string_t& value) {
     document_.merges.Append(value);
     return true;
   }
+  if (part_ == Part::kPiece) {
+    if (++pair_sides_ != 1) return FailPiece();
+    document_.pieces.back().first = std::move(value);
+    return true;
+  }
   return Add(std::move(value));
 }
 
@@ -180,8 +204,13 @@ bool Reader::start_array(size_t) {
     part_ = Part::kMerges;
     return true;
   }
-  if (part_ == Part::kMerges) {
-    part_ = Part::kMergePair;
+  if (part_ == Part::kDocument && AtModel("vocab")) {
+    part_ = Part::kPieces;
+    return true;
+  }
+  if (part_ == Part::kMerges || part_ == Part::kPieces) {
+    if (part_ == Part::kPieces) document_.pieces.emplace_back();
+    part_ = part_ == Part::kMerges ? Part::kMergePair : Part::kPiece;
     pair_sides_ = 0;
     return true;
   }
@@ -194,7 +223,10 @@ bool Reader::end_array() {
       return Fail(InvalidArgument("{}: {} strings, want two", MergeName(), pair_sides_));
     }
     part_ = Part::kMerges;
-  } else if (part_ == Part::kMerges) {
+  } else if (part_ == Part::kPiece) {
+    if (pair_sides_ != 2) return FailPiece();
+    part_ = Part::kPieces;
+  } else if (part_ == Part::kMerges || part_ == Part::kPieces) {
     part_ = Part::kDocument;
   } else {
     open_.pop_back();

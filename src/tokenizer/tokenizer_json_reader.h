@@ -1,5 +1,5 @@
-// tokenizer.json as a document, except for its two large parts: the vocabulary and the
-// merges are collected while parsing, in a fraction of the memory that JSON values take.
+// tokenizer.json as a document, except for its large parts: the vocabulary and the merges are
+// collected while parsing, in a fraction of the memory that JSON values take.
 #pragma once
 
 #include <cstdint>
@@ -39,6 +39,8 @@ Status AppendMerge(std::string_view merge, std::string_view where, MergeText& me
 struct TokenizerDocument {
   nlohmann::json rest;  // model.vocab and model.merges are null in it
   std::vector<std::pair<std::string, int32_t>> vocab;  // in the file's order, ids not negative
+  // The vocabulary when it is a list (Unigram): tokens by id, with their scores.
+  std::vector<std::pair<std::string, double>> pieces;
   MergeText merges;
 };
 

@@ -142,7 +142,8 @@ TEST(TokenizerJson, ConfigNamesSpecialTokens) {
 TEST(TokenizerJson, ConfigContradictions) {
   const Json root = WithTemplate();
   ExpectError(Read(root, R"({"eos_token": "</s>"})"), "eos_token is '</s>', which is not in");
-  ExpectError(Read(root, R"({"bos_token": "t"})"), "bos_token is token 116, but tokenizer.json");
+  ExpectError(Read(root, R"({"bos_token": "t"})"),
+              "bos_token is token 116, but the tokenizer uses");
   ExpectError(Read(root, R"({"add_prefix_space": true})"), "add_prefix_space is true");
   ExpectError(Read(root, R"({"add_eos_token": true})"), "add_eos_token is true");
   ExpectError(Read(root, R"({"add_bos_token": "yes"})"), "add_bos_token is string");
@@ -163,12 +164,12 @@ struct Refusal {
 
 TEST(TokenizerJson, RefusesOtherTokenizersByName) {
   const std::vector<Refusal> refusals = {
-      {"unigram", [](Json& j) { j["model"]["type"] = "Unigram"; }, "'Unigram', only BPE"},
+      {"unigram", [](Json& j) { j["model"]["type"] = "Unigram"; },
+       "want a list of tokens and scores"},
       {"wordpiece", [](Json& j) { j["model"]["type"] = "WordPiece"; }, "'WordPiece'"},
       {"no type", [](Json& j) { j["model"].erase("type"); }, "model.type is missing"},
       {"no model", [](Json& j) { j.erase("model"); }, "model is missing"},
       {"fallback", [](Json& j) { j["model"]["byte_fallback"] = true; }, "byte_fallback is true"},
-      {"ignore", [](Json& j) { j["model"]["ignore_merges"] = true; }, "ignore_merges is true"},
       {"dropout", [](Json& j) { j["model"]["dropout"] = 0.1; }, "dropout"},
       {"suffix", [](Json& j) { j["model"]["end_of_word_suffix"] = "</w>"; }, "'</w>'"},
       {"prefix", [](Json& j) { j["model"]["continuing_subword_prefix"] = "##"; }, "'##'"},
@@ -177,17 +178,19 @@ TEST(TokenizerJson, RefusesOtherTokenizersByName) {
       {"field", [](Json& j) { j["extra"] = 1; }, "unknown field 'extra'"},
       {"normalizer",
        [](Json& j) {
-         j["normalizer"] = {{"type", "NFC"}};
+         j["normalizer"] = {{"type", "NFKC"}};
        },
-       "'NFC'"},
+       "'NFKC'"},
       {"decoder",
        [](Json& j) {
          j["decoder"] = {{"type", "Metaspace"}};
        },
        "'Metaspace'"},
       {"no decoder", [](Json& j) { j.erase("decoder"); }, "decoder is null"},
-      {"no splitter", [](Json& j) { j["pre_tokenizer"] = nullptr; }, "pre_tokenizer is null"},
-      {"metaspace", [](Json& j) { j["pre_tokenizer"]["type"] = "Metaspace"; }, "'Metaspace'"},
+      {"no splitter", [](Json& j) { j["pre_tokenizer"] = nullptr; },
+       "decoder has type 'ByteLevel'"},
+      {"metaspace", [](Json& j) { j["pre_tokenizer"]["type"] = "Metaspace"; },
+       "replacement is missing"},
       {"no regex", [](Json& j) { j["pre_tokenizer"]["use_regex"] = false; }, "use_regex is false"},
       {"roberta",
        [](Json& j) {
@@ -250,13 +253,13 @@ TEST(TokenizerJson, HostileVocabularies) {
   ExpectError(with([](Json& j) { j["model"]["vocab"]["zz"] = Json::array(); }), "want an id");
   ExpectError(with([](Json& j) { j["model"]["vocab"]["zz"] = Json::object(); }), "want an id");
   ExpectError(with([](Json& j) { j["model"]["vocab"][""] = 259; }), "token 259 is empty");
-  ExpectError(with([](Json& j) { j["model"]["vocab"] = Json::object(); }), "needs the token");
+  ExpectError(with([](Json& j) { j["model"]["vocab"] = Json::object(); }), "and not empty");
   ExpectError(with([](Json& j) {
                 j["model"]["vocab"] = Json::object();
                 j["model"]["merges"] = Json::array();
               }),
-              "the vocabulary is empty");
-  ExpectError(with([](Json& j) { j["model"]["vocab"] = nullptr; }), "needs the token");
+              "and not empty");
+  ExpectError(with([](Json& j) { j["model"]["vocab"] = nullptr; }), "and not empty");
   ExpectError(with([](Json& j) { j["model"]["vocab"] = Json::array({1}); }), "");
 }
 

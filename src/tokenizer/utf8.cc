@@ -74,9 +74,14 @@ std::string ReplaceInvalidUtf8(std::string_view text) {
 void AppendUtf8(uint32_t code_point, std::string& out) {
   if (code_point < 0x80) {
     out += static_cast<char>(code_point);
-  } else {
-    out += static_cast<char>(0xC0 | code_point >> 6);
-    out += static_cast<char>(0x80 | (code_point & 0x3F));
+    return;
+  }
+  const int trailing = code_point < 0x800 ? 1 : code_point < 0x10000 ? 2 : 3;
+  // The lead byte starts with one more 1 than there are trailing bytes.
+  const uint32_t lead = 0xFF00u >> (trailing + 1) & 0xFFu;
+  out += static_cast<char>(lead | code_point >> 6 * trailing);
+  for (int i = trailing - 1; i >= 0; --i) {
+    out += static_cast<char>(0x80 | (code_point >> 6 * i & 0x3F));
   }
 }
 

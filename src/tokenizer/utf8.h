@@ -21,7 +21,7 @@ uint32_t Utf8CodePoint(std::string_view text, size_t size);
 // `text` with U+FFFD for every byte that belongs to no well-formed character.
 std::string ReplaceInvalidUtf8(std::string_view text);
 
-// Appends a code point below 0x800.
+// Appends a code point of at most U+10FFFF.
 void AppendUtf8(uint32_t code_point, std::string& out);
 
 }  // namespace tq

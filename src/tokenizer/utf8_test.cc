@@ -9,8 +9,10 @@ namespace {
 
 std::string Encoded(uint32_t c) {
   std::string out;
-  if (c < 0x800) {
-    AppendUtf8(c, out);
+  if (c < 0x80) {
+    out = {static_cast<char>(c)};
+  } else if (c < 0x800) {
+    out = {static_cast<char>(0xC0 | c >> 6), static_cast<char>(0x80 | (c & 0x3F))};
   } else if (c < 0x10000) {
     out = {static_cast<char>(0xE0 | c >> 12), static_cast<char>(0x80 | (c >> 6 & 0x3F)),
            static_cast<char>(0x80 | (c & 0x3F))};
@@ -28,6 +30,9 @@ TEST(Utf8, EveryCodePoint) {
       ASSERT_EQ(Utf8CharSize(text), 0u) << c;
       continue;
     }
+    std::string appended;
+    AppendUtf8(c, appended);
+    ASSERT_EQ(appended, text);
     ASSERT_EQ(Utf8CharSize(text + "x"), text.size()) << c;
     ASSERT_EQ(Utf8CodePoint(text, text.size()), c);
     ASSERT_EQ(Utf8CharSize(text.substr(0, text.size() - 1)), 0u) << "truncated " << c;

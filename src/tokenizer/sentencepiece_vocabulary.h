@@ -1,0 +1,29 @@
+// Vocabularies of SentencePiece, as its own files and GGUF's "llama" have them: pieces with a
+// type and a score each.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string_view>
+
+#include "base/status.h"
+#include "tokenizer/tokenizer.h"
+
+namespace tq {
+
+// Fills in what follows from data.tokens, which must be set, and from the types (by id, 1:
+// normal, 2: unknown, 3: control, 4: user-defined, 5: unused, 6: byte) and scores: types, the
+// unknown token, and for kCharacterBpe the merges, for kUnigram the scores. `where` is how the
+// file calls its list, for errors.
+//
+// Merges: two neighbours may be merged when together they are a token, that of the highest
+// score first. Tokens of equal score, and unused ones that could be made, are refused: the
+// former have no order, the latter would have to be taken apart again.
+Status SetSentencePieceVocabulary(std::span<const int64_t> types, std::span<const double> scores,
+                                  std::string_view where, TokenizerData& data);
+
+// The types of pieces as GGUF numbers them, too. "Unused" ones are normal tokens that nothing
+// makes; "unknown" is a control token by another name.
+StatusOr<TokenType> TokenTypeOfPiece(int64_t type, std::string_view where, size_t id);
+
+}  // namespace tq
