@@ -3,7 +3,11 @@
 //   1: a text for a fixed vocabulary
 //   2: a vocabulary built from the bytes, with merges and added tokens, and a text
 //   3: edits of a tokenizer.json that is fine, and a text: past the parser without seeds
+//   4: the same of a tokenizer.json of SentencePiece's kind
+//   5: the size of a tokenizer.model in two bytes, that file, and a text
+//   6: pieces of letters with scores for a unigram model, built from the bytes, and a text
 #include <algorithm>
+#include <array>
 #include <cstdint>
 #include <string>
 #include <string_view>
@@ -44,7 +48,11 @@ TokenizerData DataFromBytes(Input& input) {
   }
   data.types.resize(256, TokenType::kNormal);
   const uint8_t flags = input.Byte();
-  data.pre_tokenizer = flags & 1 ? PreTokenizerKind::kSmolLm : PreTokenizerKind::kGpt2;
+  constexpr std::array kKinds = {PreTokenizerKind::kGpt2,   PreTokenizerKind::kSmolLm,
+                                 PreTokenizerKind::kLlama3, PreTokenizerKind::kQwen2,
+                                 PreTokenizerKind::kTekken};
+  data.pre_tokenizer = flags & 1 ? PreTokenizerKind::kSmolLm : kKinds[flags / 8 % kKinds.size()];
+  data.ignore_merges = flags & 4;
   data.add_prefix_space = flags & 2;
   for (int n = input.Byte(); n > 0; --n) {
     const size_t left = input.Byte() % data.tokens.size();
@@ -80,9 +88,27 @@ constexpr char kJson[] = R"({"version": "1.0", "truncation": null, "padding": nu
   "vocab": {"t": 0, "h": 1, "e": 2, "th": 3, "the": 4, "<s>": 5},
   "merges": ["t h", ["th", "e"]]}})";
 
+// The same for a vocabulary of characters.
+constexpr char kPieceJson[] = R"({"version": "1.0", "truncation": null, "padding": null,
+"added_tokens": [{"id": 0, "content": "<unk>", "normalized": false, "special": true},
+  {"id": 6, "content": "a b", "normalized": true, "special": false}],
+"normalizer": {"type": "Sequence", "normalizers": [{"type": "NFC"},
+  {"type": "Prepend", "prepend": "\u2581"},
+  {"type": "Replace", "pattern": {"String": " "}, "content": "\u2581"}]},
+"pre_tokenizer": {"type": "Metaspace", "replacement": "\u2581", "prepend_scheme": "first",
+  "split": true},
+"post_processor": null,
+"decoder": {"type": "Sequence", "decoders": [
+  {"type": "Replace", "pattern": {"String": "\u2581"}, "content": " "},
+  {"type": "ByteFallback"}, {"type": "Fuse"},
+  {"type": "Strip", "content": " ", "start": 1, "stop": 0}]},
+"model": {"type": "BPE", "dropout": null, "unk_token": "<unk>", "fuse_unk": true,
+  "byte_fallback": true, "ignore_merges": false,
+  "vocab": {"<unk>": 0, "<0xC3>": 1, "\u2581": 2, "a": 3, "b": 4, "ab": 5},
+  "merges": ["a b"]}})";
+
 // Each edit: its place in two bytes, and what to put there in one; place 65535 ends.
-std::string EditedJson(Input& input) {
-  std::string json = kJson;
+std::string EditedJson(std::string json, Input& input) {
   for (int edits = 0; edits < 8 && !json.empty(); ++edits) {
     const int place = input.Byte() << 8 | input.Byte();
     if (place == 0xFFFF) break;
@@ -101,6 +127,29 @@ std::string EditedJson(Input& input) {
     }
   }
   return json;
+}
+
+// Each piece: up to seven of the letters "abcdefg" and U+2581, and a score.
+TokenizerData UnigramFromBytes(Input& input) {
+  TokenizerData data;
+  data.model = TokenModel::kUnigram;
+  data.pre_tokenizer = PreTokenizerKind::kMetaspaceWords;
+  data.tokens = {"<unk>"};
+  data.types = {TokenType::kControl};
+  data.scores = {0};
+  data.unk = 0;
+  data.missing_to_unk = data.fuse_unk = true;
+  for (int n = input.Byte() % 64; n > 0; --n) {
+    std::string token;
+    for (int size = input.Byte() % 8; size >= 0; --size) {
+      const uint8_t letter = input.Byte() % 8;
+      token += letter == 7 ? "\u2581" : std::string(1, static_cast<char>('a' + letter));
+    }
+    data.tokens.push_back(token);
+    data.types.push_back(TokenType::kNormal);
+    data.scores.push_back(input.Byte() / -8.0);
+  }
+  return data;
 }
 
 void Require(bool condition) {
@@ -144,8 +193,25 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* bytes, size_t size) {
       break;
     }
     case 3: {
-      const auto data = tq::TokenizerDataFromJson(tq::EditedJson(input), "");
+      const auto data = tq::TokenizerDataFromJson(tq::EditedJson(tq::kJson, input), "");
       if (data.ok()) tq::Exercise(*data, false, input.Rest());
+      break;
+    }
+    case 4: {
+      const auto data = tq::TokenizerDataFromJson(tq::EditedJson(tq::kPieceJson, input), "");
+      if (data.ok()) tq::Exercise(*data, false, input.Rest());
+      break;
+    }
+    case 5: {
+      const size_t bytes = input.Byte() << 8 | input.Byte();
+      const std::string_view rest = input.Rest();
+      const auto data = tq::TokenizerDataFromSentencePiece(rest.substr(0, bytes), "");
+      if (data.ok()) tq::Exercise(*data, false, rest.substr(std::min(bytes, rest.size())));
+      break;
+    }
+    case 6: {
+      const tq::TokenizerData data = tq::UnigramFromBytes(input);
+      tq::Exercise(data, false, input.Rest());
       break;
     }
     default:

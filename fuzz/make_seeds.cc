@@ -29,6 +29,21 @@ int main(int argc, char** argv) {
   GgufBuilder keys;
   AddTokenizerKeys(tokenizer, keys);
   WriteText(corpus("gguf") / "tokenizer", keys.Build());
+  // fuzz_tokenizer.cc says what the first byte picks. A SentencePiece model of "<unk>", "a", "b"
+  // and "ab": pieces of text, score and type, the type of the model, and the normalizer's flags.
+  const std::string pieces(
+      "\x0A\x0E\x0A\5<unk>\x15\0\0\0\0\x18\2"
+      "\x0A\x08\x0A\1a\x15\0\0\xA0\xC0"
+      "\x0A\x08\x0A\1b\x15\0\0\x80\xC0"
+      "\x0A\x09\x0A\2ab\x15\0\0\x80\xBF"
+      "\x12\2\x18\2\x1A\4\x18\1\x20\0",
+      57);
+  const std::string size = {'\0', static_cast<char>(pieces.size())};
+  WriteText(corpus("tokenizer") / "sentencepiece", "\5" + size + pieces + "ab a");
+  WriteText(corpus("tokenizer") / "pieces", "\4\xFF\xFF" "ab a b \u00E9\u0301");
+  // Of a score 16, ab 24, U+2581 a 8.
+  const std::string unigram("\6\3\0\0\x10\1\0\1\x18\1\7\0\x08", 13);
+  WriteText(corpus("tokenizer") / "unigram", unigram + "ab xab");
   WriteText(corpus("config") / "tiny", tq::ModelConfigToJson(model.config));
   const TempFolder folder;
   WriteHuggingFace(model, folder / "hf");

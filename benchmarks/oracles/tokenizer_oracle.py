@@ -140,7 +140,7 @@ def oracle_of(model):
     return gguf_oracle(model)
 
 
-def torture_texts(special_tokens, seed=20240229):
+def torture_texts(special_tokens, limit, seed=20240229):
     """Everything that pre-tokenisers and normalizers trip over: short texts and one of 6 MB."""
     rng = random.Random(seed)
     assigned = [
@@ -150,9 +150,9 @@ def torture_texts(special_tokens, seed=20240229):
     ]
     # Private use is 137,468 code points of one kind: a few of them do.
     common = [c for c in assigned if unicodedata.category(c) != "Co"]
-    parts = ["".join(assigned)]
+    parts = ["".join(assigned)[:limit]]
     for before, after in (("a", ""), (" ", ""), ("1", "z"), ("!", " "), ("", "\n")):
-        parts.append("".join(before + c + after for c in common))
+        parts.append("".join(before + c + after for c in common)[:limit])
 
     spaces = [c for c in common if c.isspace()] + [" "] * 20 + ["\u180e", "\u200b", "\x1c", "\x1f"]
     marks = [c for c in common if unicodedata.category(c).startswith("M")]
@@ -188,11 +188,10 @@ def torture_texts(special_tokens, seed=20240229):
         makers.append(lambda: rng.choice(special_tokens))
         makers.append(lambda: rng.choice(special_tokens)[: rng.randint(1, 6)])
         makers.append(lambda: run(special_tokens, 3))
-    parts.append("".join(rng.choice(makers)() for _ in range(60000)))
+    parts.append("".join(rng.choice(makers)() for _ in range(60000))[:limit])
     short = ["".join(rng.choice(makers)() for _ in range(rng.randint(1, 8))) for _ in range(20000)]
-    parts.append("7" * 50000)
-    parts.append(" " * 50000 + "x")
-    parts.append("ab" * 50000)
+    short = short[:limit]
+    parts += ["7" * 50000, " " * 50000 + "x", "ab" * 50000]
     return short, "\n".join(parts)
 
 
@@ -226,14 +225,15 @@ def fail(name, text, ours, theirs):
     sys.exit(1)
 
 
-def texts(data_dir, special_tokens):
-    """(name, texts) of every source; a file that is not UTF-8 is repaired first."""
+def texts(data_dir, special_tokens, limit):
+    """(name, texts) of every source; a file that is not UTF-8 is repaired first. Of each at most
+    `limit` characters."""
     for path in sorted(data_dir.glob("*/*")):
         if path.suffix in (".txt", ".jsonl"):
-            text = path.read_bytes().decode("utf-8", "replace")
+            text = path.read_bytes().decode("utf-8", "replace")[:limit]
             lines = [line for line in text.split("\n")[:5000] if line]
             yield str(path.relative_to(data_dir)), [text] + lines
-    short, long = torture_texts(special_tokens)
+    short, long = torture_texts(special_tokens, limit)
     yield "torture texts", [long] + short
 
 
@@ -245,12 +245,12 @@ def rewritten_oracle(tokenize, model, folder):
     return folder, HuggingFace(Tokenizer.from_file(str(folder / "tokenizer.json")))
 
 
-def check_model(tokenize, model, data_dir, folder):
+def check_model(tokenize, model, data_dir, limit, folder):
     oracle = oracle_of(model)
     has_json = (model / "tokenizer.json").exists()
     again, rewritten = (None, None) if has_json else rewritten_oracle(tokenize, model, folder)
     total = {"texts": 0, "bytes": 0, "tokens": 0, "decoded": 0, "rewritten_differs": 0}
-    for name, sources in texts(data_dir, oracle.special):
+    for name, sources in texts(data_dir, oracle.special, limit):
         where = f"{model.name}, {name}"
         ours = encode_by_us(tokenize, model, sources, oracle.parses_special, folder)
         for text, (ids, decoded), theirs in zip(sources, ours, oracle.encode(sources)):
@@ -272,7 +272,8 @@ def check_model(tokenize, model, data_dir, folder):
                 parsed = encode_by_us(tokenize, again, sources, True, folder)
             differs = [i for i, ids in enumerate(theirs) if ids != parsed[i][0]]
             if differs and oracle.parses_special:
-                fail(where + ", rewritten", sources[differs[0]], parsed[differs[0]][0], theirs[differs[0]])
+                i = differs[0]
+                fail(where + ", rewritten", sources[i], parsed[i][0], theirs[i])
             total["rewritten_differs"] += len(differs)
         print(f"  {name}: {len(sources)} texts, equal", flush=True)
     return {"model": model.name} | total
@@ -282,6 +283,9 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("models", nargs="+", type=pathlib.Path, metavar="MODEL")
     parser.add_argument("--tokenize", required=True, help="the program tq_tokenize")
+    parser.add_argument(
+        "--limit", type=int, metavar="N", help="characters of each source (default: all)"
+    )
     arguments = parser.parse_args()
     if "TQ_DATA_DIR" not in os.environ:
         sys.exit("tokenizer_oracle.py: TQ_DATA_DIR is not set")
@@ -291,7 +295,9 @@ def main():
         print(model)
         with tempfile.TemporaryDirectory() as folder:
             results.append(
-                check_model(arguments.tokenize, model, data_dir, pathlib.Path(folder))
+                check_model(
+                    arguments.tokenize, model, data_dir, arguments.limit, pathlib.Path(folder)
+                )
             )
     print(json.dumps({"unicode": unicodedata.unidata_version, "models": results}))
 

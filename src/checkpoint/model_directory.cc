@@ -145,8 +145,9 @@ Status WriteModelDirectory(const fs::path& output, const fs::path& source,
 StatusOr<std::map<std::string, std::string>> ReadTokenizerFiles(const fs::path& folder) {
   constexpr uint64_t kMaxBytes = 256 << 20;
   std::map<std::string, std::string> files;
-  for (const char* name : {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
-                           "chat_template.jinja", "generation_config.json"}) {
+  for (const char* name :
+       {"tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json",
+        "chat_template.jinja", "generation_config.json"}) {
     auto contents = ReadFile(folder / name, kMaxBytes);
     if (contents.ok()) {
       files.emplace(name, *std::move(contents));

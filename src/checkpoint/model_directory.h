@@ -36,7 +36,8 @@ Status WriteModelDirectory(const std::filesystem::path& output, const std::files
                            const ModelDirectory& model);
 
 // The tokenizer's files in a Hugging Face directory, those that are there: tokenizer.json,
-// tokenizer_config.json, special_tokens_map.json, chat_template.jinja, generation_config.json.
+// tokenizer.model, tokenizer_config.json, special_tokens_map.json, chat_template.jinja,
+// generation_config.json.
 StatusOr<std::map<std::string, std::string>> ReadTokenizerFiles(
     const std::filesystem::path& folder);
 

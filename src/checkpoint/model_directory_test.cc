@@ -143,12 +143,14 @@ TEST(ModelDirectory, ReadsTokenizerFilesThatAreThere) {
   TempFolder folder;
   EXPECT_TRUE(ReadTokenizerFiles(folder.path())->empty());
   WriteText(folder / "tokenizer.json", "t");
+  WriteText(folder / "tokenizer.model", "m");
   WriteText(folder / "chat_template.jinja", "c");
   WriteText(folder / "unrelated.json", "u");
   const auto files = ReadTokenizerFiles(folder.path());
   ASSERT_TRUE(files.ok());
   EXPECT_EQ(*files, (std::map<std::string, std::string>{{"chat_template.jinja", "c"},
-                                                        {"tokenizer.json", "t"}}));
+                                                        {"tokenizer.json", "t"},
+                                                        {"tokenizer.model", "m"}}));
   fs::create_directory(folder / "generation_config.json");
   EXPECT_THAT(ReadTokenizerFiles(folder.path()), Fails(kInvalid, "generation_config.json"));
 }

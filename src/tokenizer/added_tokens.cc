@@ -11,8 +11,10 @@ void AddedTokens::Add(std::string text, int32_t id, bool control) {
 }
 
 void AddedTokens::Finish() {
-  std::sort(entries_.begin(), entries_.end(),
-            [](const Entry& a, const Entry& b) { return a.text < b.text; });
+  std::stable_sort(entries_.begin(), entries_.end(),
+                   [](const Entry& a, const Entry& b) { return a.text < b.text; });
+  const auto same = [](const Entry& a, const Entry& b) { return a.text == b.text; };
+  entries_.erase(std::unique(entries_.begin(), entries_.end(), same), entries_.end());
 }
 
 // Narrows the sorted entries to those that begin with text[at .. at + size), byte by byte;

@@ -15,7 +15,7 @@ class AddedTokens {
   // use have 64 bytes at most.
   static constexpr size_t kMaxBytes = 256;
 
-  // `text` must not be empty; each text once.
+  // `text` must not be empty. Of equal texts the first one added counts.
   void Add(std::string text, int32_t id, bool control);
   // To be called after the last Add.
   void Finish();

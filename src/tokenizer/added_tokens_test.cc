@@ -33,6 +33,14 @@ TEST(AddedTokens, LeftmostThenLongest) {
   EXPECT_EQ(tokens.Find("<", 1, true).size, 0u);
 }
 
+TEST(AddedTokens, OfEqualTextsTheFirstCounts) {
+  AddedTokens tokens;
+  tokens.Add("ab", 7, false);
+  tokens.Add("ab", 3, false);
+  tokens.Finish();
+  EXPECT_EQ(tokens.Find(std::string_view("ab\0\0", 4), 0, true).id, 7);
+}
+
 TEST(AddedTokens, EqualsTryingThemAll) {
   for (uint64_t seed = 0; seed < 200; ++seed) {
     SCOPED_TRACE(seed);

@@ -87,6 +87,62 @@ TEST(Bpe, DropsBytesWithoutToken) {
   EXPECT_TRUE(Encoded(bpe, "").empty());
 }
 
+TEST(Bpe, TakesKnownWordsWhole) {
+  const auto table = MergeTable::Create(std::vector<TokenMerge>{{'a', 'b', 256}}, 258);
+  const Bpe bpe(*table, IdentityBytes(), TokenTrie({{"abc", 257}, {"a", 'a'}}));
+  EXPECT_EQ(Encoded(bpe, "abc"), (std::vector<int32_t>{257}));
+  EXPECT_EQ(Encoded(bpe, "abcd"), (std::vector<int32_t>{256, 'c', 'd'}));
+}
+
+// "aba" can be made of a, ba and of ab, a. Where both could be made, the first merge of the
+// list is, or if they tie the leftmost.
+TEST(Bpe, MergesOfOneTokenMayTie) {
+  enum : int32_t { kA, kB, kAb, kBa, kAba };
+  const std::vector<TokenMerge> merges = {
+      {kA, kB, kAb}, {kB, kA, kBa}, {kA, kBa, kAba}, {kAb, kA, kAba}};
+  const auto merged = [&](bool tie) {
+    const auto table = MergeTable::Create(merges, 5, tie);
+    BpeScratch scratch;
+    scratch.tokens = {kAb, kA, kBa};
+    std::vector<int32_t> ids;
+    MergeTokens(*table, scratch, ids);
+    return ids;
+  };
+  EXPECT_EQ(merged(false), (std::vector<int32_t>{kAb, kAba}));
+  EXPECT_EQ(merged(true), (std::vector<int32_t>{kAba, kBa}));
+}
+
+TokenizerData CharacterData() {
+  TokenizerData data;
+  data.model = TokenModel::kCharacterBpe;
+  data.pre_tokenizer = PreTokenizerKind::kNone;
+  data.tokens = {"<unk>", "a", "\u00E9", "a\u00E9", "<0x78>", "<0xFF>"};
+  data.types = {TokenType::kControl, TokenType::kNormal, TokenType::kNormal,
+                TokenType::kNormal,  TokenType::kByte,   TokenType::kByte};
+  data.merges = {{1, 2, 3}};
+  data.unk = 0;
+  data.missing_to_unk = true;
+  return data;
+}
+
+std::vector<int32_t> Encoded(const TokenizerData& data, std::string_view word) {
+  const auto table = MergeTable::Create(data.merges, data.tokens.size());
+  std::vector<int32_t> ids;
+  CharacterBpe(*table, CharacterTokens(data)).Encode({&word, 1}, ids);
+  return ids;
+}
+
+TEST(CharacterBpe, FallsBackToBytesAndThenToTheUnknownToken) {
+  TokenizerData data = CharacterData();
+  EXPECT_EQ(Encoded(data, "a\u00E9\u00E9"), (std::vector<int32_t>{3, 2}));
+  EXPECT_EQ(Encoded(data, "ax\xFF"), (std::vector<int32_t>{1, 4, 5}));
+  EXPECT_EQ(Encoded(data, "\u00EA\u00EBa\xC3"), (std::vector<int32_t>{0, 0, 1, 0}));
+  data.fuse_unk = true;
+  EXPECT_EQ(Encoded(data, "\u00EA\u00EBa\xC3"), (std::vector<int32_t>{0, 1, 0}));
+  data.missing_to_unk = false;
+  EXPECT_EQ(Encoded(data, "\u00EA\u00EBa\xC3"), (std::vector<int32_t>{1}));
+}
+
 TEST(MergeTable, NamesTheSamePairTwice) {
   const std::vector<TokenMerge> merges = {{1, 2, 3}, {0, 1, 4}, {1, 2, 3}};
   const auto table = MergeTable::Create(merges, 5);

@@ -45,6 +45,53 @@ TEST(PreTokenizer, SmolLmWords) {
   EXPECT_THAT(SmolLm("1's 's"), ElementsAre("1", "'s", " '", "s"));
 }
 
+TEST(PreTokenizer, Llama3Words) {
+  const auto words = [](std::string_view text) { return Words(text, PreTokenizerKind::kLlama3); };
+  EXPECT_THAT(words("Hello world"), ElementsAre("Hello", " world"));
+  // The long s is a small letter S, too.
+  EXPECT_THAT(words("x'\u017F we'LL 'S"), ElementsAre("x", "'\u017F", " we", "'LL", " '", "S"));
+  EXPECT_THAT(words("1234567 89"), ElementsAre("123", "456", "7", " ", "89"));
+  EXPECT_THAT(words("(a) -- b"), ElementsAre("(a", ")", " --", " b"));
+  EXPECT_THAT(words("x!?\r\n\n y"), ElementsAre("x", "!?\r\n\n", " y"));
+  EXPECT_THAT(words("a  \n  b   "), ElementsAre("a", "  \n", " ", " b", "   "));
+  EXPECT_THAT(words("\ta\t\tb"), ElementsAre("\ta", "\t", "\tb"));
+  EXPECT_THAT(words("e\u0301x"), ElementsAre("e", "\u0301x"));
+}
+
+TEST(PreTokenizer, Qwen2Words) {
+  const auto words = [](std::string_view text) { return Words(text, PreTokenizerKind::kQwen2); };
+  EXPECT_THAT(words("it's 123\n"), ElementsAre("it", "'s", " ", "1", "2", "3", "\n"));
+}
+
+TEST(PreTokenizer, TekkenWords) {
+  const auto words = [](std::string_view text) { return Words(text, PreTokenizerKind::kTekken); };
+  EXPECT_THAT(words("camelCaseHTTPServer"), ElementsAre("camel", "Case", "HTTPServer"));
+  EXPECT_THAT(words("it's 12"), ElementsAre("it", "'s", " ", "1", "2"));
+  EXPECT_THAT(words("a//\n/b \u65E5\u672CX"), ElementsAre("a", "//\n/", "b", " \u65E5\u672C", "X"));
+  EXPECT_THAT(words("e\u0301A"), ElementsAre("e\u0301", "A"));
+}
+
+TEST(PreTokenizer, WithoutPatterns) {
+  const std::string text = "\u2581a b\u2581\u2581\xFF";
+  EXPECT_THAT(Words(text, PreTokenizerKind::kNone), ElementsAre(text));
+  EXPECT_THAT(Words(text, PreTokenizerKind::kMetaspace), ElementsAre(text));
+  EXPECT_THAT(Words(text, PreTokenizerKind::kMetaspaceWords),
+              ElementsAre("\u2581a b", "\u2581", "\u2581\xFF"));
+  for (const auto kind : {PreTokenizerKind::kNone, PreTokenizerKind::kMetaspaceWords}) {
+    EXPECT_TRUE(Words("", kind).empty());
+  }
+}
+
+TEST(PreTokenizer, PatternsAreKnownByTheirSpelling) {
+  for (const auto kind :
+       {PreTokenizerKind::kLlama3, PreTokenizerKind::kQwen2, PreTokenizerKind::kTekken}) {
+    ASSERT_TRUE(PatternOf(kind));
+    EXPECT_EQ(KindOfPattern(*PatternOf(kind)), kind);
+  }
+  EXPECT_FALSE(PatternOf(PreTokenizerKind::kGpt2));
+  EXPECT_FALSE(KindOfPattern("\\s+"));
+}
+
 TEST(PreTokenizer, UnicodeClasses) {
   // U+0085 and U+3000 are spaces; U+180E, U+200B and U+001C are not.
   EXPECT_THAT(Gpt2("!\u0085\u3000"), ElementsAre("!", "\u0085\u3000"));
@@ -78,7 +125,10 @@ TEST(PreTokenizer, WordsAreTheText) {
       text += random.NextBelow(2) ? static_cast<char>(random.NextBelow(256))
                                   : "  \n'sa1\xC3\xA9\xE2"[random.NextBelow(10)];
     }
-    for (const auto kind : {PreTokenizerKind::kGpt2, PreTokenizerKind::kSmolLm}) {
+    for (const auto kind :
+         {PreTokenizerKind::kGpt2, PreTokenizerKind::kSmolLm, PreTokenizerKind::kLlama3,
+          PreTokenizerKind::kQwen2, PreTokenizerKind::kTekken, PreTokenizerKind::kNone,
+          PreTokenizerKind::kMetaspaceWords}) {
       std::string joined;
       for (const std::string& word : Words(text, kind)) {
         EXPECT_FALSE(word.empty());
@@ -96,6 +146,19 @@ TEST(PreTokenizer, LongRunsInOneWord) {
     EXPECT_THAT(Gpt2(std::string(kSize, c)), ElementsAre(std::string(kSize, c)));
   }
   EXPECT_EQ(SmolLm(std::string(kSize, '7')).size(), kSize);
+  // Runs that the later patterns look through before they cut them otherwise.
+  for (const auto kind :
+       {PreTokenizerKind::kLlama3, PreTokenizerKind::kQwen2, PreTokenizerKind::kTekken}) {
+    for (const std::string_view unit : {"a", "A", "Aa", " ", "\n", "\n ", "! ", "!\n", "\u0301"}) {
+      SCOPED_TRACE(unit);
+      std::string text;
+      while (text.size() < kSize) text += unit;
+      text += "x";
+      std::string joined;
+      for (const std::string& word : Words(text, kind)) joined += word;
+      EXPECT_EQ(joined, text);
+    }
+  }
   std::string spaces(kSize, ' ');
   spaces += 'x';
   EXPECT_THAT(Gpt2(spaces), ElementsAre(std::string(kSize - 1, ' '), " x"));

@@ -103,7 +103,7 @@ Status SetSentencePieceVocabulary(std::span<const int64_t> types, std::span<cons
     if (types[id] == kUnknown && data.unk < 0) data.unk = static_cast<int32_t>(id);
   }
   data.missing_to_unk = data.unk >= 0;
-  data.fuse_unk = true;
+  data.fuse_unk = data.missing_to_unk || data.model == TokenModel::kUnigram;
   if (data.model == TokenModel::kCharacterBpe) return SetMerges(types, scores, where, data);
   data.scores.assign(scores.begin(), scores.end());
   return OkStatus();

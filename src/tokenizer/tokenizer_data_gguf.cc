@@ -12,6 +12,7 @@ namespace tq {
 namespace {
 
 constexpr std::string_view kTokens = "tokenizer.ggml.tokens";
+constexpr std::string_view kUnknownId = "tokenizer.ggml.unknown_token_id";
 
 // Sets `id` when the key is there.
 Status ReadSpecialId(const GgufFile& file, std::string_view key, const TokenizerData& data,
@@ -126,6 +127,7 @@ Status ReadLlama(const GgufFile& file, TokenizerData& data) {
     return Unimplemented("tokenizer.ggml.precompiled_charsmap: a normalization of its own");
   }
   TQ_ASSIGN_OR_RETURN(const auto* types, ReadTokens(file, data));
+  TQ_RETURN_IF_ERROR(ReadSpecialId(file, kUnknownId, data, data.unk));
   TQ_ASSIGN_OR_RETURN(const auto* scores, file.GetFloats("tokenizer.ggml.scores"));
   return SetSentencePieceVocabulary(*types, *scores, kTokens, data);
 }
@@ -145,7 +147,7 @@ StatusOr<TokenizerData> Read(const GgufFile& file) {
   }
   TQ_RETURN_IF_ERROR(ReadSpecialId(file, "tokenizer.ggml.bos_token_id", data, data.bos));
   TQ_RETURN_IF_ERROR(ReadSpecialId(file, "tokenizer.ggml.eos_token_id", data, data.eos));
-  TQ_RETURN_IF_ERROR(ReadSpecialId(file, "tokenizer.ggml.unknown_token_id", data, data.unk));
+  TQ_RETURN_IF_ERROR(ReadSpecialId(file, kUnknownId, data, data.unk));
   TQ_RETURN_IF_ERROR(ReadSpecialId(file, "tokenizer.ggml.padding_token_id", data, data.pad));
   TQ_ASSIGN_OR_RETURN(data.add_bos, file.GetBoolOr("tokenizer.ggml.add_bos_token",
                                                    AddsBosByDefault(data) && data.bos >= 0));

@@ -2,6 +2,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <bit>
+#include <cmath>
 #include <filesystem>
 #include <functional>
 #include <map>
@@ -22,8 +24,10 @@ using testing::TempFolder;
 
 using Strings = std::vector<std::string>;
 using Ints = std::vector<int32_t>;
-// Metadata by key. GGUF's type codes: 4 uint32, 5 int32, 7 bool, 8 string, 9 array.
-using Metadata = std::map<std::string, std::variant<uint32_t, bool, std::string, Strings, Ints>>;
+// Metadata by key. GGUF's type codes: 4 uint32, 5 int32, 6 float32, 7 bool, 8 string, 9 array.
+using Floats = std::vector<float>;
+using Metadata =
+    std::map<std::string, std::variant<uint32_t, bool, std::string, Strings, Ints, Floats>>;
 
 void Append(std::string& out, uint64_t value, int bytes) {
   for (int i = 0; i < bytes; ++i) out += static_cast<char>(value >> 8 * i & 0xFF);
@@ -54,6 +58,11 @@ std::string GgufBytes(const Metadata& metadata) {
       Append(out, 8, 4);
       Append(out, strings->size(), 8);
       for (const std::string& s : *strings) AppendString(out, s);
+    } else if (const auto* floats = std::get_if<Floats>(&value)) {
+      Append(out, 9, 4);
+      Append(out, 6, 4);
+      Append(out, floats->size(), 8);
+      for (const float f : *floats) Append(out, std::bit_cast<uint32_t>(f), 4);
     } else {
       const auto& ints = std::get<Ints>(value);
       Append(out, 9, 4);
@@ -198,6 +207,109 @@ TEST(TokenizerGguf, GptTwoWithPrefixSpace) {
   ASSERT_TRUE(data.ok()) << data.status().message();
   EXPECT_EQ(data->pre_tokenizer, PreTokenizerKind::kGpt2);
   EXPECT_TRUE(data->add_prefix_space);
+}
+
+TEST(TokenizerGguf, PreTokenizersOfLaterModels) {
+  const auto read = [](const char* name) {
+    Metadata metadata = Base();
+    metadata["tokenizer.ggml.pre"] = name;
+    metadata.erase("tokenizer.ggml.add_bos_token");
+    const auto data = Read(metadata);
+    EXPECT_TRUE(data.ok()) << data.status().message();
+    return *data;
+  };
+  const TokenizerData llama = read("llama-bpe"), qwen = read("qwen2"), tekken = read("tekken");
+  EXPECT_EQ(llama.pre_tokenizer, PreTokenizerKind::kLlama3);
+  EXPECT_TRUE(llama.ignore_merges && llama.add_bos && !llama.normalization.nfc);
+  EXPECT_EQ(qwen.pre_tokenizer, PreTokenizerKind::kQwen2);
+  EXPECT_TRUE(!qwen.ignore_merges && !qwen.add_bos && qwen.normalization.nfc);
+  EXPECT_EQ(tekken.pre_tokenizer, PreTokenizerKind::kTekken);
+  EXPECT_TRUE(tekken.ignore_merges && tekken.add_bos);
+  EXPECT_FALSE(read("smollm").add_bos);
+}
+
+// <unk> 0, <s> 1, "\n" as a byte 2, _ 3, a 4, b 5, ab 6, _ab 7, "  " 8, <pad> 9.
+Metadata Llama() {
+  return {{"tokenizer.ggml.model", "llama"},
+          {"tokenizer.ggml.pre", "default"},
+          {"tokenizer.ggml.tokens",
+           Strings{"<unk>", "<s>", "<0x0A>", "\u2581", "a", "b", "ab", "\u2581ab", "  ", "<pad>"}},
+          {"tokenizer.ggml.token_type", Ints{2, 3, 6, 1, 1, 1, 1, 1, 4, 5}},
+          {"tokenizer.ggml.scores", Floats{0, 0, 0, -9, -8, -7, -2, -1, 0, 0}},
+          {"tokenizer.ggml.bos_token_id", 1u}};
+}
+
+TEST(TokenizerGguf, ReadsSentencePiece) {
+  const auto data = Read(Llama());
+  ASSERT_TRUE(data.ok()) << data.status().message();
+  EXPECT_EQ(data->model, TokenModel::kCharacterBpe);
+  EXPECT_EQ(data->merges, (std::vector<TokenMerge>{{3, 6, 7}, {4, 5, 6}}));
+  EXPECT_TRUE(data->merges_tie && data->add_bos && data->strip_prefix);
+  EXPECT_EQ(data->normalization, (Normalization{false, true, true}));
+  EXPECT_EQ(data->types[2], TokenType::kByte);
+  EXPECT_EQ(data->types[8], TokenType::kUserDefined);
+  EXPECT_EQ(data->types[9], TokenType::kNormal);
+  EXPECT_EQ(data->unk, 0);
+  const auto tokenizer = Tokenizer::Create(*data);
+  ASSERT_TRUE(tokenizer.ok());
+  EXPECT_THAT((*tokenizer)->Encode("ab ab\nx"), ElementsAre(7, 7, 2, 0));
+  EXPECT_THAT((*tokenizer)->Encode("b  ab"), ElementsAre(3, 5, 8, 7));
+  EXPECT_EQ(*(*tokenizer)->Decode(std::vector<int32_t>{3, 5, 8, 6}), "b  ab");
+  const auto again =
+      TokenizerDataFromJson(TokenizerDataToJson(*data), TokenizerConfigToJson(*data));
+  ASSERT_TRUE(again.ok()) << again.status().message();
+  EXPECT_EQ(*again, *data);
+  Metadata gemma = Llama();
+  gemma["tokenizer.ggml.add_space_prefix"] = false;
+  gemma["tokenizer.ggml.add_bos_token"] = false;
+  const auto without = Read(gemma);
+  EXPECT_TRUE(!without->strip_prefix && !without->normalization.prefix_mark && !without->add_bos);
+}
+
+// Robustness case 25, case 29, case 31.
+TEST(TokenizerGguf, RefusesSentencePieceByName) {
+  const auto error = [](const char* key, const Metadata::mapped_type& value) {
+    Metadata metadata = Llama();
+    metadata["tokenizer.ggml." + std::string(key)] = value;
+    const auto data = Read(metadata);
+    return data.ok() ? "read" : data.status().message();
+  };
+  const auto scores = [&](size_t id, float score) {
+    Floats changed = std::get<Floats>(Llama()["tokenizer.ggml.scores"]);
+    changed[id] = score;
+    return error("scores", changed);
+  };
+  const auto types = [&](size_t id, int32_t type) {
+    Ints changed = std::get<Ints>(Llama()["tokenizer.ggml.token_type"]);
+    changed[id] = type;
+    return error("token_type", changed);
+  };
+  const auto tokens = [&](size_t id, const std::string& token) {
+    Strings changed = std::get<Strings>(Llama()["tokenizer.ggml.tokens"]);
+    changed[id] = token;
+    return error("tokens", changed);
+  };
+  EXPECT_THAT(scores(6, NAN), HasSubstr("tokens[6] has the score nan"));
+  EXPECT_THAT(scores(3, -INFINITY), HasSubstr("tokens[3] has the score -inf"));
+  EXPECT_THAT(scores(6, -1), HasSubstr("tokens 6 and 7 have the same score, -1"));
+  EXPECT_EQ(scores(5, -1), "read") << "nothing makes single characters";
+  EXPECT_THAT(error("scores", Floats{1}), HasSubstr("1 scores for 10 tokens"));
+  EXPECT_THAT(error("scores", Ints{1}), HasSubstr("scores is not an array of floating-point"));
+  EXPECT_THAT(types(6, 5), HasSubstr("'ab', is an unused token that can be made"));
+  EXPECT_THAT(types(6, 7), HasSubstr("tokens[6] has the type 7"));
+  EXPECT_THAT(types(4, 6), HasSubstr("token 4, 'a', is no name of a byte"));
+  EXPECT_THAT(types(2, 1), "read");
+  EXPECT_THAT(tokens(4, "<0x20>"), HasSubstr("is not marked as a byte"));
+  EXPECT_THAT(tokens(4, std::string(1 << 20, 'a')), HasSubstr("has 1048576 bytes, the limit"));
+  EXPECT_THAT(tokens(4, "b"), HasSubstr("tokens 4 and 5 are both 'b'"));
+  EXPECT_THAT(tokens(4, ""), HasSubstr("token 4 is empty"));
+  EXPECT_THAT(tokens(4, "\xFF\xFE"), HasSubstr("token 4 is not UTF-8"));
+  EXPECT_THAT(error("unknown_token_id", 10u), HasSubstr("unknown_token_id is 10"));
+  EXPECT_THAT(error("remove_extra_whitespaces", true), HasSubstr("remove_extra_whitespaces"));
+  EXPECT_THAT(error("precompiled_charsmap", Ints{1, 2}), HasSubstr("precompiled_charsmap"));
+  Metadata without = Llama();
+  without.erase("tokenizer.ggml.scores");
+  EXPECT_THAT(Read(without).status().message(), HasSubstr("tokenizer.ggml.scores"));
 }
 
 }  // namespace

@@ -226,10 +226,11 @@ Status ReadTemplate(const JsonFields& fields, TokenizerData& data) {
 }
 
 // [Replace mark by space, ByteFallback, Fuse, Strip]: the order does not change the bytes, but
-// for Strip, which comes last.
+// for Strip, which comes last. Instead of Replace and Strip there may be Metaspace, which drops
+// all marks of a first token of marks; we drop one, as for the other.
 Status ReadCharacterDecoder(const std::vector<Step>& steps, std::string_view where,
                             TokenizerData& data) {
-  bool unmarks = false, bytes = false;
+  bool unmarks = false, bytes = false, fused = false;
   for (const auto& [fields, type] : steps) {
     if (data.strip_prefix && type != "Fuse") {
       return Unimplemented("{} has type {} behind one that strips", fields.where(), Quote(type));
@@ -252,8 +253,12 @@ Status ReadCharacterDecoder(const std::vector<Step>& steps, std::string_view whe
       if (start == nullptr || *start != 1 || stop == nullptr || *stop != 0) {
         return Unimplemented("{}: only a start of 1 and a stop of 0 are supported", fields.where());
       }
+      // Elsewhere it would strip each token.
+      if (!fused) return Unimplemented("{} has type 'Strip' without Fuse before", fields.where());
       data.strip_prefix = true;
-    } else if (type != "Fuse") {
+    } else if (type == "Fuse") {
+      fused = true;
+    } else {
       return Unimplemented("{} has type {}", fields.where(), Quote(type));
     }
   }

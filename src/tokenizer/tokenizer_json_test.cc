@@ -7,6 +7,7 @@
 #include <functional>
 
 #include "../../tests/support/temp_folder.h"
+#include "tokenizer/pre_tokenizer.h"
 #include "tokenizer/test_vocabulary.h"
 #include "tokenizer/tokenizer.h"
 
@@ -18,6 +19,11 @@ using ::testing::HasSubstr;
 using testing::Json;
 using testing::TempFolder;
 using testing::TestTokenizerJson;
+
+// _ 258, t 259, h 260, th 261, _th 262.
+Json Pieces() {
+  return testing::TestPieceTokenizerJson({"_", "t", "h"}, {{"t", "h"}, {"_", "th"}});
+}
 
 Json Base() { return TestTokenizerJson({{"t", "h"}, {"th", "e"}, {" ", "the"}}); }
 
@@ -72,6 +78,157 @@ TEST(TokenizerJson, AddedTokensAndPreTokenizers) {
   EXPECT_EQ(data->types[static_cast<size_t>(user)], TokenType::kUserDefined);
   EXPECT_EQ(data->matched_late, std::vector<int32_t>{user});
   EXPECT_FALSE(data->add_bos);
+}
+
+Json Split(std::string_view pattern) {
+  Json steps = Json::parse(R"({"type": "Sequence", "pretokenizers": [
+      {"type": "Split", "pattern": {"Regex": ""}, "behavior": "Isolated", "invert": false},
+      {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false}]})");
+  steps["pretokenizers"][0]["pattern"]["Regex"] = pattern;
+  return steps;
+}
+
+TEST(TokenizerJson, PatternsOfLaterModels) {
+  for (const auto kind :
+       {PreTokenizerKind::kLlama3, PreTokenizerKind::kQwen2, PreTokenizerKind::kTekken}) {
+    Json root = Base();
+    root["pre_tokenizer"] = Split(*PatternOf(kind));
+    const auto data = Read(root);
+    ASSERT_TRUE(data.ok()) << data.status().message();
+    EXPECT_EQ(data->pre_tokenizer, kind);
+    Json& step = root["pre_tokenizer"]["pretokenizers"][0];
+    step["behavior"] = "Removed";
+    ExpectError(Read(root), "behavior is 'Removed'");
+    step["behavior"] = "Isolated";
+    step["invert"] = true;
+    ExpectError(Read(root), "invert is true");
+    step["invert"] = false;
+    root["pre_tokenizer"]["pretokenizers"][1]["use_regex"] = true;
+    ExpectError(Read(root), "use_regex is true");
+    root["pre_tokenizer"]["pretokenizers"][1]["use_regex"] = false;
+    root["pre_tokenizer"]["pretokenizers"][1]["add_prefix_space"] = true;
+    ExpectError(Read(root), "add_prefix_space together");
+  }
+}
+
+TEST(TokenizerJson, ReadsPieces) {
+  const auto data = Read(Pieces());
+  ASSERT_TRUE(data.ok()) << data.status().message();
+  EXPECT_EQ(data->model, TokenModel::kCharacterBpe);
+  EXPECT_EQ(data->pre_tokenizer, PreTokenizerKind::kNone);
+  EXPECT_EQ(data->normalization, (Normalization{false, true, true}));
+  EXPECT_TRUE(data->strip_prefix && data->missing_to_unk && data->fuse_unk);
+  EXPECT_FALSE(data->merges_tie);
+  EXPECT_EQ(data->unk, 0);
+  EXPECT_EQ(data->types[2], TokenType::kByte);
+  EXPECT_EQ(data->types[258], TokenType::kNormal);
+  EXPECT_EQ(data->merges, (std::vector<TokenMerge>{{259, 260, 261}, {258, 261, 262}}));
+  // As Gemma has it: no mark before the text, and a cut at spaces that are none any more.
+  Json root = Pieces();
+  root["normalizer"] = root["normalizer"]["normalizers"][1];
+  root["decoder"]["decoders"].erase(3);
+  root["pre_tokenizer"] = Json::parse(R"({"type": "Split", "pattern": {"String": " "},
+      "behavior": "MergedWithPrevious", "invert": false})");
+  const auto gemma = Read(root);
+  ASSERT_TRUE(gemma.ok()) << gemma.status().message();
+  EXPECT_EQ(gemma->normalization, (Normalization{false, false, true}));
+  EXPECT_FALSE(gemma->strip_prefix);
+  // Without byte fallback the tokens of bytes are like any other.
+  root["model"]["byte_fallback"] = false;
+  EXPECT_EQ(Read(root)->types[2], TokenType::kNormal);
+}
+
+TEST(TokenizerJson, RefusesOtherStepsByName) {
+  const auto error = [](const char* part, const char* json, const char* words) {
+    SCOPED_TRACE(json);
+    Json root = Pieces();
+    root[part] = Json::parse(json);
+    ExpectError(Read(root), words);
+  };
+  // Robustness case 31: a table of characters is not decoded, whatever it holds.
+  error("normalizer", R"({"type": "Precompiled", "precompiled_charsmap": "AAAA"})",
+        "normalizer has type 'Precompiled'");
+  error("normalizer", R"({"type": "Sequence", "normalizers": [{"type": "Lowercase"}]})",
+        "normalizers[0] has type 'Lowercase'");
+  error("normalizer", R"({"type": "Prepend", "prepend": "x"})", "prepend is 'x'");
+  error("normalizer", R"({"type": "Replace", "pattern": {"String": " "}, "content": "_"})",
+        "content is '_'");
+  error("normalizer", R"({"type": "Replace", "pattern": {"Regex": " +"}, "content": "\u2581"})",
+        "pattern is no String");
+  error("normalizer", R"({"type": "Replace", "pattern": " ", "content": "\u2581"})",
+        "pattern is string, want an object");
+  error("normalizer", R"({"type": "Sequence", "normalizers": [{"type": "NFC"}, {"type": "NFC"}]})",
+        "normalizers[1]: the same step a second time");
+  error("normalizer", R"({"type": "NFC", "extra": 1})", "unknown field 'extra'");
+  error("pre_tokenizer", R"({"type": "Whitespace"})", "'Whitespace' without ByteLevel");
+  error("pre_tokenizer", R"({"type": "Metaspace", "replacement": "_", "prepend_scheme": "first"})",
+        "replacement is '_'");
+  error("pre_tokenizer",
+        R"({"type": "Metaspace", "replacement": "\u2581", "prepend_scheme": "last"})",
+        "prepend_scheme is 'last'");
+  error("pre_tokenizer", R"({"type": "Metaspace", "replacement": "\u2581"})",
+        "add_prefix_space is missing");
+  error("pre_tokenizer", R"({"type": "Split", "pattern": {"String": "x"}, "behavior": "Removed"})",
+        "'Split' without ByteLevel");
+  error("pre_tokenizer", R"({"type": "ByteLevel", "add_prefix_space": false})",
+        "U+2581 before byte-level BPE");
+  error("decoder", R"({"type": "Fuse"})", "lacks a step that turns U+2581");
+  error("decoder", R"({"type": "Metaspace", "replacement": "\u2581", "prepend_scheme": "never"})",
+        "lacks ByteFallback");
+  error("decoder", R"({"type": "Replace", "pattern": {"String": "\u2581"}, "content": "_"})",
+        "content is '_'");
+  error("decoder", R"({"type": "Strip", "content": " ", "start": 2, "stop": 0})", "a start of 1");
+  error("decoder", R"({"type": "CTC"})", "decoder has type 'CTC'");
+  error("decoder", R"({"type": "Sequence", "decoders": [
+      {"type": "Strip", "content": " ", "start": 1, "stop": 0}, {"type": "ByteFallback"}]})",
+        "'Strip' without Fuse before");
+  error("decoder", R"({"type": "Sequence", "decoders": [{"type": "Fuse"},
+      {"type": "Strip", "content": " ", "start": 1, "stop": 0}, {"type": "ByteFallback"}]})",
+        "behind one that strips");
+}
+
+TEST(TokenizerJson, ReadsUnigram) {
+  Json root = Pieces();
+  root["model"] = Json::parse(R"({"type": "Unigram", "unk_id": 0, "byte_fallback": true,
+      "vocab": [["<unk>", 0], ["<s>", 0.0], ["<0x41>", -0.0], ["\u2581", -2], ["a", -3.5e-1]]})");
+  const auto data = Read(root);
+  ASSERT_TRUE(data.ok()) << data.status().message();
+  EXPECT_EQ(data->model, TokenModel::kUnigram);
+  EXPECT_EQ(data->scores, (std::vector<double>{0, 0, 0, -2, -0.35}));
+  EXPECT_EQ(data->types[2], TokenType::kByte);
+  EXPECT_EQ(data->unk, 0);
+  EXPECT_TRUE(data->missing_to_unk);
+  // Robustness case 29.
+  const auto error = [&](const Json& vocab, const char* words) {
+    Json changed = root;
+    changed["model"]["vocab"] = vocab;
+    ExpectError(Read(changed), words);
+  };
+  error(Json::array(), "want a list of tokens and scores, and not empty");
+  error({{"a", 1}}, "want a list");
+  error(Json::array({"a"}), "model.vocab[0]: want a token and its score");
+  error(Json::array({Json::array({"a", -1}), Json::array({"b"})}), "model.vocab[1]");
+  error(Json::array({Json::array({"a", -1, 2})}), "model.vocab[0]");
+  error(Json::array({Json::array({-1, "a"})}), "model.vocab[0]");
+  error(Json::array({Json::array({"a", "b"})}), "model.vocab[0]");
+  error(Json::array({Json::array({"a", nullptr})}), "model.vocab[0]");
+  error(Json::array({Json::array({"a", Json::array()})}), "model.vocab[0]");
+  error(Json::array({Json::array({"a", Json::object()})}), "model.vocab[0]");
+  error(Json::array({Json::array({"<unk>", -1}), Json::array({"", -1})}), "token 1 is empty");
+  error(Json::array(
+            {Json::array({"<unk>", -1}), Json::array({"<s>", -1}), Json::array({"<unk>", -1})}),
+        "tokens 0 and 2 are both");
+  error(Json::array({Json::array({"<unk>", -1}), Json::array({"<s>", -1}),
+                     Json::array({std::string(257, 'x'), -1})}),
+        "token 2 has 257 bytes");
+  Json changed = root;
+  changed["model"]["unk_id"] = 5;
+  ExpectError(Read(changed), "unknown token id 5: the vocabulary has 5 tokens");
+  changed["model"]["unk_id"] = -1;
+  ExpectError(Read(changed), "unk_id is -1");
+  changed = root;
+  changed["model"]["dropout"] = 0.1;
+  ExpectError(Read(changed), "unknown field 'dropout'");
 }
 
 TEST(TokenizerJson, AddedTokensInsideTheVocabulary) {
@@ -362,6 +519,55 @@ TEST(TokenizerJson, WritesWhatItReads) {
       TokenizerDataFromJson(TokenizerDataToJson(other), TokenizerConfigToJson(other));
   ASSERT_TRUE(other_again.ok()) << other_again.status().message();
   EXPECT_EQ(*other_again, other);
+}
+
+void ExpectWritten(const TokenizerData& data) {
+  const auto again = TokenizerDataFromJson(TokenizerDataToJson(data), TokenizerConfigToJson(data));
+  ASSERT_TRUE(again.ok()) << again.status().message();
+  EXPECT_EQ(*again, data);
+}
+
+TEST(TokenizerJson, WritesEveryKind) {
+  TokenizerData bytes = *Read(Base());
+  bytes.ignore_merges = bytes.normalization.nfc = true;
+  for (const auto kind :
+       {PreTokenizerKind::kLlama3, PreTokenizerKind::kQwen2, PreTokenizerKind::kTekken}) {
+    bytes.pre_tokenizer = kind;
+    ExpectWritten(bytes);
+  }
+  TokenizerData pieces = *Read(Pieces());
+  ExpectWritten(pieces);
+  pieces.merges_tie = true;
+  pieces.add_bos = true;
+  pieces.bos = 1;
+  ExpectWritten(pieces);
+  pieces.normalization.prefix_mark = pieces.strip_prefix = false;
+  pieces.types[2] = TokenType::kControl;  // known as such although it spells a byte
+  ExpectWritten(pieces);
+  pieces.normalization = {};
+  for (const auto kind : {PreTokenizerKind::kMetaspace, PreTokenizerKind::kMetaspaceWords}) {
+    pieces.pre_tokenizer = kind;
+    for (const bool prefix : {false, true}) {
+      pieces.add_prefix_space = prefix;
+      pieces.prefix_first_only = false;
+      ExpectWritten(pieces);
+      pieces.prefix_first_only = prefix;
+      ExpectWritten(pieces);
+    }
+  }
+  pieces.model = TokenModel::kUnigram;
+  pieces.merges.clear();
+  pieces.merges_tie = false;
+  for (size_t id = 0; id < pieces.tokens.size(); ++id) {
+    pieces.scores.push_back(-1.0 / (3.0 + static_cast<double>(id)));
+  }
+  pieces.scores[1] = 0;
+  pieces.scores[2] = -1e300;
+  pieces.scores[3] = 5e-324;
+  ExpectWritten(pieces);
+  pieces.missing_to_unk = false;
+  pieces.unk = -1;
+  ExpectWritten(pieces);
 }
 
 TEST(TokenizerJson, Folder) {

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdlib>
 #include <ctime>
 #include <filesystem>
@@ -119,6 +120,105 @@ TEST(Tokenizer, MissingBytes) {
               HasSubstr("fuse_unk is true"));
 }
 
+// _ 258, t 259, h 260, e 261, th 262, the 263, _the 264.
+Json Pieces() {
+  return testing::TestPieceTokenizerJson({"_", "t", "h", "e"},
+                                         {{"t", "h"}, {"th", "e"}, {"_", "the"}});
+}
+constexpr int32_t Byte(uint8_t byte) { return 2 + byte; }
+
+TEST(Tokenizer, PiecesWithAMarkBeforeEachStretch) {
+  const auto tokenizer = Make(Pieces());
+  EXPECT_THAT(tokenizer->Encode("the the"), ElementsAre(264, 264));
+  EXPECT_THAT(tokenizer->Encode(" the"), ElementsAre(258, 264));
+  EXPECT_THAT(tokenizer->Encode("the\nx"), ElementsAre(264, Byte('\n'), Byte('x')));
+  EXPECT_THAT(tokenizer->Encode("<s>the<s>the", true), ElementsAre(1, 264, 1, 264));
+  EXPECT_THAT(tokenizer->Encode("\u00E9"), ElementsAre(258, Byte(0xC3), Byte(0xA9)));
+  EXPECT_TRUE(tokenizer->Encode("").empty());
+  EXPECT_EQ(Decoded(*tokenizer, {264, 264}), "the the");
+  EXPECT_EQ(Decoded(*tokenizer, {1, 264}, true), "<s> the") << "stripped at the start alone";
+  EXPECT_EQ(*tokenizer->DecodeNext(264), " the");
+  EXPECT_EQ(*tokenizer->DecodeNext(Byte('x')), "x");
+  EXPECT_EQ(*tokenizer->DecodeNext(1), "");
+  EXPECT_FALSE(tokenizer->DecodeNext(265).ok());
+}
+
+TEST(Tokenizer, AnyBytesThroughPiecesAndBack) {
+  const auto tokenizer = Make(Pieces());
+  for (uint64_t seed = 0; seed < 300; ++seed) {
+    SCOPED_TRACE(seed);
+    Random random(seed, "tokenizer_test pieces");
+    std::string text;
+    for (uint64_t n = random.NextBelow(200); n > 0; --n) {
+      text += random.NextBelow(2) ? std::string(1, static_cast<char>(random.NextBelow(256)))
+                                  : std::vector<std::string>{" the", "\u00E9t", "<s>", "\xC3",
+                                                             "  "}[random.NextBelow(5)];
+    }
+    EXPECT_EQ(Decoded(*tokenizer, tokenizer->Encode(text)), text);
+  }
+}
+
+TEST(Tokenizer, Metaspace) {
+  Json root = Pieces();
+  AddToken(root, "<u>", false);
+  root["added_tokens"].back()["id"] = 265;
+  root["normalizer"] = nullptr;
+  root["pre_tokenizer"] = {{"type", "Metaspace"}, {"replacement", "\u2581"}, {"split", false}};
+  const auto ids = [&](const char* scheme, std::string_view text) {
+    root["pre_tokenizer"]["prepend_scheme"] = scheme;
+    return Make(root)->Encode(text);
+  };
+  EXPECT_THAT(ids("always", "the<u>the"), ElementsAre(264, 265, 264));
+  EXPECT_THAT(ids("first", "the<u>the"), ElementsAre(264, 265, 263));
+  EXPECT_THAT(ids("first", "<u>the"), ElementsAre(265, 263));
+  EXPECT_THAT(ids("never", "the<u>the"), ElementsAre(263, 265, 263));
+  EXPECT_THAT(ids("always", " the"), ElementsAre(264)) << "no second mark";
+  EXPECT_THAT(ids("always", "\u2581the"), ElementsAre(264));
+  root["pre_tokenizer"].erase("prepend_scheme");
+  root["pre_tokenizer"]["add_prefix_space"] = true;
+  EXPECT_THAT(Make(root)->Encode("the"), ElementsAre(264));
+  // Words begin with marks, so that no merge goes across one.
+  root["model"]["merges"].push_back(Json::array({"the", "\u2581"}));
+  root["model"]["vocab"]["the\u2581"] = 265;
+  root["added_tokens"].erase(2);
+  EXPECT_THAT(Make(root)->Encode("the the"), ElementsAre(264, 264));
+}
+
+TEST(Tokenizer, LateTokensAreNormalizedLikeTheText) {
+  Json root = Pieces();
+  AddToken(root, "e e", false, /*late=*/true);
+  root["added_tokens"].back()["id"] = 265;
+  // As in `tokenizers`: a mark goes before the token, too, so that only this one matches.
+  EXPECT_THAT(Make(root)->Encode("te e e"), ElementsAre(258, 259, 261, 265));
+}
+
+TEST(Tokenizer, Unigram) {
+  Json root = Pieces();
+  root["model"] = Json::parse(R"({"type": "Unigram", "unk_id": 0, "byte_fallback": false,
+      "vocab": [["<unk>", 0], ["<s>", 0], ["\u2581", -2], ["t", -3.5], ["he", -4], ["\u2581the", -9],
+                ["e", -1e-3]]})");
+  const auto tokenizer = Make(root);
+  EXPECT_THAT(tokenizer->Encode("the"), ElementsAre(5)) << "-9 is more than -2 -3.5 -4";
+  EXPECT_THAT(tokenizer->Encode("txyhe"), ElementsAre(2, 3, 0, 4));
+  EXPECT_EQ(Decoded(*tokenizer, {2, 3, 4, 5}), "the the");
+  EXPECT_EQ(tokenizer->vocab_size(), 7u);
+}
+
+TEST(Tokenizer, ComposesForQwen) {
+  Json root = Base();
+  root["normalizer"] = {{"type", "NFC"}};
+  EXPECT_THAT(Make(root)->Encode("e\u0301"), ElementsAre(0xC3, 0xA9));
+}
+
+TEST(Tokenizer, WholeWordsGoBeforeMerges) {
+  Json root = TestTokenizerJson({{"t", "h"}, {"th", "e"}, {"h", "e"}, {"t", "he"}});
+  root["model"]["vocab"]["they"] = 259;  // nothing makes it
+  EXPECT_THAT(Make(root)->Encode("they"), ElementsAre(257, 'y'));
+  root["model"]["ignore_merges"] = true;
+  EXPECT_THAT(Make(root)->Encode("they"), ElementsAre(259));
+  EXPECT_THAT(Make(root)->Encode("theyx"), ElementsAre(257, 'y', 'x'));
+}
+
 TEST(Tokenizer, EndOfGeneration) {
   Json root = Base();
   const int im_end = AddToken(root, "<|im_end|>", true);
@@ -170,6 +270,39 @@ TEST(Tokenizer, CreateChecksItsData) {
               }),
               HasSubstr("add_prefix_space"));
   EXPECT_THAT(error([](D& d) { d = {}; }), HasSubstr("empty"));
+  EXPECT_THAT(error([](D& d) { d.model = TokenModel::kCharacterBpe; }),
+              HasSubstr("not one for SentencePiece's"));
+  EXPECT_THAT(error([](D& d) { d.pre_tokenizer = PreTokenizerKind::kNone; }),
+              HasSubstr("not one for byte-level"));
+  EXPECT_THAT(error([](D& d) { d.normalization.mark_spaces = true; }), HasSubstr("U+2581"));
+  EXPECT_THAT(error([](D& d) { d.scores = {1}; }), HasSubstr("1 scores"));
+  EXPECT_THAT(error([](D& d) { d.types[3] = TokenType::kByte; }), HasSubstr("byte tokens in a"));
+  EXPECT_THAT(error([](D& d) { d.prefix_first_only = true; }), HasSubstr("Metaspace"));
+  const auto piece_error = [&](const std::function<void(TokenizerData&)>& change) {
+    return error([&](D& d) {
+      d = *TokenizerDataFromJson(Pieces().dump(), "");
+      change(d);
+    });
+  };
+  EXPECT_EQ(piece_error([](D&) {}), "made");
+  EXPECT_THAT(piece_error([](D& d) { d.tokens[2] = "<0xZZ>"; }), HasSubstr("is no name of a byte"));
+  EXPECT_THAT(piece_error([](D& d) { d.types[2] = TokenType::kNormal; }),
+              HasSubstr("is not marked as a byte"));
+  EXPECT_THAT(piece_error([](D& d) { d.ignore_merges = true; }), HasSubstr("ignore_merges"));
+  EXPECT_THAT(piece_error([](D& d) { d.model = TokenModel::kUnigram; }), HasSubstr("merges for a"));
+  const auto unigram_error = [&](const std::function<void(TokenizerData&)>& change) {
+    return piece_error([&](D& d) {
+      d.model = TokenModel::kUnigram;
+      d.merges.clear();
+      d.scores.assign(d.tokens.size(), -1);
+      change(d);
+    });
+  };
+  EXPECT_EQ(unigram_error([](D&) {}), "made");
+  EXPECT_THAT(unigram_error([](D& d) { d.scores.pop_back(); }), HasSubstr("264 scores for 265"));
+  EXPECT_THAT(unigram_error([](D& d) { d.scores[7] = NAN; }), HasSubstr("score of token 7"));
+  EXPECT_THAT(unigram_error([](D& d) { d.tokens[258].assign(257, 'x'); }),
+              HasSubstr("has 257 bytes"));
 }
 
 // Under a second when linear, or a few in a sanitized build; many minutes when quadratic.
@@ -195,6 +328,23 @@ TEST(Tokenizer, LongPromptsTakeNoQuadraticTime) {
   EXPECT_LT(SecondsToEncode(*tokenizer, std::string(kSize, 'a'), ids), kAllowedSeconds);
   EXPECT_EQ(ids, std::vector<int32_t>(kSize / 1024, 265));
   for (const char* unit : {"ab", "\xFF", " ", "\r\n", "1"}) {
+    std::string text;
+    while (text.size() < kSize) text += unit;
+    EXPECT_LT(SecondsToEncode(*tokenizer, text, ids), kAllowedSeconds) << unit;
+    EXPECT_EQ(Decoded(*tokenizer, ids), text);
+  }
+}
+
+// The same where the whole prompt is one word of characters.
+TEST(Tokenizer, LongPromptsOfPiecesTakeNoQuadraticTime) {
+  std::vector<std::pair<std::string, std::string>> merges;
+  for (size_t size = 1; size <= 64; size *= 2) {
+    merges.emplace_back(std::string(size, 'a'), std::string(size, 'a'));
+  }
+  const auto tokenizer = Make(testing::TestPieceTokenizerJson({"_", "a"}, merges));
+  constexpr size_t kSize = size_t{1} << 20;
+  std::vector<int32_t> ids;
+  for (const char* unit : {"a", "ab", "\xFF", " ", "\u00E9"}) {
     std::string text;
     while (text.size() < kSize) text += unit;
     EXPECT_LT(SecondsToEncode(*tokenizer, text, ids), kAllowedSeconds) << unit;

@@ -1,0 +1,184 @@
+// Reading SentencePiece's tokenizer.model, with messages made here.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <bit>
+#include <cmath>
+#include <fstream>
+#include <string>
+
+#include "../../tests/support/temp_folder.h"
+#include "tokenizer/protobuf_reader.h"
+#include "tokenizer/tokenizer.h"
+
+namespace tq {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using testing::TempFolder;
+
+std::string Varint(uint64_t value) {
+  std::string out;
+  for (; value >= 0x80; value >>= 7) out += static_cast<char>(value | 0x80);
+  return out + static_cast<char>(value);
+}
+std::string Number(uint64_t field, int64_t value) {
+  return Varint(field << 3) + Varint(static_cast<uint64_t>(value));
+}
+std::string Bytes(uint64_t field, const std::string& bytes) {
+  return Varint(field << 3 | 2) + Varint(bytes.size()) + bytes;
+}
+std::string Float(uint64_t field, float value) {
+  std::string out = Varint(field << 3 | 5);
+  for (int i = 0; i < 4; ++i) out += static_cast<char>(std::bit_cast<uint32_t>(value) >> 8 * i);
+  return out;
+}
+
+std::string Piece(const std::string& text, float score, int type) {
+  return Bytes(1, Bytes(1, text) + Float(2, score) + (type == 1 ? "" : Number(3, type)));
+}
+
+// <unk> 0, <s> 1, </s> 2, "\n" as a byte 3, _ 4, a 5, b 6, ab 7, _ab 8, "__" user-defined 9.
+std::string PiecesOnly() {
+  return Piece("<unk>", 0, 2) + Piece("<s>", 0, 3) + Piece("</s>", 0, 3) + Piece("<0x0A>", 0, 6) +
+         Piece("\u2581", -9, 1) + Piece("a", -8, 1) + Piece("b", -7, 1) + Piece("ab", -2, 1) +
+         Piece("\u2581ab", -1, 1) + Piece("\u2581\u2581", 0, 4);
+}
+std::string Trainer(int model_type) { return Bytes(2, Number(3, model_type) + Number(43, -1)); }
+std::string NormalizerSpec(bool prefix) {
+  return Bytes(3, Bytes(1, "identity") + Bytes(2, "") + Number(3, prefix) + Number(4, 0));
+}
+std::string Model(int model_type = 2) {
+  return PiecesOnly() + Trainer(model_type) + NormalizerSpec(true);
+}
+
+StatusOr<TokenizerData> Read(const std::string& bytes, const std::string& config = "") {
+  return TokenizerDataFromSentencePiece(bytes, config);
+}
+
+TEST(TokenizerSentencePiece, ReadsBpe) {
+  const auto data = Read(Model());
+  ASSERT_TRUE(data.ok()) << data.status().message();
+  EXPECT_EQ(data->model, TokenModel::kCharacterBpe);
+  EXPECT_EQ(data->merges, (std::vector<TokenMerge>{{4, 7, 8}, {5, 6, 7}}));
+  EXPECT_EQ(data->normalization, (Normalization{false, true, true}));
+  EXPECT_TRUE(data->merges_tie && data->strip_prefix && data->add_bos && data->fuse_unk);
+  EXPECT_EQ(data->unk, 0);
+  EXPECT_EQ(data->bos, 1);
+  EXPECT_EQ(data->eos, 2);
+  EXPECT_EQ(data->pad, -1);
+  EXPECT_EQ(data->tokens[9], "  ") << "as it stands in a text";
+  const auto tokenizer = Tokenizer::Create(*data);
+  ASSERT_TRUE(tokenizer.ok());
+  EXPECT_THAT((*tokenizer)->Encode("ab ab\nxy<s>"), ElementsAre(8, 8, 3, 0));
+  EXPECT_THAT((*tokenizer)->Encode("b  ab"), ElementsAre(4, 6, 9, 8));
+  const auto again =
+      TokenizerDataFromJson(TokenizerDataToJson(*data), TokenizerConfigToJson(*data));
+  ASSERT_TRUE(again.ok()) << again.status().message();
+  EXPECT_EQ(*again, *data);
+}
+
+TEST(TokenizerSentencePiece, ReadsUnigram) {
+  for (const std::string& bytes :
+       {Model(1), PiecesOnly() + NormalizerSpec(true)}) {  // 1 is the default
+    const auto data = Read(bytes);
+    ASSERT_TRUE(data.ok()) << data.status().message();
+    EXPECT_EQ(data->model, TokenModel::kUnigram);
+    EXPECT_EQ(data->scores, (std::vector<double>{0, 0, 0, 0, -9, -8, -7, -2, -1, 0}));
+    EXPECT_TRUE(data->merges.empty());
+  }
+  const auto data = Read(PiecesOnly() + Trainer(1) + NormalizerSpec(false));
+  EXPECT_TRUE(!data->normalization.prefix_mark && !data->strip_prefix);
+}
+
+TEST(TokenizerSentencePiece, ConfigDecidesAboutBos) {
+  EXPECT_TRUE(Read(Model(), R"({"tokenizer_class": "LlamaTokenizer"})")->add_bos);
+  EXPECT_FALSE(Read(Model(), R"({"add_bos_token": false})")->add_bos);
+  EXPECT_EQ(Read(Model(), R"({"pad_token": "<unk>"})")->pad, 0);
+  EXPECT_THAT(Read(Model(), R"({"add_eos_token": true})").status().message(),
+              HasSubstr("add_eos_token is true"));
+  EXPECT_THAT(
+      Read(Model(), R"({"added_tokens_decoder": {"10": {"content": "<x>"}}})").status().message(),
+      HasSubstr("'<x>' with id '10' is not among the tokenizer's added tokens"));
+}
+
+TEST(TokenizerSentencePiece, Folder) {
+  const TempFolder temp;
+  std::ofstream(temp.path() / "tokenizer.model") << Model();
+  const auto tokenizer = Tokenizer::FromModel(temp.path());
+  ASSERT_TRUE(tokenizer.ok()) << tokenizer.status().message();
+  EXPECT_EQ((*tokenizer)->vocab_size(), 10u);
+  std::ofstream(temp.path() / "tokenizer.model") << "x";
+  EXPECT_THAT(Tokenizer::FromModel(temp.path()).status().message(),
+              HasSubstr(temp.path().string() + ": tokenizer.model"));
+  std::ofstream(temp.path() / "tokenizer.json") << "{}";
+  EXPECT_THAT(Tokenizer::FromModel(temp.path()).status().message(), HasSubstr("tokenizer.json"));
+}
+
+void ExpectError(const std::string& bytes, const std::string& words) {
+  const auto data = Read(bytes);
+  ASSERT_FALSE(data.ok()) << "expected an error with: " << words;
+  EXPECT_THAT(data.status().message(), HasSubstr(words));
+  EXPECT_THAT(data.status().message(), HasSubstr("tokenizer.model"));
+}
+
+// Robustness case 31: a table of characters is not decoded, whatever it holds.
+TEST(TokenizerSentencePiece, RefusesByName) {
+  const std::string pieces = PiecesOnly();
+  ExpectError(pieces + Trainer(3) + NormalizerSpec(true), "model_type is 3");
+  ExpectError(pieces + Trainer(2) + Bytes(3, Bytes(2, "\xFF\xFF") + Number(4, 0)),
+              "precompiled_charsmap is not supported; a tokenizer.json beside it");
+  ExpectError(pieces + Trainer(2), "remove_extra_whitespaces is true");
+  ExpectError(Model() + Bytes(3, Number(5, 0)), "escape_whitespaces is false");
+  ExpectError(Model() + Bytes(2, Number(24, 1)), "treat_whitespace_as_suffix");
+  ExpectError(Model() + Bytes(5, Bytes(2, "x")), "denormalizer_spec");
+}
+
+// Robustness case 28, case 29.
+TEST(TokenizerSentencePiece, HostilePieces) {
+  ExpectError("", "no pieces in 0 bytes");
+  ExpectError(Model() + Piece("ab", -3, 1), "tokens 7 and 10 are both 'ab'");
+  ExpectError(Model() + Piece("", -3, 1), "token 10 is empty");
+  ExpectError(Model() + Piece("\xC3", -3, 1), "token 10 is not UTF-8");
+  ExpectError(Model() + Piece("c", NAN, 1), "pieces[10] has the score nan");
+  ExpectError(Model() + Piece("c", -3, 9), "pieces[10] has the type 9");
+  ExpectError(Model() + Piece("c", -3, 6), "token 10, 'c', is no name of a byte");
+  ExpectError(Model() + Piece("ba", -2, 1), "tokens 7 and 10 have the same score");
+  ExpectError(Model() + Piece(std::string(1 << 20, 'x'), -3, 1), "has 1048576 bytes");
+  ExpectError(Model() + Piece(std::string(1 << 20, 'x'), -3, 4), "the limit is 256");
+  ExpectError(Model() + Bytes(1, Number(1, 7)), "pieces.piece has the wire type 0");
+  ExpectError(Model() + Bytes(1, Bytes(2, "x")), "pieces.score has the wire type 2");
+  ExpectError(Model() + Number(1, 7), "wire type 0");
+  // Ids outside the vocabulary count as none, as SentencePiece has it.
+  const auto data = Read(Model() + Bytes(2, Number(41, 10) + Number(42, -5)));
+  ASSERT_TRUE(data.ok()) << data.status().message();
+  EXPECT_EQ(data->bos, -1);
+  EXPECT_EQ(data->eos, -1);
+  EXPECT_FALSE(data->add_bos);
+}
+
+TEST(ProtobufReader, RefusesWhatIsNotWellFormed) {
+  for (size_t size = 1; size < Model().size(); ++size) {
+    (void)Read(Model().substr(0, size));  // any error, and no more
+  }
+  ExpectError(std::string("\x0A\x7F"
+                          "x"),
+              "runs past the end of its 3 bytes");
+  ExpectError("\x15\1\2", "runs past the end");
+  ExpectError("\x11\1\2", "runs past the end");
+  ExpectError("\x08", "runs past the end");
+  ExpectError(std::string("\0\0", 2), "field number 0 at byte 0");
+  ExpectError("\x0B", "wire type 3 of field 1");
+  ExpectError("\x0E", "wire type 6");
+  ExpectError("\x08" + std::string(11, '\x80'), "more than 10 bytes at byte 1");
+  ExpectError("\x0A" + std::string(9, '\xFF') + '\1', "runs past the end");
+}
+
+TEST(ProtobufReader, SkipsWhatItDoesNotKnow) {
+  const std::string more = Number(9, -1) + Bytes(200, "x") + Float(7, 1) + "\x81\1" + "12345678";
+  EXPECT_EQ(*Read(Model() + more), *Read(Model()));
+}
+
+}  // namespace
+}  // namespace tq
