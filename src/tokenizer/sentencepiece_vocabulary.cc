@@ -35,7 +35,8 @@ void AppendMergesOf(size_t id, const TokenizerData& data, const TokenIndex& inde
 
 Status SetMerges(std::span<const int64_t> types, std::span<const double> scores,
                  std::string_view where, TokenizerData& data) {
-  TQ_ASSIGN_OR_RETURN(const TokenIndex index, TokenIndex::Create(data.tokens));
+  const auto index = TokenIndex::Create(data.tokens);
+  if (!index.ok()) return index.status().WithContext(where);
   std::vector<TokenMerge>& merges = data.merges;
   for (size_t id = 0; id < data.tokens.size(); ++id) {
     if (data.types[id] != TokenType::kNormal) continue;
@@ -44,7 +45,7 @@ Status SetMerges(std::span<const int64_t> types, std::span<const double> scores,
                              data.tokens[id].size(), kMaxPieceBytes);
     }
     const size_t before = merges.size();
-    AppendMergesOf(id, data, index, merges);
+    AppendMergesOf(id, data, *index, merges);
     if (types[id] == kUnused && merges.size() > before) {
       return Unimplemented("{}[{}], {}, is an unused token that can be made of two others", where,
                            id, Quote(data.tokens[id]));

@@ -177,10 +177,13 @@ TEST(Tokenizer, Metaspace) {
   root["pre_tokenizer"].erase("prepend_scheme");
   root["pre_tokenizer"]["add_prefix_space"] = true;
   EXPECT_THAT(Make(root)->Encode("the"), ElementsAre(264));
-  // Words begin with marks, so that no merge goes across one.
-  root["model"]["merges"].push_back(Json::array({"the", "\u2581"}));
+  // Where words begin with marks no merge goes across one.
+  auto& merges = root["model"]["merges"];
+  merges.insert(merges.begin() + 2, Json::array({"the", "\u2581"}));
   root["model"]["vocab"]["the\u2581"] = 265;
   root["added_tokens"].erase(2);
+  EXPECT_THAT(Make(root)->Encode("the the"), ElementsAre(258, 265, 263));
+  root["pre_tokenizer"]["split"] = true;
   EXPECT_THAT(Make(root)->Encode("the the"), ElementsAre(264, 264));
 }
 
