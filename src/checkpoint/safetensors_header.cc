@@ -19,6 +19,13 @@ using nlohmann::json;
 constexpr size_t kMaxName = 1024;
 constexpr size_t kMaxRank = 16;
 
+// Floats of 4, 6 and 8 bits by the names of the format: F4, F6_E2M3, F8_E4M3, ...
+bool IsNarrowFloat(std::string_view dtype) {
+  return dtype == "F4" || dtype.starts_with("F6_") || dtype.starts_with("F8_");
+}
+constexpr std::string_view kNarrowFloatAdvice =
+    ": weights of so few bits have scales in other tensors; convert the model to BF16, F16 or F32";
+
 // {"name": {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]}, ...,
 //  "__metadata__": {"key": "text"}}
 class HeaderReader final : public nlohmann::json_sax<json> {
@@ -48,8 +55,8 @@ class HeaderReader final : public nlohmann::json_sax<json> {
     if (depth_ != 2 || field_ != "dtype") return Unexpected("a string");
     dtype_ = DTypeFromName(value);
     if (!dtype_) {
-      return Fail(Unimplemented("{}: tensor {}: dtype {} is not supported", file_, Quote(name_),
-                                Quote(value)));
+      return Fail(Unimplemented("{}: tensor {}: dtype {} is not supported{}", file_, Quote(name_),
+                                Quote(value), IsNarrowFloat(value) ? kNarrowFloatAdvice : ""));
     }
     return true;
   }

@@ -204,9 +204,20 @@ TEST_F(Safetensors, NumbersThatAreNoSizes) {
   }
 }
 
-// Robustness case 10, case 45 (8-bit floats).
+// Robustness case 45: floats of 8 bits and fewer, whose scales we would have to guess.
+TEST_F(Safetensors, NarrowFloats) {
+  for (const char* dtype : {"F8_E4M3", "F8_E5M2", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ", "F4",
+                            "F6_E2M3", "F6_E3M2"}) {
+    EXPECT_THAT(
+        Parse(fmt::format(R"({{"a":{{"dtype":"{}","shape":[4],"data_offsets":[0,4]}}}})", dtype),
+              4),
+        Fails(kUnimplemented, "tensor 'a'", fmt::format("dtype '{}'", dtype), "scales", "BF16"));
+  }
+}
+
+// Robustness case 10.
 TEST_F(Safetensors, UnknownDtypeOrField) {
-  for (const char* dtype : {"F8_E4M3", "f32", "", "COMPLEX64"}) {
+  for (const char* dtype : {"f32", "", "COMPLEX64", "C64", "U16", "F16 ", "F"}) {
     EXPECT_THAT(
         Parse(fmt::format(R"({{"a":{{"dtype":"{}","shape":[4],"data_offsets":[0,4]}}}})", dtype),
               4),
