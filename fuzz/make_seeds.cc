@@ -5,6 +5,7 @@
 #include <string>
 
 #include "../tests/support/tiny_model.h"
+#include "checkpoint/gguf_blocks.h"
 
 int main(int argc, char** argv) {
   using namespace tq::testing;  // NOLINT: the test support
@@ -25,6 +26,15 @@ int main(int argc, char** argv) {
   for (const uint32_t type : {kPackF32, kPackF16, kPackQ4_0, kPackQ4_1, kPackQ8_0, kPackBF16}) {
     WriteGguf(model, corpus("gguf") / ("type_" + std::to_string(type)), type);
   }
+  // A row of two blocks in each type, of codes and scales that are zero.
+  GgufBuilder blocks;
+  for (uint32_t type = 0; type < 64; ++type) {
+    const auto format = tq::GgufBlockFormat(type);
+    if (!format) continue;
+    blocks.Tensor(tq::GgufTypeName(type), type, {2 * format->values},
+                  std::string(2 * format->bytes, '\0'));
+  }
+  WriteText(corpus("gguf") / "blocks", blocks.Build());
   const TinyTokenizer tokenizer = MakeTinyTokenizer(258);
   GgufBuilder keys;
   AddTokenizerKeys(tokenizer, keys);

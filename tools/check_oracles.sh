@@ -15,6 +15,8 @@ fi
 echo "block types of GGUF: the golden file is what PyPI gguf writes"
 "$venv/bin/python" "$source/benchmarks/oracles/gguf_blocks.py" "$venv/blocks.gguf"
 cmp "$venv/blocks.gguf" "$source/tests/golden/gguf/blocks.gguf"
+"$venv/bin/python" "$source/benchmarks/oracles/gguf_oracle.py" \
+  --decode "$build/src/checkpoint/tq_decode_gguf"
 
 echo "forward passes: the golden logits are what PyPI transformers computes"
 torch_venv=$source/build/oracles_torch

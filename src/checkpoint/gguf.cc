@@ -7,6 +7,7 @@
 #include "base/checked.h"
 #include "checkpoint/gguf_blocks.h"
 #include "checkpoint/gguf_header.h"
+#include "checkpoint/gguf_split.h"
 #include "checkpoint/quote.h"
 
 namespace tq {
@@ -14,45 +15,80 @@ namespace tq {
 static_assert(std::endian::native == std::endian::little, "file formats here are little-endian");
 
 StatusOr<std::unique_ptr<GgufFile>> GgufFile::Open(const std::filesystem::path& path) {
+  TQ_ASSIGN_OR_RETURN(auto file, OpenPart(path));
+  // Merging leaves a count of 0.
+  TQ_ASSIGN_OR_RETURN(const uint64_t parts, file->GetUintOr("split.count", 0));
+  if (parts > 1) TQ_RETURN_IF_ERROR(file->AddParts(parts));
+  TQ_RETURN_IF_ERROR(file->IndexTensors());
+  return file;
+}
+
+StatusOr<std::unique_ptr<GgufFile>> GgufFile::OpenPart(const std::filesystem::path& path) {
   std::unique_ptr<GgufFile> result(new GgufFile);
-  TQ_ASSIGN_OR_RETURN(result->file_, MappedFile::Open(path));
-  TQ_ASSIGN_OR_RETURN(GgufHeader header, ReadGgufHeader(*result->file_));
+  TQ_ASSIGN_OR_RETURN(auto file, MappedFile::Open(path));
+  TQ_ASSIGN_OR_RETURN(GgufHeader header, ReadGgufHeader(*file));
+  result->files_.push_back(std::move(file));
   result->metadata_ = std::move(header.metadata);
   result->tensors_ = std::move(header.tensors);
-  TQ_ASSIGN_OR_RETURN(const uint64_t split, result->GetUintOr("split.count", 1));
-  if (split > 1) {
-    return Unimplemented("{}: one of {} split files; merge them first", path.string(), split);
-  }
-  const std::string file = path.string();
-  for (GgufTensor& tensor : result->tensors_) {
-    if (tensor.offset % header.alignment != 0) {
-      return InvalidArgument("{}: tensor {}: offset {} is no multiple of the alignment {}", file,
-                             Quote(tensor.name), tensor.offset, header.alignment);
-    }
-    const auto offset = CheckedAdd(header.data_begin, tensor.offset);
-    if (!offset || !RangeFits(*offset, tensor.bytes, result->file_->size())) {
-      return DataLoss("{}: tensor {}: bytes {} + {} lie outside the file of {} bytes", file,
-                      Quote(tensor.name), tensor.offset, tensor.bytes, result->file_->size());
-    }
-    tensor.offset = *offset;
-  }
-  TQ_RETURN_IF_ERROR(result->CheckTensors());
+  TQ_RETURN_IF_ERROR(result->PlaceTensors(header.data_begin, header.alignment));
   return result;
 }
 
-Status GgufFile::CheckTensors() {
+// Offsets from the start of the data become those from the start of the file.
+Status GgufFile::PlaceTensors(uint64_t data_begin, uint64_t alignment) {
+  const std::string file = path().string();
+  const uint64_t size = files_[0]->size();
   std::vector<const GgufTensor*> order;
   order.reserve(tensors_.size());
-  for (size_t i = 0; i < tensors_.size(); ++i) {
-    by_name_.emplace(tensors_[i].name, i);
-    order.push_back(&tensors_[i]);
+  for (GgufTensor& tensor : tensors_) {
+    if (tensor.offset % alignment != 0) {
+      return InvalidArgument("{}: tensor {}: offset {} is no multiple of the alignment {}", file,
+                             Quote(tensor.name), tensor.offset, alignment);
+    }
+    const auto offset = CheckedAdd(data_begin, tensor.offset);
+    if (!offset || !RangeFits(*offset, tensor.bytes, size)) {
+      return DataLoss("{}: tensor {}: bytes {} + {} lie outside the file of {} bytes", file,
+                      Quote(tensor.name), tensor.offset, tensor.bytes, size);
+    }
+    tensor.offset = *offset;
+    order.push_back(&tensor);
   }
   std::sort(order.begin(), order.end(),
             [](const GgufTensor* a, const GgufTensor* b) { return a->offset < b->offset; });
   for (size_t i = 1; i < order.size(); ++i) {
     if (order[i - 1]->offset + order[i - 1]->bytes > order[i]->offset) {
-      return InvalidArgument("{}: tensors {} and {} overlap", path().string(),
-                             Quote(order[i - 1]->name), Quote(order[i]->name));
+      return InvalidArgument("{}: tensors {} and {} overlap", file, Quote(order[i - 1]->name),
+                             Quote(order[i]->name));
+    }
+  }
+  return OkStatus();
+}
+
+Status GgufFile::AddParts(uint64_t count) {
+  TQ_ASSIGN_OR_RETURN(const auto others, FindOtherParts(*this, count));
+  for (const std::filesystem::path& other : others) {
+    TQ_ASSIGN_OR_RETURN(const auto part, OpenPart(other));
+    TQ_RETURN_IF_ERROR(CheckPart(*this, *part, files_.size()));
+    for (GgufTensor& tensor : part->tensors_) {
+      tensor.part = files_.size();
+      tensors_.push_back(std::move(tensor));
+    }
+    files_.push_back(std::move(part->files_[0]));
+  }
+  TQ_ASSIGN_OR_RETURN(const uint64_t tensors, GetUint(kSplitTensors));
+  if (tensors_.size() != tensors) {
+    return InvalidArgument("{}: {} is {}, the {} parts hold {} tensors", path().string(),
+                           kSplitTensors, tensors, count, tensors_.size());
+  }
+  return OkStatus();
+}
+
+Status GgufFile::IndexTensors() {
+  for (size_t i = 0; i < tensors_.size(); ++i) {
+    const auto [at, inserted] = by_name_.emplace(tensors_[i].name, i);
+    if (!inserted) {
+      return InvalidArgument("{}: tensor {} is in {}, too", FileOf(tensors_[i]).path().string(),
+                             Quote(tensors_[i].name), FileOf(tensors_[at->second]).path().string());
     }
   }
   return OkStatus();
@@ -134,8 +170,22 @@ StatusOr<bool> GgufFile::GetBoolOr(std::string_view key, bool fallback) const {
 }
 
 StatusOr<std::span<const uint8_t>> GgufFile::Bytes(const GgufTensor& tensor) const {
-  TQ_RETURN_IF_ERROR(file_->VerifySize());
-  return file_->Range(tensor.offset, tensor.bytes);
+  TQ_RETURN_IF_ERROR(FileOf(tensor).VerifySize());
+  return FileOf(tensor).Range(tensor.offset, tensor.bytes);
+}
+
+Status GgufFile::Decode(const GgufTensor& tensor, uint64_t begin, uint64_t blocks,
+                        std::vector<uint8_t>& buffer, float* out) const {
+  const uint64_t bytes = GgufBlockFormat(static_cast<uint32_t>(tensor.type))->bytes;
+  TQ_RETURN_IF_ERROR(
+      FileOf(tensor).ReadAt(tensor.offset + begin * bytes, buffer.data(), blocks * bytes));
+  if (const auto bad = FirstUnsoundBlock(tensor.type, buffer.data(), blocks)) {
+    return DataLoss("{}: tensor {}: block {} has a code that no encoder of {} writes",
+                    FileOf(tensor).path().string(), Quote(tensor.name), begin + *bad,
+                    GgufTypeName(static_cast<uint32_t>(tensor.type)));
+  }
+  DequantizeBlocks(tensor.type, buffer.data(), blocks, out);
+  return OkStatus();
 }
 
 Status GgufFile::LoadRow(const GgufTensor& tensor, uint64_t row, float* out) const {
@@ -143,10 +193,7 @@ Status GgufFile::LoadRow(const GgufTensor& tensor, uint64_t row, float* out) con
   const GgufBlocks format = *GgufBlockFormat(static_cast<uint32_t>(tensor.type));
   const uint64_t blocks = tensor.shape[1] / format.values;
   std::vector<uint8_t> buffer(blocks * format.bytes);
-  TQ_RETURN_IF_ERROR(
-      file_->ReadAt(tensor.offset + row * buffer.size(), buffer.data(), buffer.size()));
-  DequantizeBlocks(tensor.type, buffer.data(), blocks, out);
-  return OkStatus();
+  return Decode(tensor, row * blocks, blocks, buffer, out);
 }
 
 StatusOr<Tensor> GgufFile::LoadFloat(const GgufTensor& tensor) const {
@@ -161,9 +208,7 @@ StatusOr<Tensor> GgufFile::LoadFloat(const GgufTensor& tensor) const {
   std::vector<uint8_t> buffer(std::min(piece, total) * format.bytes);
   for (uint64_t done = 0; done < total; done += piece) {
     const uint64_t blocks = std::min(piece, total - done);
-    TQ_RETURN_IF_ERROR(
-        file_->ReadAt(tensor.offset + done * format.bytes, buffer.data(), blocks * format.bytes));
-    DequantizeBlocks(tensor.type, buffer.data(), blocks, out + done * format.values);
+    TQ_RETURN_IF_ERROR(Decode(tensor, done, blocks, buffer, out + done * format.values));
   }
   const uint8_t* data = memory.get();
   return Tensor({DType::kF32, tensor.shape, data}, std::move(memory));

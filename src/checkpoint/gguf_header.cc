@@ -300,7 +300,8 @@ class HeaderParser {
     TQ_ASSIGN_OR_RETURN(const uint32_t type, reader_.Read<uint32_t>());
     const auto format = GgufBlockFormat(type);
     if (!format) {
-      return Unimplemented("{}: type {} is not supported", where, GgufTypeName(type));
+      return Unimplemented("{}: type {} is not read; those that are: {}", where, GgufTypeName(type),
+                           GgufTypesRead());
     }
     tensor.type = static_cast<GgufType>(type);
     TQ_ASSIGN_OR_RETURN(const uint64_t elements, NumElements(tensor.shape));

@@ -6,6 +6,7 @@
 
 #include "checkpoint/architectures/architecture.h"
 #include "checkpoint/gguf.h"
+#include "checkpoint/gguf_blocks.h"
 #include "checkpoint/quote.h"
 #include "checkpoint/source_kinds.h"
 
@@ -89,7 +90,9 @@ class GgufSource final : public ModelSource {
 
   StatusOr<Tensor> LoadFloat(std::string_view name) const override {
     TQ_ASSIGN_OR_RETURN(const SourceTensorInfo* info, Get(name));
-    TQ_ASSIGN_OR_RETURN(Tensor tensor, file_->LoadFloat(*file_->Find(Name(name))));
+    const GgufTensor& stored = *file_->Find(Name(name));
+    TQ_ASSIGN_OR_RETURN(Tensor tensor, file_->LoadFloat(stored));
+    TQ_RETURN_IF_ERROR(CheckBlocks(name, stored, tensor.as<float>(), tensor.num_elements()));
     if (IsPermuted(name)) {
       TQ_ASSIGN_OR_RETURN(auto memory, AllocateAligned(tensor.num_bytes(), name));
       UnpermuteRows(tensor.as<float>(), info->shape[0], info->shape[1], config_.head_dim,
@@ -102,7 +105,6 @@ class GgufSource final : public ModelSource {
       float* values = tensor.mutable_as<float>();
       for (uint64_t i = 0; i < tensor.num_elements(); ++i) values[i] -= 1;
     }
-    TQ_RETURN_IF_ERROR(CheckFinite(tensor.as<float>(), tensor.num_elements(), path_, name));
     return tensor;
   }
 
@@ -114,7 +116,7 @@ class GgufSource final : public ModelSource {
     for (const int32_t row : rows) {
       TQ_RETURN_IF_ERROR(file_->LoadRow(tensor, static_cast<uint64_t>(row), out));
       TQ_RETURN_IF_ERROR(
-          CheckFinite(out, columns, path_, name).WithContext(fmt::format("row {}", row)));
+          CheckBlocks(name, tensor, out, columns).WithContext(fmt::format("row {}", row)));
       out += columns;
     }
     return OkStatus();
@@ -141,7 +143,7 @@ class GgufSource final : public ModelSource {
     TQ_ASSIGN_OR_RETURN(const SourceTensorInfo* info, Get(name));
     const GgufTensor& tensor = *file_->Find(Name(name));
     hasher.UpdateString(info->type);
-    return HashFileRange(file_->file(), tensor.offset, tensor.bytes, hasher);
+    return HashFileRange(file_->FileOf(tensor), tensor.offset, tensor.bytes, hasher);
   }
 
  private:
@@ -149,6 +151,19 @@ class GgufSource final : public ModelSource {
   bool IsPermuted(std::string_view name) const {
     return FindArchitecture(config_.architecture)->gguf_interleaves_heads &&
            (name.ends_with(".q_proj.weight") || name.ends_with(".k_proj.weight"));
+  }
+  // As CheckFinite, with the block whose scale or offset is at fault. The values are a tensor or
+  // a row, in the file's order; block and element count from their start.
+  Status CheckBlocks(std::string_view name, const GgufTensor& tensor, const float* values,
+                     uint64_t n) const {
+    const auto type = static_cast<uint32_t>(tensor.type);
+    const uint64_t size = GgufBlockFormat(type)->values;
+    const std::filesystem::path& path = file_->FileOf(tensor).path();
+    const auto bad = FirstNonFinite(values, n);
+    if (!bad) return OkStatus();
+    if (size == 1) return CheckFinite(values, n, path, name);
+    return DataLoss("{}: tensor {}: block {} of {}: element {} is {}", path.string(), Quote(name),
+                    *bad / size, GgufTypeName(type), *bad, values[*bad]);
   }
 
   std::unique_ptr<GgufFile> file_;

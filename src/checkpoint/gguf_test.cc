@@ -6,9 +6,11 @@
 
 #include <cmath>
 #include <limits>
+#include <tuple>
 
 #include "../../tests/support/gguf_builder.h"
 #include "../../tests/support/temp_folder.h"
+#include "checkpoint/gguf_blocks.h"
 #include "checkpoint/status_matcher_for_test.h"
 
 namespace tq {
@@ -208,13 +210,16 @@ TEST_F(Gguf, Dimensions) {
 
 // Robustness case 22.
 TEST_F(Gguf, Types) {
-  // Removed, quantised otherwise, of forks, and nonsense.
+  // Removed, of other tools, quantised otherwise, of forks, and nonsense.
   const std::pair<uint32_t, const char*> cases[] = {
-      {4, "4"},      {12, "Q4_K"}, {24, "I8"}, {28, "F64"},  {34, "TQ1_0"},
-      {39, "MXFP4"}, {41, "41"},   {46, "46"}, {137, "137"}, {~0u, "4294967295"}};
+      {4, "Q4_2"},       {9, "Q8_1"},        {15, "Q8_K"},        {16, "IQ2_XXS"},
+      {17, "IQ2_XS"},    {18, "IQ3_XXS"},    {19, "IQ1_S"},       {21, "IQ3_S"},
+      {22, "IQ2_S"},     {24, "I8"},         {28, "F64"},         {29, "IQ1_M"},
+      {31, "Q4_0_4_4"},  {38, "IQ4_NL_8_8"}, {39, "MXFP4"},       {40, "NVFP4"},
+      {41, "number 41"}, {46, "number 46"},  {137, "number 137"}, {~0u, "number 4294967295"}};
   for (const auto& [type, name] : cases) {
     EXPECT_THAT(Open(GgufBuilder().RawTensor("t", type, {256}, 0)),
-                Fails(kUnimplemented, "'t'", name));
+                Fails(kUnimplemented, "tensor 't'", std::string("type ") + name, "Q4_K, Q5_K"));
   }
 }
 
@@ -234,26 +239,37 @@ TEST_F(Gguf, Offsets) {
   EXPECT_THAT(with(0, 0), Fails(kInvalid, "overlap"));
 }
 
-// Robustness case 27.
-TEST_F(Gguf, SplitFiles) {
-  EXPECT_THAT(Open(GgufBuilder().Scalar<uint16_t>("split.count", 2, 3)),
-              Fails(kUnimplemented, "3 split files"));
-  EXPECT_THAT(Open(GgufBuilder().Scalar<int64_t>("split.count", 11, -3)),
-              Fails(kInvalid, "split.count"));
-  for (const uint16_t whole : {1, 0}) {  // 0 is what merging leaves
-    EXPECT_TRUE(Open(GgufBuilder().Scalar<uint16_t>("split.count", 2, whole)).ok());
-  }
-  EXPECT_THAT(Open(GgufBuilder().String("split.count", "3")), Fails(kInvalid, "split.count"));
-}
-
 // Robustness case 46.
 TEST_F(Gguf, RowsMustHoldWholeBlocks) {
-  for (const uint32_t type : {2u, 3u, 8u}) {
-    EXPECT_THAT(Open(GgufBuilder().RawTensor("t", type, {48, 2}, 0)),
-                Fails(kInvalid, "'t'", "rows of 48", "block of 32"));
+  int types = 0;
+  for (uint32_t type = 0; type < 64; ++type) {
+    const auto format = GgufBlockFormat(type);
+    if (!format || format->values == 1) continue;
+    ++types;
+    // Also where all rows together would hold whole blocks.
+    for (const uint64_t columns : {uint64_t{1}, format->values / 2, format->values + 32 / 2}) {
+      EXPECT_THAT(Open(GgufBuilder().RawTensor("t", type, {columns, format->values}, 0)),
+                  Fails(kInvalid, "'t'", fmt::format("rows of {} values", columns),
+                        fmt::format("{}'s block of {}", GgufTypeName(type), format->values)));
+    }
   }
-  EXPECT_THAT(Open(GgufBuilder().RawTensor("t", 14, {576, 4}, 0)),
-              Fails(kInvalid, "rows of 576", "block of 256"));
+  EXPECT_EQ(types, 14);
+}
+
+// Codes that no encoder writes: not even one block of a row is read.
+TEST_F(Gguf, UnsoundTernaryCodes) {
+  for (const auto& [type, bytes, byte] : {std::tuple{34u, 54u, '\x01'}, {35u, 66u, '\x03'}}) {
+    std::string blocks(4 * bytes, '\0');
+    blocks[2 * bytes + 7] = byte;  // the second row's first block
+    const auto file = Open(GgufBuilder().Tensor("t", type, {512, 2}, blocks));
+    ASSERT_TRUE(file.ok()) << file.status().message();
+    const GgufTensor& tensor = (*file)->tensors()[0];
+    const std::string name = GgufTypeName(type);
+    EXPECT_THAT((*file)->LoadFloat(tensor), Fails(kDataLoss, "x.gguf", "'t'", "block 2", name));
+    std::vector<float> row(512);
+    EXPECT_TRUE((*file)->LoadRow(tensor, 0, row.data()).ok());
+    EXPECT_THAT((*file)->LoadRow(tensor, 1, row.data()), Fails(kDataLoss, "block 2", name));
+  }
 }
 
 // Robustness case 15, case 23: cut anywhere.

@@ -11,6 +11,7 @@
 
 #include "../../tests/support/tiny_model.h"
 #include "checkpoint/gguf.h"
+#include "checkpoint/gguf_blocks.h"
 #include "checkpoint/model_source.h"
 #include "checkpoint/status_matcher_for_test.h"
 
@@ -168,20 +169,46 @@ TEST_F(HostileSource, NonFiniteGguf) {
 
 // Robustness case 26.
 TEST_F(HostileSource, BlocksWithNonFiniteScales) {
-  const fs::path path = folder_ / "x.gguf";
   // A block type and where in a block it has a scale or an offset.
-  for (const auto& [type, place] :
-       {std::pair{kPackQ4_0, 0}, {kPackQ4_1, 0}, {kPackQ4_1, 2}, {kPackQ8_0, 0}}) {
-    WriteGguf(model_, path, type);
-    const uint64_t offset = (*GgufFile::Open(path))->Find("blk.1.ffn_up.weight")->offset;
-    const std::string sound = ReadText(path);
-    for (const uint16_t half : {0x7e00, 0x7c00, 0xfc00}) {
-      std::string bytes = sound;
-      std::memcpy(&bytes[offset + static_cast<uint64_t>(place)], &half, sizeof(half));
-      WriteText(path, bytes);
-      const auto source = ModelSource::Open(path);
-      ASSERT_TRUE(source.ok());
-      EXPECT_THAT((*source)->LoadFloat(kUp), Fails(kDataLoss, "x.gguf", kUp, "element 0"));
+  const std::pair<GgufType, size_t> places[] = {
+      {GgufType::kQ4_0, 0},   {GgufType::kQ4_1, 0},   {GgufType::kQ4_1, 2},
+      {GgufType::kQ5_0, 0},   {GgufType::kQ5_1, 0},   {GgufType::kQ5_1, 2},
+      {GgufType::kQ8_0, 0},   {GgufType::kQ2_K, 80},  {GgufType::kQ2_K, 82},
+      {GgufType::kQ3_K, 108}, {GgufType::kQ4_K, 0},   {GgufType::kQ4_K, 2},
+      {GgufType::kQ5_K, 0},   {GgufType::kQ5_K, 2},   {GgufType::kQ6_K, 208},
+      {GgufType::kIQ4_NL, 0}, {GgufType::kIQ4_XS, 0}, {GgufType::kTQ1_0, 52},
+      {GgufType::kTQ2_0, 64}};
+  model_ = MakeTinyModel({.hidden = 256, .intermediate = 256, .layers = 1});
+  const fs::path path = folder_ / "x.gguf";
+  WriteGguf(model_, path, kPackF32);
+  const std::string whole = ReadText(path);
+  // q_proj's rows change places on reading; the error has the block as the file counts it.
+  for (const auto& [ours, theirs] :
+       {std::pair{"model.layers.0.mlp.up_proj.weight", "blk.0.ffn_up.weight"},
+        {"model.layers.0.self_attn.q_proj.weight", "blk.0.attn_q.weight"}}) {
+    const uint64_t offset = (*GgufFile::Open(path))->Find(theirs)->offset;
+    // Of a tensor's description: the name, the number of dimensions, two of these, the type.
+    const size_t type_at = whole.find(theirs) + std::string_view(theirs).size() + 4 + 2 * 8;
+    for (const auto& [type, place] : places) {
+      const GgufBlocks format = *GgufBlockFormat(static_cast<uint32_t>(type));
+      std::string sound = whole;
+      std::memcpy(&sound[type_at], &type, sizeof(uint32_t));
+      std::memset(&sound[offset], 0, 256 * 256 / format.values * format.bytes);
+      WriteText(folder_ / "y.gguf", sound);
+      ASSERT_TRUE((*ModelSource::Open(folder_ / "y.gguf"))->LoadFloat(ours).ok());
+      const uint64_t block = 21 * (256 / format.values);  // the first of row 21
+      for (const uint16_t half : {0x7e00, 0x7c00, 0xfc00}) {
+        std::string bytes = sound;
+        std::memcpy(&bytes[offset + block * format.bytes + place], &half, sizeof(half));
+        WriteText(folder_ / "y.gguf", bytes);
+        const auto source = ModelSource::Open(folder_ / "y.gguf");
+        ASSERT_TRUE(source.ok()) << source.status().message();
+        EXPECT_THAT(
+            (*source)->LoadFloat(ours),
+            Fails(kDataLoss, "y.gguf", ours,
+                  fmt::format("block {} of {}", block, GgufTypeName(static_cast<uint32_t>(type))),
+                  "element 5376"));
+      }
     }
   }
 }
@@ -213,6 +240,18 @@ TEST_F(HostileSource, OtherWeightTypes) {
     Stored(kUp).tensor = *Tensor::Zeros(dtype, {128, 64});
     EXPECT_THAT(Open(), Fails(kUnimplemented, kUp, std::string(DTypeName(dtype)).c_str()));
   }
+}
+
+// Robustness case 45: a model in 8-bit floats, as its header says.
+TEST_F(HostileSource, NarrowFloats) {
+  ASSERT_TRUE(Open().ok());
+  std::string header = fmt::format(
+      R"({{"{}":{{"dtype":"F8_E4M3","shape":[128,64],"data_offsets":[0,8192]}}}})", kUp);
+  std::string file;
+  PutRaw<uint64_t>(file, header.size());
+  WriteText(folder_ / "hf/model.safetensors", file + header + std::string(8192, '\0'));
+  EXPECT_THAT(ModelSource::Open(folder_ / "hf"),
+              Fails(kUnimplemented, "model.safetensors", kUp, "F8_E4M3", "convert"));
 }
 
 // Robustness case 15.

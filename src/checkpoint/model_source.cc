@@ -154,25 +154,28 @@ uint64_t ModelSource::num_bytes() const {
   return total;
 }
 
-Status CheckFinite(const float* values, uint64_t n, const fs::path& file, std::string_view tensor) {
+std::optional<uint64_t> FirstNonFinite(const float* values, uint64_t n) {
+  constexpr uint32_t kExponent = 0x7f800000;
+  const auto is_bad = [](float value) {
+    return (std::bit_cast<uint32_t>(value) & kExponent) == kExponent;
+  };
   // Blocks: the inner loop has no exit, so that it becomes vector code.
   constexpr uint64_t kBlock = 4096;
-  constexpr uint32_t kExponent = 0x7f800000;
   for (uint64_t begin = 0; begin < n; begin += kBlock) {
     const uint64_t end = std::min(begin + kBlock, n);
     uint32_t bad = 0;
-    for (uint64_t i = begin; i < end; ++i) {
-      bad |= (std::bit_cast<uint32_t>(values[i]) & kExponent) == kExponent;
-    }
+    for (uint64_t i = begin; i < end; ++i) bad |= is_bad(values[i]);
     if (bad == 0) continue;
-    for (uint64_t i = begin; i < end; ++i) {
-      if ((std::bit_cast<uint32_t>(values[i]) & kExponent) == kExponent) {
-        return DataLoss("{}: tensor {}: element {} is {}", file.string(), Quote(tensor), i,
-                        values[i]);
-      }
-    }
+    return static_cast<uint64_t>(std::find_if(values + begin, values + end, is_bad) - values);
   }
-  return OkStatus();
+  return std::nullopt;
+}
+
+Status CheckFinite(const float* values, uint64_t n, const fs::path& file, std::string_view tensor) {
+  const auto bad = FirstNonFinite(values, n);
+  if (!bad) return OkStatus();
+  return DataLoss("{}: tensor {}: element {} is {}", file.string(), Quote(tensor), *bad,
+                  values[*bad]);
 }
 
 Status HashFileRange(const MappedFile& file, uint64_t offset, uint64_t bytes, Hasher& hasher) {

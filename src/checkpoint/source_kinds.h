@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <string_view>
 
 #include "base/hash.h"
@@ -15,6 +16,9 @@ namespace tq {
 
 StatusOr<std::unique_ptr<ModelSource>> OpenHuggingFaceSource(const std::filesystem::path& folder);
 StatusOr<std::unique_ptr<ModelSource>> OpenGgufSource(const std::filesystem::path& path);
+
+// The index of the first NaN or infinity.
+std::optional<uint64_t> FirstNonFinite(const float* values, uint64_t n);
 
 // DataLoss naming file, tensor and index of the first NaN or infinity.
 Status CheckFinite(const float* values, uint64_t n, const std::filesystem::path& file,
