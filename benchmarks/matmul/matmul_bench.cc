@@ -3,8 +3,6 @@
 // the same run, interleaved so that a change of clock hits both.
 #include <CLI/CLI.hpp>
 #include <algorithm>
-#include <atomic>
-#include <chrono>
 #include <cstdio>
 #include <fstream>
 #include <functional>
@@ -16,6 +14,7 @@
 #include "codec/rotation.h"
 #include "device/thread_pool.h"
 #include "kernels/trellis_matmul/trellis_matmul.h"
+#include "measure.h"
 
 namespace tq {
 namespace {
@@ -29,46 +28,15 @@ struct Options {
   std::string level, json;
 };
 
-double Seconds() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
-
-double Best(const std::vector<double>& values) {
-  return *std::min_element(values.begin(), values.end());
-}
-
-double Median(std::vector<double> values) {
-  std::nth_element(values.begin(), values.begin() + values.size() / 2, values.end());
-  return values[values.size() / 2];
-}
-
-uint64_t PlainRead(const uint8_t* bytes, uint64_t n, Executor& executor) {
-  constexpr uint64_t kGrainBytes = 32768;
-  std::atomic<uint64_t> all{0};
-  executor.ParallelFor(n / 128, kGrainBytes / 128, [&](size_t begin, size_t end, size_t) {
-    uint64_t sums[16] = {};
-    const auto* words = reinterpret_cast<const uint64_t*>(bytes);
-    for (uint64_t i = 16 * begin; i < 16 * end; i += 16) {
-      for (int j = 0; j < 16; ++j) sums[j] ^= words[i + j];
-    }
-    uint64_t part = 0;
-    for (uint64_t sum : sums) part ^= sum;
-    all ^= part;
-  });
-  return all;
-}
-
 Tensor Ones(uint64_t n) {
   const std::vector<uint16_t> ones(n, 0x3c00);
   return *Tensor::FromValues<uint16_t>(DType::kF16, {n}, ones);
 }
 
-// Codes whose place in `pool` moves on with every call of Next.
+// A matrix whose codes are the next piece of `pool` with every call of Next.
 class Matrices {
  public:
-  Matrices(const std::shared_ptr<uint8_t>& pool, uint64_t pool_bytes, uint64_t rows, uint64_t cols,
-           trellis::Code code)
-      : pool_(pool), pool_bytes_(pool_bytes) {
+  Matrices(Pool& pool, uint64_t rows, uint64_t cols, trellis::Code code) : pool_(pool) {
     matrix_.rows = rows;
     matrix_.cols = cols;
     matrix_.segments = MakeSegments(rows, cols, code, code, rows);
@@ -77,27 +45,23 @@ class Matrices {
     matrix_.input = std::make_shared<InputTransform>(
         InputTransform{Ones(cols), LargestHadamardOrder(cols, 128)});
     bytes_ = SegmentBytes(matrix_.segments[0], cols);
-    stride_ = bytes_ / 4096 * 4096 + 4096;
   }
   uint64_t bytes() const { return bytes_; }
   const PackedMatrix& Next() {
-    if (offset_ + bytes_ > pool_bytes_) offset_ = 0;
-    matrix_.codes = Tensor({DType::kU8, {bytes_}, pool_.get() + offset_}, pool_);
-    offset_ += stride_;
+    matrix_.codes = Tensor({DType::kU8, {bytes_}, pool_.Next(bytes_)}, pool_.owner());
     return matrix_;
   }
 
  private:
-  std::shared_ptr<uint8_t> pool_;
-  uint64_t pool_bytes_, bytes_ = 0, stride_ = 0, offset_ = 0;
+  Pool& pool_;
+  uint64_t bytes_ = 0;
   PackedMatrix matrix_;
 };
 
 struct Bench {
   Options options;
   std::unique_ptr<ThreadPool> threads;
-  std::shared_ptr<uint8_t> pool;
-  uint64_t pool_bytes = 0;
+  std::unique_ptr<Pool> pool;
   std::vector<float> x;
   uint64_t sink = 0;
   nlohmann::json results = nlohmann::json::array();
@@ -109,7 +73,7 @@ struct Bench {
     const uint64_t most =
         std::max<uint64_t>(64, work * threads->threads() / (options.cols * n) / 64 * 64);
     const uint64_t rows = std::min(options.rows, most);
-    Matrices matrices(pool, pool_bytes, rows, options.cols, code);
+    Matrices matrices(*pool, rows, options.cols, code);
     RotatedInput input;
     input.PrepareAt(isa, *matrices.Next().input, x.data(), n, options.cols, {&code, 1},
                     MatmulPath::kFast, executor);
@@ -197,19 +161,15 @@ int Main(int argc, char** argv) {
   }
   bench.threads = *std::move(threads);
   // No code takes more than 8 bits; padding to whole tiles adds less than 64 rows and 32 columns.
-  bench.pool_bytes = std::max(options.megabytes << 20, (options.rows + 64) * (options.cols + 32));
-  auto pool = AllocateAligned(bench.pool_bytes, "codes");
-  if (!pool.ok()) {
-    std::fprintf(stderr, "%s\n", pool.status().message().c_str());
+  const uint64_t bytes =
+      std::max(options.megabytes << 20, (options.rows + 64) * (options.cols + 32));
+  auto memory = AllocateAligned(bytes, "codes");
+  if (!memory.ok()) {
+    std::fprintf(stderr, "%s\n", memory.status().message().c_str());
     return 1;
   }
-  bench.pool = *pool;
-  uint64_t state = 88172645463325252u;
-  for (uint64_t i = 0; i + 8 <= bench.pool_bytes; i += 8) {
-    state = state * 6364136223846793005u + 1442695040888963407u;
-    const uint64_t mixed = state ^ state >> 32;
-    __builtin_memcpy(bench.pool.get() + i, &mixed, 8);
-  }
+  FillAtRandom(memory->get(), bytes);
+  bench.pool = std::make_unique<Pool>(*memory, bytes);
   Random random(1, "x");
   bench.x.resize(*std::max_element(batches.begin(), batches.end()) *
                  std::max<uint64_t>(options.cols, 14336));
