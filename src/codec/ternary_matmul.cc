@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <memory>
 
 #include "base/checked.h"
 #include "base/status.h"
@@ -25,6 +26,7 @@ constexpr uint64_t kDecodeGroups = 128;
 // and 264 KiB of sums stay in L2.
 constexpr uint64_t kMaxTogether = 8;
 constexpr uint64_t kBatchRows = 264;
+constexpr uint64_t kCacheLine = 64;
 
 // One matrix' side of a product.
 struct Work {
@@ -101,10 +103,15 @@ void OneRow(const WorkList& list, const TernaryInput& input, Executor& executor)
 class BatchProduct {
  public:
   BatchProduct(const TernaryInput& input, uint64_t batch_rows, uint64_t together)
-      : input_(input),
-        batch_rows_(batch_rows),
-        decoded_(kDecodeGroups * ternary::kDecodedGroupBytes),
-        sums_(together * batch_rows * kTileRows) {}
+      : input_(input), batch_rows_(batch_rows) {
+    const size_t bytes = kDecodedBytes + together * batch_rows * kSumBytes;
+    size_t space = bytes + kCacheLine;
+    memory_ = std::make_unique_for_overwrite<uint8_t[]>(space);
+    void* begin = memory_.get();
+    std::align(kCacheLine, bytes, begin, space);
+    decoded_ = static_cast<uint8_t*>(begin);
+    sums_ = reinterpret_cast<int32_t*>(decoded_ + kDecodedBytes);
+  }
 
   void Run(const Work& work, uint64_t first, uint64_t count, uint64_t x_begin, uint64_t x_end) {
     for (uint64_t f = 0; f < count; ++f) {
@@ -117,7 +124,13 @@ class BatchProduct {
     for (uint64_t tile = 0; tile < work.tiles_across; tile += step) {
       const uint64_t tiles = std::min(step, work.tiles_across - tile);
       for (uint64_t f = 0; f < count; ++f) {
-        work.kernels->decode(work.TileRow(first + f) + tile * kTileBytes, tiles, decoded_.data());
+        work.kernels->decode(work.TileRow(first + f) + tile * kTileBytes, tiles, decoded_);
+        // Of the next piece: of the next row of tiles, or of the first one's next columns.
+        const uint64_t next = f + 1 < count ? tile : tile + step;
+        if (next < work.tiles_across) {
+          Prefetch(work.TileRow(first + (f + 1) % count) + next * kTileBytes,
+                   std::min(step, work.tiles_across - next) * kTileBytes);
+        }
         Multiply(work, f, tile * work.groups_per_tile, tiles * work.groups_per_tile, x_begin,
                  x_end);
       }
@@ -130,12 +143,21 @@ class BatchProduct {
   }
 
  private:
-  int32_t* Sums(uint64_t f, uint64_t i) { return sums_.data() + (f * batch_rows_ + i) * kTileRows; }
+  // Both are whole cache lines.
+  static constexpr uint64_t kDecodedBytes = kDecodeGroups * ternary::kDecodedGroupBytes;
+  static constexpr uint64_t kSumBytes = kTileRows * sizeof(int32_t);
+
+  // The hardware's own prefetcher stops at page ends, and pieces are pages.
+  static void Prefetch(const uint8_t* codes, uint64_t bytes) {
+    for (uint64_t i = 0; i < bytes; i += kCacheLine) __builtin_prefetch(codes + i);
+  }
+
+  int32_t* Sums(uint64_t f, uint64_t i) { return sums_ + (f * batch_rows_ + i) * kTileRows; }
   void Multiply(const Work& work, uint64_t f, uint64_t group, uint64_t groups, uint64_t x_begin,
                 uint64_t x_end) {
     for (uint64_t i = x_begin; i < x_end; i += input_.panel_rows()) {
       const TernaryInput::Panel panel = input_.PanelAt(i);
-      work.kernels->multiply[panel.rows - 1](decoded_.data(),
+      work.kernels->multiply[panel.rows - 1](decoded_,
                                              panel.activations + group * panel.rows * kGroupColumns,
                                              groups, Sums(f, i - x_begin));
     }
@@ -143,16 +165,18 @@ class BatchProduct {
 
   const TernaryInput& input_;
   const uint64_t batch_rows_;
-  std::vector<uint8_t> decoded_;
-  std::vector<int32_t> sums_;  // [row of tiles][row of x][32]
+  std::unique_ptr<uint8_t[]> memory_;  // aligned by hand: nothing is initialised
+  uint8_t* decoded_ = nullptr;
+  int32_t* sums_ = nullptr;  // [row of tiles][row of x][32]
 };
 
 void ManyRows(const WorkList& list, const TernaryInput& input, Executor& executor) {
   const uint64_t n = input.n(), panel_rows = input.panel_rows();
   const uint64_t batch = std::min(n, kBatchRows / panel_rows * panel_rows);
-  // Rows of tiles share the passage of x through the cache, as long as every thread has work.
+  // Few rows of x stay in the cache by themselves; else rows of tiles share their passage through
+  // it, as long as every thread has work.
   const uint64_t shares = CeilDiv<uint64_t>(list.tile_rows(), 2 * executor.threads());
-  const uint64_t together = std::min(kMaxTogether, std::max<uint64_t>(1, shares));
+  const uint64_t together = n <= panel_rows ? 1 : std::clamp<uint64_t>(shares, 1, kMaxTogether);
   const uint64_t enough = kGrainWeights / (input.cols() * kTileRows * n);
   executor.ParallelFor(
       list.tile_rows(), std::max(together, enough), [&](size_t begin, size_t end, size_t) {

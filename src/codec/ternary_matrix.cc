@@ -12,6 +12,7 @@
 namespace tq {
 namespace {
 
+using ternary::kMaxTileColumns;
 using ternary::kTileBytes;
 using ternary::kTileRows;
 using ternary::Packing;
@@ -19,7 +20,6 @@ using ternary::TileColumns;
 
 // With columns up to kMaxColumns no size computed from both overflows.
 constexpr uint64_t kMaxRows = std::numeric_limits<int32_t>::max();
-constexpr int kMaxTileColumns = 20;
 // The mean magnitude counts as this at least, so that matrices of zeros have a scale.
 constexpr double kSmallestMean = 1e-5;
 

@@ -23,7 +23,7 @@ enum class Isa {
 inline constexpr Isa kAllIsas[] = {Isa::kReference,  Isa::kAvx2,   Isa::kAvx2Vnni,
                                    Isa::kAvx512Vnni, Isa::kAvx512, Isa::kAvx512Mul16,
                                    Isa::kNeonDot};
-// What stands for a level where only the product with trellis-coded weights has kernels for it.
+// What stands for a level where only products with packed weights have kernels for it.
 constexpr Isa CommonIsa(Isa isa) {
   if (isa == Isa::kAvx512Vnni) return Isa::kAvx2;
   if (isa == Isa::kAvx512Mul16) return Isa::kAvx512;

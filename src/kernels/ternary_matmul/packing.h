@@ -24,6 +24,7 @@ namespace tq::ternary {
 
 enum class Packing : uint8_t { k2Bits, kBase3 };
 inline constexpr Packing kAllPackings[] = {Packing::k2Bits, Packing::kBase3};
+inline constexpr int kNumPackings = sizeof(kAllPackings) / sizeof(kAllPackings[0]);
 
 inline constexpr int kTileRows = 32;
 inline constexpr int kTileBytes = 128;
@@ -31,6 +32,7 @@ inline constexpr int kGroupColumns = 4;
 
 constexpr int TileGroups(Packing packing) { return packing == Packing::k2Bits ? 4 : 5; }
 constexpr int TileColumns(Packing packing) { return kGroupColumns * TileGroups(packing); }
+inline constexpr int kMaxTileColumns = 20;
 // Columns that whole tiles of any packing fill.
 inline constexpr int kColumnMultiple = 80;
 
@@ -38,7 +40,7 @@ inline constexpr int kColumnMultiple = 80;
 // 3. Every byte decodes to weights in {-1, 0, 1, 2}, or {-1, 0, 1} in base 3.
 constexpr bool IsCode(Packing packing, uint8_t byte) {
   if (packing == Packing::k2Bits) return (byte & byte >> 1 & 0x55) == 0;
-  return static_cast<uint8_t>(byte * 243) < 243;  // byte - 256 v / 243 < 1, times 243
+  return static_cast<uint8_t>(byte * 243) < 243;  // 243 byte - 256 v, of the largest v not above
 }
 // The first of `n` bytes that is no code; n where all are.
 size_t FindNoCode(Packing packing, const uint8_t* bytes, size_t n);

@@ -58,7 +58,7 @@ const MatmulKernels& FindMatmulKernels(Isa isa, Packing packing);
 // The one list of kernels, per level in the order of kAllPackings: it drives dispatch, tests and
 // benchmarks.
 struct MatmulTable {
-  MatmulKernels kernels[2];
+  MatmulKernels kernels[kNumPackings];
 };
 namespace reference {
 extern const MatmulTable kMatmulTable;

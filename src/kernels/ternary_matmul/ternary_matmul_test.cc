@@ -100,7 +100,7 @@ struct Problem {
     std::vector<int32_t> sums(kTileRows);
     const int columns = TileColumns(packing);
     for (size_t t = 0; t < tiles; ++t) {
-      int8_t trits[kTileRows * 20];
+      int8_t trits[kTileRows * kMaxTileColumns];
       UnpackTile(packing, codes.data() + t * kTileBytes, trits);
       for (int i = 0; i < kTileRows * columns; ++i) {
         sums[i / columns] += trits[i] * a[row][t * columns + i % columns];
@@ -171,7 +171,7 @@ TEST_P(TernaryMatmulTest, DecodeGivesEveryWeight) {
     std::fill_n(u.data(), problem.groups * kDecodedGroupBytes, uint8_t{0xee});
     kernels_.decode(problem.codes.data(), tiles, u.data());
     for (size_t t = 0; t < tiles; ++t) {
-      int8_t trits[kTileRows * 20];
+      int8_t trits[kTileRows * kMaxTileColumns];
       UnpackTile(packing_, problem.codes.data() + t * kTileBytes, trits);
       for (int row = 0; row < kTileRows; ++row) {
         for (int c = 0; c < columns; ++c) {
