@@ -171,7 +171,7 @@ TEST(TokenizerJson, RefusesOtherStepsByName) {
   error("pre_tokenizer", R"({"type": "Split", "pattern": {"String": "x"}, "behavior": "Removed"})",
         "'Split' without ByteLevel");
   error("pre_tokenizer", R"({"type": "ByteLevel", "add_prefix_space": false})",
-        "U+2581 before byte-level BPE");
+        "model.byte_fallback is true");
   error("decoder", R"({"type": "Fuse"})", "lacks a step that turns U+2581");
   error("decoder", R"({"type": "Metaspace", "replacement": "\u2581", "prepend_scheme": "never"})",
         "lacks ByteFallback");
