@@ -245,38 +245,43 @@ def rewritten_oracle(tokenize, model, folder):
     return folder, HuggingFace(Tokenizer.from_file(str(folder / "tokenizer.json")))
 
 
+def count_rewritten(tokenize, model, parses_special, names, sources, ours, folder):
+    """Reads the tokenizer.json that we write; the number of texts that `tokenizers` cuts otherwise."""
+    again, rewritten = rewritten_oracle(tokenize, model, folder)
+    if encode_by_us(tokenize, again, sources, parses_special, folder) != ours:
+        sys.exit(f"{model.name}: our tokenizer.json gives other ids or texts")
+    if not parses_special:
+        ours = encode_by_us(tokenize, again, sources, True, folder)
+    theirs = rewritten.encode(sources)
+    differs = [i for i, ids in enumerate(theirs) if ids != ours[i][0]]
+    if differs and parses_special:
+        i = differs[0]
+        fail(f"{model.name}, {names[i]}, rewritten", sources[i], ours[i][0], theirs[i])
+    return len(differs)
+
+
 def check_model(tokenize, model, data_dir, limit, folder):
     oracle = oracle_of(model)
-    has_json = (model / "tokenizer.json").exists()
-    again, rewritten = (None, None) if has_json else rewritten_oracle(tokenize, model, folder)
-    total = {"texts": 0, "bytes": 0, "tokens": 0, "decoded": 0, "rewritten_differs": 0}
-    for name, sources in texts(data_dir, oracle.special, limit):
-        where = f"{model.name}, {name}"
-        ours = encode_by_us(tokenize, model, sources, oracle.parses_special, folder)
-        for text, (ids, decoded), theirs in zip(sources, ours, oracle.encode(sources)):
-            if ids != theirs:
-                fail(where, text, ids, theirs)
-            # Ids that were cut from well-formed text decode to well-formed text.
-            if decoded.decode() != (expected := oracle.decode(ids)):
-                fail(where + ", decoded", text, decoded.decode(), expected)
-            total["texts"] += 1
-            total["bytes"] += len(text.encode())
-            total["tokens"] += len(ids)
-            total["decoded"] += decoded.decode() == text
-        if again is not None:
-            if encode_by_us(tokenize, again, sources, oracle.parses_special, folder) != ours:
-                sys.exit(f"{where}: our tokenizer.json gives other ids or texts")
-            theirs = rewritten.encode(sources)
-            parsed = ours
-            if not oracle.parses_special:
-                parsed = encode_by_us(tokenize, again, sources, True, folder)
-            differs = [i for i, ids in enumerate(theirs) if ids != parsed[i][0]]
-            if differs and oracle.parses_special:
-                i = differs[0]
-                fail(where + ", rewritten", sources[i], parsed[i][0], theirs[i])
-            total["rewritten_differs"] += len(differs)
-        print(f"  {name}: {len(sources)} texts, equal", flush=True)
-    return {"model": model.name} | total
+    names, sources = [], []
+    for name, some in texts(data_dir, oracle.special, limit):
+        names += [name] * len(some)
+        sources += some
+    ours = encode_by_us(tokenize, model, sources, oracle.parses_special, folder)
+    result = {"model": model.name, "texts": len(sources), "bytes": 0, "tokens": 0, "decoded": 0}
+    for name, text, (ids, decoded), theirs in zip(names, sources, ours, oracle.encode(sources)):
+        if ids != theirs:
+            fail(f"{model.name}, {name}", text, ids, theirs)
+        # Ids that were cut from well-formed text decode to well-formed text.
+        if decoded.decode() != (expected := oracle.decode(ids)):
+            fail(f"{model.name}, {name}, decoded", text, decoded.decode(), expected)
+        result["bytes"] += len(text.encode())
+        result["tokens"] += len(ids)
+        result["decoded"] += decoded.decode() == text
+    if not (model / "tokenizer.json").exists():
+        result["rewritten_differs"] = count_rewritten(
+            tokenize, model, oracle.parses_special, names, sources, ours, folder
+        )
+    return result
 
 
 def main():
@@ -292,13 +297,13 @@ def main():
     data_dir = pathlib.Path(os.environ["TQ_DATA_DIR"])
     results = []
     for model in arguments.models:
-        print(model)
         with tempfile.TemporaryDirectory() as folder:
             results.append(
                 check_model(
                     arguments.tokenize, model, data_dir, arguments.limit, pathlib.Path(folder)
                 )
             )
+        print(json.dumps(results[-1]), flush=True)
     print(json.dumps({"unicode": unicodedata.unidata_version, "models": results}))
 
 
