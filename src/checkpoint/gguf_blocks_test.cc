@@ -337,7 +337,9 @@ TEST(GgufBlocks, BytesThatAreNoTrits) {
       blocks[static_cast<size_t>(54 + place)] = static_cast<uint8_t>(byte);
       const auto bad = FirstUnsoundBlock(GgufType::kTQ1_0, blocks.data(), 3);
       EXPECT_EQ(bad.has_value(), !written.contains(static_cast<uint8_t>(byte))) << byte;
-      if (bad) EXPECT_EQ(*bad, 1u);
+      if (bad) {
+        EXPECT_EQ(*bad, 1u);
+      }
     }
   }
 }
