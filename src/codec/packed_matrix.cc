@@ -258,12 +258,15 @@ void DecodeRow(const PackedMatrix& matrix, uint64_t row, float* out) {
   for (uint64_t c = 0; c < matrix.cols; ++c) out[c] *= out_scale;
 }
 
-void DecodeDense(const PackedMatrix& matrix, Executor& executor, float* out) {
+void DecodeDenseRows(const PackedMatrix& matrix, uint64_t begin, uint64_t end, Executor& executor,
+                     float* out) {
   const uint64_t cols = matrix.cols, block = matrix.out_block;
-  executor.ParallelFor(matrix.rows / block, 1, [&](size_t begin, size_t end, size_t) {
+  TQ_CHECK(begin <= end && end <= matrix.rows && begin % block == 0 && end % block == 0);
+  executor.ParallelFor((end - begin) / block, 1, [&](size_t from, size_t to, size_t) {
     std::vector<float> column(block);
-    for (uint64_t first = begin * block; first < end * block; first += block) {
-      float* rows = out + first * cols;
+    for (size_t i = from; i < to; ++i) {
+      const uint64_t first = begin + i * block;
+      float* rows = out + i * block * cols;
       DecodeRotatedRows(matrix, first, first + block, rows);
       for (uint64_t r = 0; r < block; ++r) FinishRow(*matrix.input, cols, rows + r * cols);
       for (uint64_t c = 0; block > 1 && c < cols; ++c) {
@@ -277,6 +280,10 @@ void DecodeDense(const PackedMatrix& matrix, Executor& executor, float* out) {
       }
     }
   });
+}
+
+void DecodeDense(const PackedMatrix& matrix, Executor& executor, float* out) {
+  DecodeDenseRows(matrix, 0, matrix.rows, executor, out);
 }
 
 }  // namespace tq

@@ -79,6 +79,10 @@ void DecodeRotatedRows(const PackedMatrix& matrix, uint64_t begin, uint64_t end,
 // Row `row` of W in the original basis, float [cols]. Needs out_block == 1 (embeddings,
 // heads), where a row stands alone; reads only that row's windows.
 void DecodeRow(const PackedMatrix& matrix, uint64_t row, float* out);
+// Rows [begin, end) of W in the original basis, float [end - begin, cols]; both multiples of
+// out_block.
+void DecodeDenseRows(const PackedMatrix& matrix, uint64_t begin, uint64_t end, Executor& executor,
+                     float* out);
 // All of W in the original basis, float [rows, cols].
 void DecodeDense(const PackedMatrix& matrix, Executor& executor, float* out);
 

@@ -156,6 +156,19 @@ TEST(PackedMatrix, ARowAloneEqualsTheDenseRow) {
   }
 }
 
+TEST(PackedMatrix, DenseRowsArePartsOfTheWhole) {
+  const PackedMatrix matrix = RandomMatrix(200, 96, {2, 3, 12}, {1, 4, 12}, 64, 20, 96);
+  std::vector<float> whole(matrix.rows * matrix.cols);
+  auto pool = ThreadPool::Create(2);
+  ASSERT_TRUE(pool.ok());
+  DecodeDense(matrix, **pool, whole.data());
+  for (const auto& [begin, end] : {std::pair<uint64_t, uint64_t>{0, 20}, {40, 100}, {180, 200}}) {
+    std::vector<float> rows((end - begin) * matrix.cols);
+    DecodeDenseRows(matrix, begin, end, **pool, rows.data());
+    EXPECT_TRUE(std::equal(rows.begin(), rows.end(), &whole[begin * matrix.cols])) << begin;
+  }
+}
+
 TEST(PackedMatrix, LayoutSurvivesTheRoundTrip) {
   for (uint64_t split : {64, 200}) {
     PackedMatrix matrix = RandomMatrix(200, 96, {2, 3, 12}, {1, 4, 12}, split, 20, 96);
