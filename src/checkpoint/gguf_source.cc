@@ -1,55 +1,21 @@
 // ModelSource over a GGUF file.
 #include <cstring>
-#include <map>
 #include <optional>
 #include <set>
 
-#include "checkpoint/architectures/architecture.h"
 #include "checkpoint/gguf.h"
 #include "checkpoint/gguf_blocks.h"
+#include "checkpoint/gguf_names.h"
 #include "checkpoint/quote.h"
 #include "checkpoint/source_kinds.h"
 
 namespace tq {
 namespace {
 
-// Hugging Face's name in GGUF's spelling.
-std::string GgufName(std::string_view name, const ModelConfig& config) {
-  static const std::map<std::string_view, std::string_view> kPlain = {
-      {"model.embed_tokens.weight", "token_embd.weight"},
-      {"model.norm.weight", "output_norm.weight"},
-      {"lm_head.weight", "output.weight"}};
-  // Behind the layer, without ".weight" or ".bias".
-  static const std::map<std::string_view, std::string_view> kInLayer = {
-      {"self_attn.q_proj", "attn_q"},      {"self_attn.k_proj", "attn_k"},
-      {"self_attn.v_proj", "attn_v"},      {"self_attn.o_proj", "attn_output"},
-      {"self_attn.q_norm", "attn_q_norm"}, {"self_attn.k_norm", "attn_k_norm"},
-      {"mlp.gate_proj", "ffn_gate"},       {"mlp.up_proj", "ffn_up"},
-      {"mlp.down_proj", "ffn_down"}};
-  if (const auto at = kPlain.find(name); at != kPlain.end()) return std::string(at->second);
-  constexpr std::string_view kPrefix = "model.layers.";
-  const size_t dot = name.find('.', kPrefix.size()), last = name.rfind('.');
-  const std::string_view layer = name.substr(kPrefix.size(), dot - kPrefix.size());
-  const std::string_view member = name.substr(dot + 1, last - dot - 1);
-  const LayerNormNames norms = NormNames(config);
-  const std::string_view theirs = member == norms.attention       ? "attn_norm"
-                                  : member == norms.mlp           ? "ffn_norm"
-                                  : member == norms.attention_out ? "post_attention_norm"
-                                  : member == norms.mlp_out       ? "post_ffw_norm"
-                                                                  : kInLayer.at(member);
-  return fmt::format("blk.{}.{}{}", layer, theirs, name.substr(last));
-}
-
-bool IsNorm(std::string_view name) { return name.ends_with("norm.weight"); }
-
-// ggml rotates neighbouring pairs, so llama.cpp stores the rows of a head interleaved:
-// Hugging Face's row j * half + i (j = 0, 1) of a head of 2 * half rows is GGUF's 2 * i + j.
-void UnpermuteRows(const float* in, uint64_t rows, uint64_t cols, uint64_t head_dim, float* out) {
-  const uint64_t half = head_dim / 2;
+// `in`: rows in GGUF's order; `out`: in Hugging Face's.
+void ReorderRows(const float* in, uint64_t rows, uint64_t cols, uint64_t head_dim, float* out) {
   for (uint64_t row = 0; row < rows; ++row) {
-    const uint64_t in_head = row % head_dim;
-    const uint64_t from = row - in_head + 2 * (in_head % half) + in_head / half;
-    std::memcpy(out + row * cols, in + from * cols, cols * sizeof(float));
+    std::memcpy(out + row * cols, in + GgufRow(row, head_dim) * cols, cols * sizeof(float));
   }
 }
 
@@ -93,14 +59,14 @@ class GgufSource final : public ModelSource {
     const GgufTensor& stored = *file_->Find(Name(name));
     TQ_ASSIGN_OR_RETURN(Tensor tensor, file_->LoadFloat(stored));
     TQ_RETURN_IF_ERROR(CheckBlocks(name, stored, tensor.as<float>(), tensor.num_elements()));
-    if (IsPermuted(name)) {
+    if (HasRotaryRows(name, config_)) {
       TQ_ASSIGN_OR_RETURN(auto memory, AllocateAligned(tensor.num_bytes(), name));
-      UnpermuteRows(tensor.as<float>(), info->shape[0], info->shape[1], config_.head_dim,
-                    reinterpret_cast<float*>(memory.get()));
+      ReorderRows(tensor.as<float>(), info->shape[0], info->shape[1], config_.head_dim,
+                  reinterpret_cast<float*>(memory.get()));
       const uint8_t* data = memory.get();
       tensor = Tensor({DType::kF32, info->shape, data}, std::move(memory));
     }
-    if (config_.norm_plus_one && IsNorm(name)) {
+    if (config_.norm_plus_one && IsGgufNorm(name)) {
       // llama.cpp stores what norms multiply by.
       float* values = tensor.mutable_as<float>();
       for (uint64_t i = 0; i < tensor.num_elements(); ++i) values[i] -= 1;
@@ -109,12 +75,14 @@ class GgufSource final : public ModelSource {
   }
 
   Status LoadRows(std::string_view name, std::span<const int32_t> rows, float* out) const override {
-    if (IsPermuted(name)) return ModelSource::LoadRows(name, rows, out);
     TQ_ASSIGN_OR_RETURN(const SourceTensorInfo* info, Get(name));
     TQ_ASSIGN_OR_RETURN(const uint64_t columns, CheckRows(name, info->shape, rows));
     const GgufTensor& tensor = *file_->Find(Name(name));
+    const bool reordered = HasRotaryRows(name, config_);
     for (const int32_t row : rows) {
-      TQ_RETURN_IF_ERROR(file_->LoadRow(tensor, static_cast<uint64_t>(row), out));
+      const auto at = static_cast<uint64_t>(row);
+      const uint64_t stored = reordered ? GgufRow(at, config_.head_dim) : at;
+      TQ_RETURN_IF_ERROR(file_->LoadRow(tensor, stored, out));
       TQ_RETURN_IF_ERROR(
           CheckBlocks(name, tensor, out, columns).WithContext(fmt::format("row {}", row)));
       out += columns;
@@ -125,7 +93,7 @@ class GgufSource final : public ModelSource {
   StatusOr<Tensor> LoadStored(std::string_view name) const override {
     TQ_ASSIGN_OR_RETURN(Tensor tensor, LoadFloat(name));
     const GgufType type = file_->Find(Name(name))->type;
-    const bool shifted = config_.norm_plus_one && IsNorm(name);
+    const bool shifted = config_.norm_plus_one && IsGgufNorm(name);
     if (shifted || (type != GgufType::kF16 && type != GgufType::kBF16)) return tensor;
     // Back to the 16 bits it came from, which is exact.
     const bool half = type == GgufType::kF16;
@@ -147,11 +115,7 @@ class GgufSource final : public ModelSource {
   }
 
  private:
-  std::string Name(std::string_view name) const { return GgufName(name, config_); }
-  bool IsPermuted(std::string_view name) const {
-    return FindArchitecture(config_.architecture)->gguf_interleaves_heads &&
-           (name.ends_with(".q_proj.weight") || name.ends_with(".k_proj.weight"));
-  }
+  std::string Name(std::string_view name) const { return GgufTensorName(name, config_); }
   // As CheckFinite, with the block whose scale or offset is at fault. The values are a tensor or
   // a row, in the file's order; block and element count from their start.
   Status CheckBlocks(std::string_view name, const GgufTensor& tensor, const float* values,

@@ -94,15 +94,33 @@ Status WriteTensors(const fs::path& folder, const ModelDirectory& model, uint64_
   return WriteFileAtomically(folder / "model.safetensors.index.json", index.dump(2) + "\n");
 }
 
+Status CheckOtherPlace(const fs::path& output, const fs::path& source) {
+  if (output.empty()) return InvalidArgument("the output has no name");
+  std::error_code error;
+  if (fs::equivalent(output, source, error)) {
+    return InvalidArgument("{}: is the input; the output must be another place", output.string());
+  }
+  return OkStatus();
+}
+
+Status CheckParent(const fs::path& output) {
+  const fs::path parent = ParentOf(output);
+  std::error_code error;
+  if (!fs::is_directory(parent, error)) {
+    return NotFound("{}: the folder {} does not exist", output.string(), parent.string());
+  }
+  if (access(parent.c_str(), W_OK | X_OK) != 0) {
+    return IoError("cannot write in " + parent.string(), errno);
+  }
+  return OkStatus();
+}
+
 }  // namespace
 
 Status CheckOutputDirectory(const fs::path& output, const fs::path& source) {
   const std::string name = output.string();
-  if (name.empty()) return InvalidArgument("the output has no name");
+  TQ_RETURN_IF_ERROR(CheckOtherPlace(output, source));
   std::error_code error;
-  if (fs::equivalent(output, source, error)) {
-    return InvalidArgument("{}: is the input; the output must be another place", name);
-  }
   const fs::file_status status = fs::symlink_status(WithoutSlash(output), error);
   if (fs::exists(status)) {
     if (!fs::is_directory(status)) return AlreadyExists("{}: exists and is no folder", name);
@@ -110,14 +128,17 @@ Status CheckOutputDirectory(const fs::path& output, const fs::path& source) {
     if (error) return IoError(name, error.value());
     if (!empty) return AlreadyExists("{}: the folder exists and is not empty", name);
   }
-  const fs::path parent = ParentOf(output);
-  if (!fs::is_directory(parent, error)) {
-    return NotFound("{}: the folder {} does not exist", name, parent.string());
+  return CheckParent(output);
+}
+
+Status CheckOutputFile(const fs::path& output, const fs::path& source) {
+  TQ_RETURN_IF_ERROR(CheckOtherPlace(output, source));
+  if (!output.has_filename()) return InvalidArgument("{}: names no file", output.string());
+  std::error_code error;
+  if (fs::exists(fs::symlink_status(output, error))) {
+    return AlreadyExists("{}: exists; the output must be a new file", output.string());
   }
-  if (access(parent.c_str(), W_OK | X_OK) != 0) {
-    return IoError("cannot write in " + parent.string(), errno);
-  }
-  return OkStatus();
+  return CheckParent(output);
 }
 
 Status WriteModelDirectory(const fs::path& output, const fs::path& source,

@@ -30,6 +30,9 @@ struct ModelDirectory {
 Status CheckOutputDirectory(const std::filesystem::path& output,
                             const std::filesystem::path& source);
 
+// The same of a model in one file: no file may be at `output` yet.
+Status CheckOutputFile(const std::filesystem::path& output, const std::filesystem::path& source);
+
 // Writes everything into a temporary folder, synced to disk, and renames it into place. On any
 // error nothing is left at the final name. The bytes depend on `model` alone.
 Status WriteModelDirectory(const std::filesystem::path& output, const std::filesystem::path& source,

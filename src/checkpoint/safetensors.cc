@@ -212,22 +212,35 @@ StatusOr<std::string> MakeHeader(const fs::path& path, const std::vector<OutputT
   return header.Bytes();
 }
 
+Status WriteTensor(const OutputTensor& output, AtomicFile& file) {
+  const Tensor& tensor = output.tensor;
+  const uint64_t bytes = tensor.num_bytes();
+  if (output.stream) {
+    uint64_t done = 0;
+    TQ_RETURN_IF_ERROR(output.stream([&](std::span<const uint8_t> piece) {
+      done += piece.size();
+      return file.Write(piece.data(), piece.size());
+    }));
+    TQ_CHECK(done == bytes);
+    return OkStatus();
+  }
+  // It may lie in a mapped file; all together may be larger than memory.
+  constexpr uint64_t kPiece = 8 << 20;
+  for (uint64_t done = 0; done < bytes; done += kPiece) {
+    const uint64_t size = std::min(kPiece, bytes - done);
+    TQ_RETURN_IF_ERROR(file.Write(tensor.data() + done, size));
+    tensor.DropPages(done, size);
+  }
+  return OkStatus();
+}
+
 }  // namespace
 
 Status WriteSafetensors(const fs::path& path, const std::vector<OutputTensor>& tensors) {
   TQ_ASSIGN_OR_RETURN(const std::string header, MakeHeader(path, tensors));
   TQ_ASSIGN_OR_RETURN(AtomicFile file, AtomicFile::Create(path));
   TQ_RETURN_IF_ERROR(file.Write(header));
-  // Tensors may lie in mapped files, and be larger than memory all together.
-  constexpr uint64_t kPiece = 8 << 20;
-  for (const auto& [name, tensor] : tensors) {
-    const uint64_t bytes = tensor.num_bytes();
-    for (uint64_t done = 0; done < bytes; done += kPiece) {
-      const uint64_t size = std::min(kPiece, bytes - done);
-      TQ_RETURN_IF_ERROR(file.Write(tensor.data() + done, size));
-      tensor.DropPages(done, size);
-    }
-  }
+  for (const OutputTensor& output : tensors) TQ_RETURN_IF_ERROR(WriteTensor(output, file));
   return file.Commit();
 }
 

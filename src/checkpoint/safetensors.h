@@ -3,8 +3,10 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -77,10 +79,16 @@ class SafetensorsDirectory {
   std::map<std::string, size_t, std::less<>> file_of_;
 };
 
+// Takes the next bytes of a tensor.
+using ByteSink = std::function<Status(std::span<const uint8_t> bytes)>;
+
 // A tensor to be written; its bytes may lie in a mapped file and are read when their turn comes.
 struct OutputTensor {
   std::string name;
   Tensor tensor;
+  // If set, makes the bytes when their turn comes and hands them over in order; then `tensor`
+  // gives type and shape alone, and its data may be null.
+  std::function<Status(const ByteSink& sink)> stream = nullptr;
 };
 
 // The beginning of a file, made tensor by tensor; what writes files also predicts their sizes.

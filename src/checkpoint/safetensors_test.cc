@@ -75,6 +75,31 @@ TEST_F(Safetensors, WritesWhatItReads) {
               Fails(kInvalid, "'a' twice"));
 }
 
+TEST_F(Safetensors, StreamedTensorsAreWrittenInTheirTurn) {
+  const auto streamed = [](const char* name, uint64_t bytes, const std::string& pieces) {
+    const auto stream = [pieces](const ByteSink& sink) -> Status {
+      for (const char& piece : pieces) {
+        if (piece == '!') return DataLoss("no more bytes");
+        TQ_RETURN_IF_ERROR(sink({reinterpret_cast<const uint8_t*>(&piece), 1}));
+      }
+      return OkStatus();
+    };
+    return OutputTensor{name, Tensor({DType::kU8, {bytes}, nullptr}, nullptr), stream};
+  };
+  const fs::path path = folder_ / "x.safetensors";
+  ASSERT_TRUE(
+      WriteSafetensors(path, {streamed("b", 3, "xyz"), {"a", Bytes("uv")}, streamed("c", 1, "w")})
+          .ok());
+  const auto file = SafetensorsFile::Open(path);
+  ASSERT_TRUE(file.ok()) << file.status().message();
+  EXPECT_EQ((*file)->Get("b")->data()[2], 'z');
+  EXPECT_EQ((*file)->Get("a")->data()[0], 'u');
+  EXPECT_EQ((*file)->Get("c")->data()[0], 'w');
+  EXPECT_THAT(WriteSafetensors(folder_ / "y.safetensors", {streamed("b", 3, "xy!")}),
+              Fails(StatusCode::kDataLoss, "no more bytes"));
+  EXPECT_FALSE(fs::exists(folder_ / "y.safetensors"));
+}
+
 // Robustness case 1.
 TEST_F(Safetensors, FileTooShort) {
   EXPECT_THAT(Open(""), Fails(kDataLoss, "empty"));
