@@ -11,7 +11,6 @@
 #include "base/file_io.h"
 #include "base/log.h"
 #include "base/memory_usage.h"
-#include "checkpoint/gguf.h"
 #include "checkpoint/model_directory.h"
 #include "checkpoint/packed_model.h"
 #include "compress/calibrate.h"
@@ -318,13 +317,6 @@ Status CompressionJob::MakeParts(std::span<const ModelPlan> plans) {
   return parts_->MakeMissing(NeedsCalibration() ? texts_.text : CalibrationTokens{});
 }
 
-StatusOr<std::map<std::string, std::string>> CompressionJob::TokenizerFiles() const {
-  if (source_->gguf() == nullptr) return ReadTokenizerFiles(options_.model);
-  TQ_ASSIGN_OR_RETURN(const TokenizerData data, TokenizerDataFromGguf(*source_->gguf()));
-  return std::map<std::string, std::string>{{"tokenizer.json", TokenizerDataToJson(data)},
-                                            {"tokenizer_config.json", TokenizerConfigToJson(data)}};
-}
-
 Status CompressionJob::WriteModel(const ModelPlan& plan, const fs::path& output) {
   std::vector<OutputTensor> tensors;
   for (const PlannedMatrix& m : plan.matrices) {
@@ -342,7 +334,7 @@ Status CompressionJob::WriteModel(const ModelPlan& plan, const fs::path& output)
   } else {
     contents.options["bits"] = options_.bits;
   }
-  TQ_ASSIGN_OR_RETURN(contents.files, TokenizerFiles());
+  TQ_ASSIGN_OR_RETURN(contents.files, TokenizerFiles(options_.model, source_->gguf()));
   for (const OutputSpec& spec : plan.tensors) {
     const auto found = finished.find(spec.name);
     if (found != finished.end()) {

@@ -73,7 +73,6 @@ class CompressionJob {
   Status SampleTokensIfNeeded();
   StatusOr<Hash128> Fingerprint(std::string_view kind, std::string_view details);
   StatusOr<Hash128> Model();  // ModelFingerprint, once
-  StatusOr<std::map<std::string, std::string>> TokenizerFiles() const;
 
   const QuantizeOptions& options_;
   Executor& executor_;

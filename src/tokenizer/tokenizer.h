@@ -13,6 +13,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <map>
 #include <memory>
 #include <span>
 #include <string>
@@ -24,6 +25,7 @@
 namespace tq {
 
 class GgufFile;
+class GgufKeys;
 
 // kNormal: part of the code. kControl: never text unless asked for (GGUF's "unknown" too).
 // kUserDefined: matched in the text as spelled, before any splitting. kByte: stands for the
@@ -121,6 +123,14 @@ Status CheckTokenizerData(const TokenizerData& data);
 // that come from GGUF. Deterministic text; FromJson of them gives the same data.
 std::string TokenizerDataToJson(const TokenizerData& data);
 std::string TokenizerConfigToJson(const TokenizerData& data);
+
+// The tokenizer's files of a Hugging Face directory that is made from `folder` (ReadTokenizerFiles)
+// or, if `gguf` is not null, from its metadata: name -> contents.
+StatusOr<std::map<std::string, std::string>> TokenizerFiles(const std::filesystem::path& folder,
+                                                            const GgufFile* gguf);
+// GGUF metadata ("tokenizer.ggml.*") for a model of `vocabulary` embedding rows: rows without a
+// token get one that is never used. More tokens than rows are an error.
+Status AppendTokenizerKeys(const TokenizerData& data, uint64_t vocabulary, GgufKeys& keys);
 
 // Safe to use from several threads at once.
 class Tokenizer {

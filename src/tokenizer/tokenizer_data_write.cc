@@ -5,6 +5,7 @@
 #include <string>
 #include <string_view>
 
+#include "checkpoint/model_directory.h"
 #include "tokenizer/pre_tokenizer.h"
 #include "tokenizer/tokenizer.h"
 #include "tokenizer/tokenizer_config.h"
@@ -184,6 +185,14 @@ std::string TokenizerConfigToJson(const TokenizerData& data) {
     json += fmt::format(",\n  \"chat_template\": {}", Literal(data.chat_template));
   }
   return json + "\n}\n";
+}
+
+StatusOr<std::map<std::string, std::string>> TokenizerFiles(const std::filesystem::path& folder,
+                                                            const GgufFile* gguf) {
+  if (gguf == nullptr) return ReadTokenizerFiles(folder);
+  TQ_ASSIGN_OR_RETURN(const TokenizerData data, TokenizerDataFromGguf(*gguf));
+  return std::map<std::string, std::string>{{"tokenizer.json", TokenizerDataToJson(data)},
+                                            {"tokenizer_config.json", TokenizerConfigToJson(data)}};
 }
 
 }  // namespace tq

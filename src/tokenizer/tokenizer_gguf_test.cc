@@ -12,6 +12,7 @@
 #include "../../tests/support/temp_folder.h"
 #include "base/file_io.h"
 #include "checkpoint/gguf.h"
+#include "checkpoint/gguf_writer.h"
 #include "tokenizer/byte_spelling.h"
 #include "tokenizer/tokenizer.h"
 
@@ -197,6 +198,61 @@ TEST(TokenizerGguf, RefusesByName) {
   EXPECT_THAT(error(merge("the the")), HasSubstr("needs the token 'thethe'"));
   EXPECT_THAT(error(merge("the")), HasSubstr("merges[1] is 'the', want two tokens"));
   EXPECT_THAT(error(merge("")), HasSubstr("want two tokens"));
+}
+
+// What AppendTokenizerKeys writes, read again.
+StatusOr<TokenizerData> Rewritten(const TokenizerData& data, uint64_t vocabulary) {
+  static const TempFolder folder;
+  GgufKeys keys;
+  if (Status status = AppendTokenizerKeys(data, vocabulary, keys); !status.ok()) return status;
+  const auto path = folder / "rewritten.gguf";
+  auto writer = GgufWriter::Create(path, keys, {});
+  EXPECT_TRUE(writer.ok() && writer->Commit().ok());
+  const auto file = GgufFile::Open(path);
+  if (!file.ok()) return file.status();
+  return TokenizerDataFromGguf(**file);
+}
+
+TEST(TokenizerGguf, WrittenKeysGiveTheSame) {
+  Metadata metadata = Base();
+  for (const bool prefix : {false, true}) {
+    if (prefix) {
+      metadata["tokenizer.ggml.pre"] = "gpt-2";
+      metadata["tokenizer.ggml.add_space_prefix"] = true;
+      metadata["tokenizer.ggml.unknown_token_id"] = 260u;
+      metadata["tokenizer.ggml.padding_token_id"] = 7u;
+      metadata.erase("tokenizer.chat_template");
+      metadata["tokenizer.ggml.add_bos_token"] = false;
+    }
+    const auto data = Read(metadata);
+    ASSERT_TRUE(data.ok()) << data.status().message();
+    const auto again = Rewritten(*data, data->tokens.size());
+    ASSERT_TRUE(again.ok()) << again.status().message();
+    EXPECT_EQ(*again, *data);
+  }
+}
+
+TEST(TokenizerGguf, RowsWithoutATokenGetOne) {
+  const auto data = Read(Base());
+  ASSERT_TRUE(data.ok());
+  const auto again = Rewritten(*data, 265);
+  ASSERT_TRUE(again.ok()) << again.status().message();
+  ASSERT_EQ(again->tokens.size(), 265u);
+  EXPECT_EQ(again->tokens[262], "[PAD262]");
+  EXPECT_EQ(again->types[264], TokenType::kNormal);
+  const auto before = Tokenizer::Create(*data), after = Tokenizer::Create(*again);
+  ASSERT_TRUE(before.ok() && after.ok());
+  const std::string_view text = "the [PAD262] 12 the";
+  EXPECT_EQ((*before)->Encode(text, true), (*after)->Encode(text, true));
+
+  GgufKeys keys;
+  EXPECT_THAT(AppendTokenizerKeys(*data, 261, keys).message(),
+              HasSubstr("262 tokens, the embedding 261 rows"));
+  Metadata clash = Base();
+  std::get<Strings>(clash["tokenizer.ggml.tokens"])[261] = "[PAD263]";
+  const auto clashing = Read(clash);
+  ASSERT_TRUE(clashing.ok());
+  EXPECT_THAT(AppendTokenizerKeys(*clashing, 264, keys).message(), HasSubstr("[PAD263]"));
 }
 
 TEST(TokenizerGguf, GptTwoWithPrefixSpace) {
