@@ -19,8 +19,9 @@ ARROWS = {
     "evaluate": ["model"],
     "compress": ["evaluate"],
     "generate": ["model"],
+    "export": ["tokenizer"],
     "api": ["compress", "generate", "evaluate"],
-    "cli": ["compress", "generate", "evaluate"],
+    "cli": ["compress", "generate", "export", "evaluate"],
 }
 MAX_LINES = 600
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Compares readers and tokenizers with the reference implementations from PyPI, on the demo's
+# Compares readers, exported files and tokenizers with the reference implementations from PyPI, on the demo's
 # model and on the texts of TQ_DATA_DIR: tools/check_oracles.sh BUILD_FOLDER
 set -euo pipefail
 
@@ -27,6 +27,15 @@ fi
 "$torch_venv/bin/python" "$source/benchmarks/oracles/forward_oracle.py" \
   "$source/tests/golden/forward" --check
 
+models=()
+[[ -f $source/build/demo/model.gguf ]] && models+=("$source/build/demo/model.gguf")
+if [[ -n ${TQ_DATA_DIR:-} && -d $TQ_DATA_DIR/models/llama-30m ]]; then
+  models+=("$TQ_DATA_DIR/models/llama-30m")
+fi
+if ((${#models[@]} > 0)); then
+  echo "exported GGUF files: PyPI gguf reads the same model"
+  "$venv/bin/python" "$source/benchmarks/oracles/export_oracle.py" --tq "$build/src/cli/tq" "${models[@]}"
+fi
 if [[ -z ${TQ_DATA_DIR:-} ]]; then
   echo "SKIPPED: the tokenizers' oracles need TQ_DATA_DIR"
   exit 0
@@ -35,8 +44,6 @@ made=$venv/tokenizers
 # TQ_WHEELS: a folder of wheels with vocabularies of real models (make_tokenizers.py names them).
 "$venv/bin/python" "$source/benchmarks/oracles/make_tokenizers.py" "$made" \
   ${TQ_WHEELS:+--wheels "$TQ_WHEELS"}
-models=("$made"/*)
-[[ -f $source/build/demo/model.gguf ]] && models+=("$source/build/demo/model.gguf")
-[[ -d $TQ_DATA_DIR/models/llama-30m ]] && models+=("$TQ_DATA_DIR/models/llama-30m")
+models+=("$made"/*)
 "$venv/bin/python" "$source/benchmarks/oracles/tokenizer_oracle.py" \
   --tokenize "$build/src/tokenizer/tq_tokenize" "${models[@]}"

@@ -44,6 +44,7 @@ std::unique_ptr<Command> MakeGenerateCommand();
 std::unique_ptr<Command> MakeChatCommand();
 std::unique_ptr<Command> MakeInspectCommand();
 std::unique_ptr<Command> MakeBenchCommand();
+std::unique_ptr<Command> MakeExportCommand();
 
 // Where and how models run: --device, --gpu-memory, --threads, --compute.
 struct ComputeOptions {

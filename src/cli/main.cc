@@ -51,6 +51,7 @@ int Main(int argc, char** argv) {
   commands.push_back(tq::cli::MakeChatCommand());
   commands.push_back(tq::cli::MakeInspectCommand());
   commands.push_back(tq::cli::MakeBenchCommand());
+  commands.push_back(tq::cli::MakeExportCommand());
   for (auto& command : commands) command->AddTo(app);
 
   try {

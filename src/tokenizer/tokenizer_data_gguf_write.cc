@@ -15,15 +15,15 @@ namespace {
 StatusOr<std::string_view> GgufName(PreTokenizerKind kind) {
   switch (kind) {
     case PreTokenizerKind::kGpt2:
-      return "gpt-2";
+      return std::string_view("gpt-2");
     case PreTokenizerKind::kSmolLm:
-      return "smollm";
+      return std::string_view("smollm");
     case PreTokenizerKind::kLlama3:
-      return "llama-bpe";
+      return std::string_view("llama-bpe");
     case PreTokenizerKind::kQwen2:
-      return "qwen2";
+      return std::string_view("qwen2");
     case PreTokenizerKind::kTekken:
-      return "tekken";
+      return std::string_view("tekken");
     case PreTokenizerKind::kNone:
     case PreTokenizerKind::kMetaspace:
     case PreTokenizerKind::kMetaspaceWords:
@@ -76,6 +76,15 @@ Status AppendTokens(const TokenizerData& data, uint64_t vocabulary, GgufKeys& ke
 
 Status AppendTokenizerKeys(const TokenizerData& data, uint64_t vocabulary, GgufKeys& keys) {
   TQ_ASSIGN_OR_RETURN(const std::string_view pre_tokenizer, GgufName(data.pre_tokenizer));
+  // The name stands for these besides the pattern: there is no key for them.
+  const bool nfc = data.pre_tokenizer == PreTokenizerKind::kQwen2;
+  const bool whole_words = data.pre_tokenizer == PreTokenizerKind::kLlama3 ||
+                           data.pre_tokenizer == PreTokenizerKind::kTekken;
+  if (data.normalization != Normalization{.nfc = nfc} || data.ignore_merges != whole_words) {
+    return Unimplemented(
+        "the tokenizer has the words of GGUF's {}, but another normalization or ignore_merges",
+        pre_tokenizer);
+  }
   keys.String("tokenizer.ggml.model", "gpt2");
   keys.String("tokenizer.ggml.pre", pre_tokenizer);
   TQ_RETURN_IF_ERROR(AppendTokens(data, vocabulary, keys));

@@ -8,7 +8,8 @@ namespace {
 TEST_F(ProgramTest, HelpShowsExamples) {
   const ProcessResult help = Tq({"--help"});
   EXPECT_EQ(help.exit_code, 0);
-  for (const char* command : {"quantize", "eval", "generate", "chat", "inspect", "bench"}) {
+  for (const char* command :
+       {"quantize", "eval", "generate", "chat", "inspect", "bench", "export"}) {
     EXPECT_NE(help.out.find(command), std::string::npos) << command;
     const ProcessResult own = Tq({command, "--help"});
     EXPECT_EQ(own.exit_code, 0);
