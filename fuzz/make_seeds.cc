@@ -1,5 +1,6 @@
-// make_seeds FOLDER: writes small sound inputs into FOLDER/fuzz_<name>.corpus, so that the
-// fuzzers start behind the first checks.
+// make_seeds FOLDER TEMPLATES: writes small sound inputs into FOLDER/fuzz_<name>.corpus, so that
+// the fuzzers start behind the first checks; those for chat templates are made of
+// TEMPLATES/*.jinja.
 #include <cstdio>
 #include <filesystem>
 #include <string>
@@ -10,7 +11,7 @@
 int main(int argc, char** argv) {
   using namespace tq::testing;  // NOLINT: the test support
   namespace fs = std::filesystem;
-  if (argc != 2) return 2;
+  if (argc != 3) return 2;
   const auto corpus = [&](const char* name) {
     const fs::path folder = fs::path(argv[1]) / ("fuzz_" + std::string(name) + ".corpus");
     fs::create_directories(folder);
@@ -63,5 +64,10 @@ int main(int argc, char** argv) {
       R"({"__metadata__":{"format":"pt"},"a":{"dtype":"F16","shape":[2,3],"data_offsets":[0,12]},)"
       R"("b":{"dtype":"U8","shape":[],"data_offsets":[12,13]}})";
   WriteText(corpus("safetensors") / "header", std::string(1, 13 * 2) + header);
+  for (const auto& entry : fs::directory_iterator(argv[2])) {
+    if (entry.path().extension() != ".jinja") continue;
+    const std::string messages("\0Hi <b>\0<think>so</think> ok, a\n\0more", 37);
+    WriteText(corpus("chat_template") / entry.path().stem(), ReadText(entry.path()) + messages);
+  }
   return 0;
 }

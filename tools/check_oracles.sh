@@ -1,16 +1,14 @@
 #!/usr/bin/env bash
-# Compares readers, exported files and tokenizers with the reference implementations from PyPI, on the demo's
-# model and on the texts of TQ_DATA_DIR: tools/check_oracles.sh BUILD_FOLDER
+# Compares readers, exported files, tokenizers and chat templates with the reference implementations from PyPI, on
+# the demo's model and on the texts of TQ_DATA_DIR: tools/check_oracles.sh BUILD_FOLDER
 set -euo pipefail
 
 source=$(realpath "$(dirname "$0")/..")
 build=$(realpath "$1")
 venv=$source/build/oracles
-if [[ ! -x $venv/bin/python ]]; then
-  python3 -m venv "$venv"
-  "$venv/bin/pip" install --quiet --disable-pip-version-check \
-    tokenizers sentencepiece protobuf gguf numpy
-fi
+[[ -x $venv/bin/python ]] || python3 -m venv "$venv"
+"$venv/bin/pip" install --quiet --disable-pip-version-check \
+  tokenizers sentencepiece protobuf gguf numpy jinja2
 
 echo "block types of GGUF: the golden file is what PyPI gguf writes"
 "$venv/bin/python" "$source/benchmarks/oracles/gguf_blocks.py" "$venv/blocks.gguf"
@@ -26,6 +24,10 @@ fi
 "$torch_venv/bin/pip" install --quiet --disable-pip-version-check torch transformers safetensors
 "$torch_venv/bin/python" "$source/benchmarks/oracles/forward_oracle.py" \
   "$source/tests/golden/forward" --check
+
+echo "chat templates: ours and random expressions, as PyPI jinja2 renders them"
+"$venv/bin/python" "$source/benchmarks/oracles/chat_template_oracle.py" \
+  --render "$build/src/tokenizer/tq_render_chat"
 
 models=()
 [[ -f $source/build/demo/model.gguf ]] && models+=("$source/build/demo/model.gguf")

@@ -109,7 +109,8 @@ StatusOr<Session::Step> Session::Next() {
   if (CancelRequested()) return Step{-1, text_.Finish(), StopReason::kCancelled};
   TQ_ASSIGN_OR_RETURN(const int32_t token, ChooseToken());
   Step step{token, {}, StopReason::kNone};
-  if (tokenizer_.IsEndOfGeneration(token)) {
+  if (tokenizer_.IsEndOfGeneration(token) ||
+      std::binary_search(stop_tokens_.begin(), stop_tokens_.end(), token)) {
     step.text = text_.Finish();
     step.stop = StopReason::kEndOfGeneration;
   } else {
@@ -135,10 +136,19 @@ StatusOr<StopReason> Session::Generate(uint64_t max_tokens,
   return StopReason::kMaxTokens;
 }
 
-void Session::Reset() {
-  cache_.Truncate(0);
-  history_.clear();
+void Session::Truncate(size_t length) {
+  if (length >= history_.size()) return;
+  history_.resize(length);
+  // The last token will be run again, so that the logits are those behind it.
+  cache_.Truncate(length == 0 ? 0 : length - 1);
   text_ = Utf8Stream();
 }
+
+void Session::SetStopTokens(std::vector<int32_t> tokens) {
+  stop_tokens_ = std::move(tokens);
+  std::sort(stop_tokens_.begin(), stop_tokens_.end());
+}
+
+void Session::Reset() { Truncate(0); }
 
 }  // namespace tq

@@ -66,6 +66,12 @@ class Session {
   StatusOr<StopReason> Generate(uint64_t max_tokens,
                                 const std::function<bool(std::string_view text)>& on_text);
 
+  // Keeps the first `length` tokens of the conversation, with what the cache has of them.
+  void Truncate(size_t length);
+
+  // Tokens that end an answer beside those that the tokenizer knows (Tokenizer::IsEndOfGeneration).
+  void SetStopTokens(std::vector<int32_t> tokens);
+
   // Forgets the conversation, keeps the statistics and the sampler's state.
   void Reset();
 
@@ -88,8 +94,9 @@ class Session {
   KvCache cache_;
   Sampler sampler_;
   Utf8Stream text_;
-  std::vector<int32_t> history_;  // the cache holds a prefix of it
-  std::vector<float> logits_;     // after the last token of the cache
+  std::vector<int32_t> stop_tokens_;  // ascending
+  std::vector<int32_t> history_;      // the cache holds a prefix of it
+  std::vector<float> logits_;         // after the last token of the cache
   SessionStats stats_;
   double prompt_start_ = 0;
   bool first_token_due_ = false;

@@ -8,6 +8,7 @@
 #include "../../tests/support/tiny_tokenizer.h"
 #include "base/cancel.h"
 #include "device/thread_pool.h"
+#include "generate/scripted_model_for_test.h"
 #include "model/memory_source_for_test.h"
 
 namespace tq {
@@ -19,47 +20,11 @@ namespace support = tq::testing;
 InlineExecutor inline_executor;
 const ForwardContext kContext{&inline_executor, MatmulPath::kFast};
 
-constexpr uint32_t kVocab = 300;
-constexpr int32_t kEnd = 1;
-// Ids of single bytes start at 2.
-int32_t ByteId(uint8_t byte) { return 2 + byte; }
-
 std::unique_ptr<Tokenizer> MakeTokenizer() {
   const support::TinyTokenizer tiny = support::MakeTinyTokenizer(kVocab);
   auto data = TokenizerDataFromJson(TokenizerJson(tiny), TokenizerConfigJson(tiny));
   TQ_CHECK(data.ok());
   return *Tokenizer::Create(*std::move(data));
-}
-
-ModelConfig Config(uint32_t vocab = kVocab) {
-  ModelConfig config = SmallConfig();
-  config.vocab_size = vocab;
-  config.max_position = 64;
-  return config;
-}
-
-// A model without layers' influence that always says token next[id] after token id: its
-// attention and MLP output nothing, embeddings are one-hot, the head maps id to next[id].
-std::unique_ptr<Transformer> ScriptedModel(const std::map<int32_t, int32_t>& next,
-                                           uint32_t max_position = 64) {
-  ModelConfig config = Config();
-  config.hidden_size = kVocab;
-  config.num_layers = 1;
-  config.tie_embeddings = false;
-  config.max_position = max_position;
-  MemorySource source(config);
-  ForEachTensor(config, [&](const std::string& name, const Shape& shape) {
-    Tensor tensor = *Tensor::Zeros(DType::kF32, shape);
-    if (shape.size() == 1) {
-      for (uint64_t i = 0; i < shape[0]; ++i) tensor.mutable_as<float>()[i] = 1;
-    }
-    source.Set(name, std::move(tensor));
-  });
-  for (uint32_t id = 0; id < kVocab; ++id) {
-    source.Mutable("model.embed_tokens.weight")[id * kVocab + id] = 1;
-  }
-  for (const auto& [from, to] : next) source.Mutable("lm_head.weight")[to * kVocab + from] = 1;
-  return *Transformer::FromSource(source);
 }
 
 struct Fixture {
@@ -218,6 +183,35 @@ TEST(Session, TurnsContinueTheCache) {
   ASSERT_TRUE(fresh->Prompt(all).ok());
   ASSERT_TRUE(Generate(*fresh, 7).ok());
   EXPECT_EQ(session->history(), fresh->history());
+}
+
+// What is taken back has left no trace: the answer is that of the prompt that was never longer.
+TEST(Session, TruncateTakesTokensBack) {
+  const Fixture f;
+  auto session = f.Make(), fresh = f.Make();
+  const std::vector<int32_t> first{5, 9, 100}, second{44, 45};
+  ASSERT_TRUE(session->Prompt(first).ok());
+  ASSERT_TRUE(Generate(*session, 7).ok());
+  session->Truncate(100);  // more than there is
+  EXPECT_GT(session->history().size(), 3u);
+  session->Truncate(3);
+  EXPECT_EQ(session->history(), first);
+  ASSERT_TRUE(session->Prompt(second).ok());
+  ASSERT_TRUE(Generate(*session, 7).ok());
+  ASSERT_TRUE(fresh->Prompt(std::vector<int32_t>{5, 9, 100, 44, 45}).ok());
+  ASSERT_TRUE(Generate(*fresh, 7).ok());
+  EXPECT_EQ(session->history(), fresh->history());
+}
+
+TEST(Session, StopTokensEndAnAnswer) {
+  Fixture f;
+  f.model = ScriptedModel({{ByteId('a'), ByteId('b')}, {ByteId('b'), ByteId('c')}});
+  auto session = f.Make();
+  session->SetStopTokens({ByteId('x'), ByteId('c')});
+  ASSERT_TRUE(session->Prompt(std::vector<int32_t>{ByteId('a')}).ok());
+  std::string text;
+  EXPECT_EQ(*Generate(*session, 10, &text), StopReason::kEndOfGeneration);
+  EXPECT_EQ(text, "b");
 }
 
 TEST(Session, AnErrorLeavesTheConversation) {

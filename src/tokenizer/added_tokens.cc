@@ -20,18 +20,21 @@ void AddedTokens::Finish() {
 // Narrows the sorted entries to those that begin with text[at .. at + size), byte by byte;
 // an entry of exactly that length is then the first of them.
 AddedTokens::Match AddedTokens::LongestAt(std::string_view text, size_t at,
-                                          bool with_control) const {
+                                          size_t control_end) const {
   Match match{at, 0, -1};
+  const auto allowed = [&](const Entry& entry) {
+    return !entry.control || at + entry.text.size() <= control_end;
+  };
   auto low = entries_.begin(), high = entries_.end();
   for (size_t size = 0; low != high; ++size) {
     if (high - low == 1) {
-      if ((with_control || !low->control) && text.substr(at).starts_with(low->text)) {
+      if (allowed(*low) && text.substr(at).starts_with(low->text)) {
         match = {at, low->text.size(), low->id};
       }
       break;
     }
     if (low->text.size() == size) {
-      if (with_control || !low->control) match = {at, size, low->id};
+      if (allowed(*low)) match = {at, size, low->id};
       if (++low == high) break;
     }
     if (at + size >= text.size()) break;
@@ -48,7 +51,26 @@ AddedTokens::Match AddedTokens::Find(std::string_view text, size_t from, bool wi
   if (entries_.empty()) return {};
   for (size_t at = from; at < text.size(); ++at) {
     if (!first_byte_[static_cast<uint8_t>(text[at])]) continue;
-    const Match match = LongestAt(text, at, with_control);
+    const Match match = LongestAt(text, at, with_control ? text.size() : 0);
+    if (match.size > 0) return match;
+  }
+  return {};
+}
+
+AddedTokens::Match AddedTokens::FindTrusted(std::string_view text, size_t from,
+                                            std::span<const TextSpan> untrusted,
+                                            size_t offset) const {
+  if (entries_.empty()) return {};
+  auto span = std::partition_point(untrusted.begin(), untrusted.end(),
+                                   [&](const TextSpan& s) { return s.end <= from + offset; });
+  for (size_t at = from; at < text.size(); ++at) {
+    if (!first_byte_[static_cast<uint8_t>(text[at])]) continue;
+    while (span != untrusted.end() && span->end <= at + offset) ++span;
+    size_t control_end = text.size();
+    if (span != untrusted.end()) {
+      control_end = span->begin <= at + offset ? 0 : span->begin - offset;
+    }
+    const Match match = LongestAt(text, at, control_end);
     if (match.size > 0) return match;
   }
   return {};

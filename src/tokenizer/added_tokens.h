@@ -3,9 +3,12 @@
 
 #include <array>
 #include <cstdint>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
+
+#include "tokenizer/marked_text.h"
 
 namespace tq {
 
@@ -27,6 +30,10 @@ class AddedTokens {
   // The leftmost match at or after `from`, and the longest there; control tokens only with
   // `with_control`.
   Match Find(std::string_view text, size_t from, bool with_control) const;
+  // The same with control tokens only where they lie outside all of `untrusted` (ascending), whose
+  // positions are those in `text` plus `offset`.
+  Match FindTrusted(std::string_view text, size_t from, std::span<const TextSpan> untrusted,
+                    size_t offset) const;
 
  private:
   struct Entry {
@@ -34,7 +41,8 @@ class AddedTokens {
     int32_t id;
     bool control;
   };
-  Match LongestAt(std::string_view text, size_t at, bool with_control) const;
+  // Control tokens only if they end at or before `control_end`.
+  Match LongestAt(std::string_view text, size_t at, size_t control_end) const;
 
   std::vector<Entry> entries_;          // ascending by text
   std::array<bool, 256> first_byte_{};  // bytes that a token starts with

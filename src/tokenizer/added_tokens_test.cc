@@ -41,6 +41,32 @@ TEST(AddedTokens, OfEqualTextsTheFirstCounts) {
   EXPECT_EQ(tokens.Find(std::string_view("ab\0\0", 4), 0, true).id, 7);
 }
 
+// Control tokens of which no byte is untrusted; the others anywhere.
+TEST(AddedTokens, ControlTokensOfTrustedBytes) {
+  AddedTokens tokens;
+  tokens.Add("<a>", 1, true);
+  tokens.Add("<a><b>", 2, true);
+  tokens.Add("<c>", 3, false);
+  tokens.Finish();
+  const std::string_view text = "<a><b><c><a>";
+  const auto id = [&](size_t from, std::vector<TextSpan> untrusted, size_t offset = 0) {
+    return tokens.FindTrusted(text, from, untrusted, offset).id;
+  };
+  EXPECT_EQ(id(0, {}), 2);
+  EXPECT_EQ(id(0, {{6, 9}}), 2);
+  EXPECT_EQ(id(0, {{5, 9}}), 1);  // the longer one is cut
+  EXPECT_EQ(id(0, {{3, 4}, {7, 8}}), 1);
+  EXPECT_EQ(id(0, {{2, 3}}), 3);
+  EXPECT_EQ(id(0, {{0, 12}}), 3);
+  EXPECT_EQ(id(7, {{0, 12}}), -1);
+  EXPECT_EQ(id(7, {{0, 9}}), 1);
+  EXPECT_EQ(id(7, {{0, 10}}), -1);
+  EXPECT_EQ(id(7, {{11, 12}}), -1);
+  // The spans of a text that this one is a part of.
+  EXPECT_EQ(id(0, {{0, 100}, {105, 109}}, 100), 1);
+  EXPECT_EQ(id(7, {{0, 100}, {112, 120}}, 100), 1);
+}
+
 TEST(AddedTokens, EqualsTryingThemAll) {
   for (uint64_t seed = 0; seed < 200; ++seed) {
     SCOPED_TRACE(seed);

@@ -13,8 +13,8 @@ namespace tq {
 
 // Fills in what follows from data.tokens, which must be set, and from the types (by id, 1:
 // normal, 2: unknown, 3: control, 4: user-defined, 5: unused, 6: byte) and scores: types, the
-// unknown token unless it is set, and for kCharacterBpe the merges, for kUnigram the scores. `where` is how the
-// file calls its list, for errors.
+// unknown token unless it is set, and for kCharacterBpe the merges, for kUnigram the scores.
+// `where` is how the file calls its list, for errors.
 //
 // Merges: two neighbours may be merged when together they are a token, that of the highest
 // score first. Tokens of equal score, and unused ones that could be made, are refused: the

@@ -137,6 +137,7 @@ struct Tokenizer::Impl {
     bool parse_special;
     std::vector<int32_t> ids;
     std::vector<std::string_view> words;
+    const MarkedText* marked = nullptr;  // what all texts are parts of, if some are untrusted
   };
   // Cuts the text at its added tokens; `rest` gets what lies between and where it begins.
   template <class Rest>
@@ -144,6 +145,7 @@ struct Tokenizer::Impl {
   // `first`: the text begins with it.
   void EncodeStretch(std::string_view text, bool first, Encoding& out) const;
   void EncodeNormalized(std::string_view text, bool first, Encoding& out) const;
+  std::vector<int32_t> Encode(std::string_view text, Encoding out) const;
 
   TokenBytes bytes;
   std::vector<TokenType> types;
@@ -156,12 +158,27 @@ struct Tokenizer::Impl {
   std::string chat_template;
 };
 
+namespace {
+
+// Whether any byte of `part` of the text is untrusted.
+bool AnyUntrusted(const MarkedText& text, std::string_view part) {
+  const auto begin = static_cast<size_t>(part.data() - text.bytes().data());
+  const auto after = std::ranges::upper_bound(text.untrusted(), begin, {}, &TextSpan::end);
+  return after != text.untrusted().end() && after->begin < begin + part.size();
+}
+
+}  // namespace
+
 template <class Rest>
 void Tokenizer::Impl::Match(const AddedTokens& added, std::string_view text, Encoding& out,
                             Rest rest) const {
   size_t done = 0;
   while (done < text.size()) {
-    const AddedTokens::Match match = added.Find(text, done, out.parse_special);
+    const AddedTokens::Match match =
+        out.marked == nullptr
+            ? added.Find(text, done, out.parse_special)
+            : added.FindTrusted(text, done, out.marked->untrusted(),
+                                static_cast<size_t>(text.data() - out.marked->bytes().data()));
     const size_t end = match.size > 0 ? match.begin : text.size();
     if (end > done) rest(text.substr(done, end - done), done);
     if (match.size > 0) out.ids.push_back(match.id);
@@ -170,14 +187,18 @@ void Tokenizer::Impl::Match(const AddedTokens& added, std::string_view text, Enc
 }
 
 void Tokenizer::Impl::EncodeStretch(std::string_view text, bool first, Encoding& out) const {
-  std::string normalized;
-  if (normalization != Normalization{}) {
-    normalized = Normalize(normalization, text);
-    text = normalized;
-  }
-  Match(late_tokens, text, out, [&](std::string_view rest, size_t begin) {
+  const auto encode = [&](std::string_view rest, size_t begin) {
     EncodeNormalized(rest, first && begin == 0, out);
-  });
+  };
+  if (normalization == Normalization{}) return Match(late_tokens, text, out, encode);
+  const std::string normalized = Normalize(normalization, text);
+  if (out.marked == nullptr) return Match(late_tokens, normalized, out, encode);
+  // Which bytes of the changed text are untrusted is not known: all, if any were.
+  const MarkedText* marked = std::exchange(out.marked, nullptr);
+  out.parse_special = !AnyUntrusted(*marked, text);
+  Match(late_tokens, normalized, out, encode);
+  out.parse_special = true;
+  out.marked = marked;
 }
 
 void Tokenizer::Impl::EncodeNormalized(std::string_view text, bool first, Encoding& out) const {
@@ -242,13 +263,19 @@ bool Tokenizer::IsEndOfGeneration(int32_t id) const {
          std::find(kEndNames.begin(), kEndNames.end(), impl_->bytes[i]) != kEndNames.end();
 }
 
-std::vector<int32_t> Tokenizer::Encode(std::string_view text, bool parse_special) const {
-  Impl::Encoding out{parse_special, {}, {}};
+std::vector<int32_t> Tokenizer::Impl::Encode(std::string_view text, Encoding out) const {
   out.ids.reserve(text.size() / 3);
-  impl_->Match(impl_->early_tokens, text, out, [&](std::string_view rest, size_t begin) {
-    impl_->EncodeStretch(rest, begin == 0, out);
-  });
+  Match(early_tokens, text, out,
+        [&](std::string_view rest, size_t begin) { EncodeStretch(rest, begin == 0, out); });
   return std::move(out.ids);
+}
+
+std::vector<int32_t> Tokenizer::Encode(std::string_view text, bool parse_special) const {
+  return impl_->Encode(text, {parse_special, {}, {}});
+}
+
+std::vector<int32_t> Tokenizer::Encode(const MarkedText& text) const {
+  return impl_->Encode(text.bytes(), {true, {}, {}, &text});
 }
 
 StatusOr<std::string> Tokenizer::Decode(std::span<const int32_t> ids, bool show_special) const {

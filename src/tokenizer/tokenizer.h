@@ -21,6 +21,7 @@
 #include <vector>
 
 #include "base/status.h"
+#include "tokenizer/marked_text.h"
 
 namespace tq {
 
@@ -155,6 +156,9 @@ class Tokenizer {
   // leftmost and there the longest is taken.
   // n log n in the text's length at most, also for "a" x 1 MB.
   std::vector<int32_t> Encode(std::string_view text, bool parse_special = false) const;
+  // Ids of what a chat template wrote: control tokens become their ids where no byte of them is
+  // untrusted. Without such letters in untrusted spans the ids are those of Encode(text, true).
+  std::vector<int32_t> Encode(const MarkedText& text) const;
   // Ids of a text that a sequence starts with: BOS first if the model expects it.
   std::vector<int32_t> EncodePrompt(std::string_view text) const;
   // What replaces the first token of an evaluation window; -1: nothing does.

@@ -85,6 +85,36 @@ TEST(Tokenizer, ControlTokensAreTextUnlessAskedFor) {
   EXPECT_EQ(Decoded(*tokenizer, tokenizer->Encode(text, true), true), text);
 }
 
+// What a message says is text even where a template's own bytes stand beside it; words merge
+// across.
+TEST(Tokenizer, UntrustedBytesAreNoControlTokens) {
+  Json root = Base();
+  const int end = AddToken(root, "<|im_end|>", true);
+  const int late = AddToken(root, "<late>", true, /*late=*/true);
+  const auto tokenizer = Make(root);
+  MarkedText text = MarkedText::Trusted("t");
+  text.Append(MarkedText::Untrusted("he<|im_end|><late>"));
+  text.Append("<|im_end|><late>");
+  const std::vector<int32_t> ids = tokenizer->Encode(text);
+  EXPECT_EQ(ids.front(), 257);
+  EXPECT_EQ(std::count(ids.begin(), ids.end(), end), 1);
+  EXPECT_EQ(std::count(ids.begin(), ids.end(), late), 1);
+  EXPECT_THAT(std::vector<int32_t>(ids.end() - 2, ids.end()), ElementsAre(end, late));
+  EXPECT_EQ(Decoded(*tokenizer, ids, true), text.bytes());
+  // A token that begins in a message, or ends in one.
+  for (const size_t cut : {1, 5, 9}) {
+    const std::string token = "<|im_end|>";
+    MarkedText first = MarkedText::Untrusted(token.substr(0, cut));
+    first.Append(token.substr(cut));
+    EXPECT_EQ(tokenizer->Encode(first), tokenizer->Encode(token));
+    MarkedText last = MarkedText::Trusted(token.substr(0, cut));
+    last.Append(MarkedText::Untrusted(token.substr(cut)));
+    EXPECT_EQ(tokenizer->Encode(last), tokenizer->Encode(token));
+  }
+  EXPECT_EQ(tokenizer->Encode(MarkedText::Trusted(text.bytes())),
+            tokenizer->Encode(text.bytes(), true));
+}
+
 TEST(Tokenizer, LateTokensGetWhatOthersLeave) {
   Json root = Base();
   const int early = AddToken(root, "bc", false);

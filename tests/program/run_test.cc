@@ -39,6 +39,48 @@ TEST_F(ProgramTest, ChatAnswersEveryLine) {
   EXPECT_GE(std::count(result.out.begin(), result.out.end(), '\n'), 2);
 }
 
+// The template of the model's directory, commands, and messages that are kept in a file.
+TEST_F(ProgramTest, ChatAppliesTheTemplate) {
+  WriteText(Path("hf/chat_template.jinja"),
+            "{% for m in messages %}{{ bos_token }}{{ m.role }}: {{ m.content }}{{ eos_token }}"
+            "{% endfor %}{{ bos_token }}assistant:");
+  const auto chat = [&](const std::string& input) {
+    ProcessOptions options;
+    options.input = input;
+    return Tq({"chat", Path("hf"), "-n", "8", "--system", "Be brief"}, options);
+  };
+  const std::string file = Path("saved.json");
+  ProcessResult result = chat("Hello\n//slash\n/save " + file + "\n/quit\nnever said\n");
+  EXPECT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_EQ(result.err, "");
+  auto saved = nlohmann::json::parse(ReadWhole(file))["messages"];
+  ASSERT_EQ(saved.size(), 5u);
+  EXPECT_EQ(saved[0]["content"], "Be brief");
+  EXPECT_EQ(saved[1]["content"], "Hello");
+  EXPECT_EQ(saved[3]["content"], "/slash");
+
+  result = chat("/load " + file + "\nMore\n/system Be loud\n/save " + file + "\n");
+  EXPECT_EQ(result.exit_code, 0) << result.err;
+  saved = nlohmann::json::parse(ReadWhole(file))["messages"];
+  ASSERT_EQ(saved.size(), 7u);
+  EXPECT_EQ(saved[0]["content"], "Be loud");
+  EXPECT_NE(chat("/help\n").out.find("/reset"), std::string::npos);
+  ExpectFailure(chat("/nothing\n"), {"unknown command '/nothing'"});
+  ExpectFailure(chat("/load " + Path("absent.json") + "\n"), {"absent.json"});
+  ExpectFailure(chat("/save\n"), {"want the name of a file"});
+}
+
+TEST_F(ProgramTest, ChatSaysWhatItCannotRun) {
+  ProcessOptions options;
+  options.input = "Hello\n";
+  const ProcessResult plain = Tq({"chat", Path("hf"), "-n", "2"}, options);
+  EXPECT_EQ(plain.exit_code, 0) << plain.err;
+  EXPECT_NE(plain.err.find("no chat template"), std::string::npos) << plain.err;
+  WriteText(Path("hf/chat_template.jinja"), "{{ messages }}\n{% include 'x' %}");
+  ExpectFailure(Tq({"chat", Path("hf")}, options), {"chat template: line 2: the tag 'include'"});
+  EXPECT_EQ(Tq({"chat", Path("hf"), "-n", "2", "--plain"}, options).exit_code, 0);
+}
+
 // Robustness case 15: pages of a mapped file that are gone raise this signal.
 TEST_F(ProgramTest, LostPagesAreAnError) {
   ASSERT_EQ(mkfifo(Path("input").c_str(), 0600), 0);
@@ -46,9 +88,9 @@ TEST_F(ProgramTest, LostPagesAreAnError) {
   options.signal = SIGBUS;
   options.signal_after_ms = 1500;
   // Opened for reading and writing the FIFO never ends: chat waits for its next line.
-  const ProcessResult result = RunProcess(
-      {"/bin/sh", "-c", R"(exec "$0" chat "$1" <>"$2")", TQ_PROGRAM, Path("hf"), Path("input")},
-      options);
+  const ProcessResult result = RunProcess({"/bin/sh", "-c", R"(exec "$0" chat "$1" --plain <>"$2")",
+                                           TQ_PROGRAM, Path("hf"), Path("input")},
+                                          options);
   ExpectFailure(result, {"cut off"});
 }
 

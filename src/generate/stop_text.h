@@ -6,7 +6,7 @@
 #include <string_view>
 #include <utility>
 
-namespace tq::cli {
+namespace tq {
 
 class StopText {
  public:
@@ -39,4 +39,4 @@ class StopText {
   bool found_ = false;
 };
 
-}  // namespace tq::cli
+}  // namespace tq

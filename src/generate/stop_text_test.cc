@@ -1,8 +1,8 @@
-#include "cli/stop_text.h"
+#include "generate/stop_text.h"
 
 #include <gtest/gtest.h>
 
-namespace tq::cli {
+namespace tq {
 namespace {
 
 // What is shown of `text` when it arrives in pieces of `size` bytes.
@@ -23,4 +23,4 @@ TEST(StopTextTest, CutsAtTheStopSequenceHoweverItArrives) {
 }
 
 }  // namespace
-}  // namespace tq::cli
+}  // namespace tq

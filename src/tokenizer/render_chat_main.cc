@@ -1,0 +1,63 @@
+// tq_render_chat JOBS OUT: renders chat templates. JOBS is a JSON list of {"template": ...,
+// "inputs":
+// {"messages": ..., "add_generation_prompt": ..., other variables}}, OUT becomes one of {"text":
+// ...} or {"error": ...}. For benchmarks/oracles/chat_template_oracle.py, whose time and tokens it
+// has; not installed.
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "base/file_io.h"
+#include "tokenizer/chat_template.h"
+
+namespace tq {
+namespace {
+
+using nlohmann::ordered_json;
+
+ChatInputs InputsOf(ordered_json variables) {
+  ChatInputs inputs;
+  inputs.messages = variables.value("messages", ordered_json::array());
+  inputs.add_generation_prompt = variables.value("add_generation_prompt", false);
+  variables.erase("messages");
+  variables.erase("add_generation_prompt");
+  inputs.variables = std::move(variables);
+  inputs.bos_token = "<s>";
+  inputs.eos_token = "</s>";
+  std::tm now{};  // Friday, 26 July 2024, 13:05:09
+  now.tm_year = 124;
+  now.tm_mon = 6;
+  now.tm_mday = 26;
+  now.tm_hour = 13;
+  now.tm_min = 5;
+  now.tm_sec = 9;
+  now.tm_wday = 5;
+  now.tm_yday = 207;
+  inputs.now = now;
+  return inputs;
+}
+
+ordered_json Render(const ordered_json& job) {
+  const auto chat_template = ChatTemplate::Parse(job.at("template").get<std::string>());
+  if (!chat_template.ok()) return {{"error", chat_template.status().message()}};
+  const auto text = chat_template->Render(InputsOf(job.at("inputs")));
+  if (!text.ok()) return {{"error", text.status().message()}};
+  return {{"text", text->bytes()}};
+}
+
+Status Run(int argc, char** argv) {
+  if (argc != 3) return InvalidArgument("usage: tq_render_chat JOBS OUT");
+  TQ_ASSIGN_OR_RETURN(const std::string text, ReadFile(argv[1], uint64_t{1} << 32));
+  ordered_json out = ordered_json::array();
+  for (const ordered_json& job : ordered_json::parse(text)) out.push_back(Render(job));
+  return WriteFileAtomically(argv[2], out.dump());
+}
+
+}  // namespace
+}  // namespace tq
+
+int main(int argc, char** argv) {
+  const tq::Status status = tq::Run(argc, argv);
+  if (status.ok()) return 0;
+  fmt::print(stderr, "tq_render_chat: {}\n", status.message());
+  return 1;
+}
