@@ -117,7 +117,7 @@ TEST(ChatTemplate, SuspicionSurvivesOperations) {
                                  "c[0]",
                                  "c.split(',')[1]",
                                  "c * 2",
-                                 "c | replace('a', 'b')",
+                                 "c | replace('z', 'b')",
                                  "'x,y'.replace(',', c)[1:6]",
                                  "[c, c] | join",
                                  "c | tojson",
@@ -205,7 +205,8 @@ TEST(ChatTemplate, RefusesByName) {
   EXPECT_THAT(Text("{% for x in [1] %}{{ loop.cycle('a') }}{% endfor %}"), HasSubstr("loop.cycle"));
   EXPECT_THAT(Text("{{ 'a'.zfill(3) }}"), HasSubstr("the method 'zfill' of a string"));
   EXPECT_THAT(Text("{{ 'é' | upper }}"), HasSubstr("beyond ASCII"));
-  EXPECT_THAT(Text("{{ ('<' | safe) ~ '>' }}"), HasSubstr("safe"));
+  EXPECT_THAT(Text("{{ ('<' | safe) | trim }}"), HasSubstr("trim of a text marked as safe"));
+  EXPECT_THAT(Text("{{ ('<' | safe).strip() }}"), HasSubstr("methods of a text marked as safe"));
   EXPECT_THAT(Text("{{ strftime_now('%c') }}"), HasSubstr("'%c'"));
   EXPECT_THAT(Text("{{ 'x' | tojson(default=1) }}"), HasSubstr("tojson: the argument 'default'"));
   EXPECT_THAT(ChatTemplate::Parse("\xFF").status().message(), HasSubstr("UTF-8"));
@@ -272,15 +273,18 @@ TEST(ChatTemplate, DepthIsBounded) {
     return out;
   };
   constexpr size_t kMany = 50000;
+  const auto around = [&](std::string_view open, std::string_view close) {
+    return "{{ " + repeat(open, kMany) + "1" + repeat(close, kMany) + " }}";
+  };
+  const auto behind = [&](std::string_view text) { return around("", text); };
+  const auto before = [&](std::string_view text) { return around(text, ""); };
   for (const std::string& source :
-       {"{{ " + repeat("(", kMany), "{{ " + repeat("[", kMany), "{{ " + repeat("{'a':", kMany),
-        "{{ " + repeat("not ", kMany) + "1 }}", "{{ " + repeat("-", kMany) + "1 }}",
-        "{{ 1" + repeat(" + 1", kMany) + " }}", "{{ a" + repeat(".b", kMany) + " }}",
-        "{{ a" + repeat("|trim", kMany) + " }}", "{{ a" + repeat("[0]", kMany) + " }}",
-        "{{ " + repeat("a if b else ", kMany) + "1 }}", "{{ a" + repeat(" is none", kMany) + " }}",
-        "{{ a" + repeat(" if b", kMany) + " }}", "{{ " + repeat("f(", kMany),
+       {around("(", ")"), around("[", "]"), around("{'a':", "}"), around("f(", ")"),
+        around("a[", "]"), before("not "), before("-"), before("a if b else "), behind(" + 1"),
+        behind(" or a"), behind("|trim"), behind("[0]"), behind(" is none"), behind(" if b"),
         repeat("{% if a %}", kMany), repeat("{% for a in b %}", kMany),
-        "{% filter trim" + repeat("|trim", kMany) + " %}{% endfilter %}"}) {
+        "{% filter trim" + repeat("|trim", kMany) + " %}{% endfilter %}",
+        "{{ a" + repeat(".b", kMany) + " }}"}) {
     const auto chat_template = ChatTemplate::Parse(source);
     ASSERT_FALSE(chat_template.ok()) << source.substr(0, 20);
     EXPECT_THAT(chat_template.status().message(), HasSubstr("nested more than 120 deep"))

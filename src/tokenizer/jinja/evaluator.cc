@@ -370,9 +370,6 @@ StatusOr<Value> Evaluator::Sign(const Expr& expr, Scope& scope) {
 
 StatusOr<Value> Evaluator::Concat(const Expr& expr, Scope& scope) {
   TQ_ASSIGN_OR_RETURN(const std::vector<Value> parts, EvalParts(expr, 0, scope));
-  std::vector<const Value*> joined;
-  for (const Value& part : parts) joined.push_back(&part);
-  TQ_RETURN_IF_ERROR(CheckJoin(joined));
   MarkedText out;
   for (const Value& part : parts) {
     TQ_ASSIGN_OR_RETURN(const MarkedText text, ToText(part, budget_));
@@ -432,6 +429,10 @@ StatusOr<Arguments> Evaluator::EvalArguments(const Expr& expr, Scope& scope) {
 
 StatusOr<Value> Evaluator::FilterOf(const Expr& expr, const Value& input, Scope& scope) {
   TQ_ASSIGN_OR_RETURN(const Arguments arguments, EvalArguments(expr, scope));
+  if (input.is_safe() && expr.name != "safe" && expr.name != "tojson") {
+    return Unimplemented("{} of a text marked as safe",
+                         expr.name);  // its result would be safe, too
+  }
   auto value = FindFilter(expr.name)(runtime_, input, arguments);
   if (!value.ok()) return value.status().WithContext(expr.name);
   return value;

@@ -64,7 +64,7 @@ StatusOr<Value> Indent(Runtime& runtime, const Value& input, const Arguments& ar
   // So that an empty text has a line, and one that ends in a newline an empty last one.
   text.Append("\n");
   MarkedText out;
-  const std::vector<MarkedText> lines = SplitLines(text);
+  TQ_ASSIGN_OR_RETURN(const auto lines, SplitLines(text, runtime.budget));
   for (size_t i = 0; i < lines.size(); ++i) {
     if (i > 0) out.Append("\n");
     if (i == 0 ? first : blank || !lines[i].empty()) {
@@ -72,7 +72,6 @@ StatusOr<Value> Indent(Runtime& runtime, const Value& input, const Arguments& ar
       out.Append(indent);
     }
     out.Append(lines[i]);
-    TQ_RETURN_IF_ERROR(runtime.budget.UseSteps(1));
     TQ_RETURN_IF_ERROR(runtime.budget.CheckTextSize(out.size()));
   }
   return Value(std::move(out));
@@ -216,6 +215,30 @@ StatusOr<Value> Sort(Runtime& runtime, const Value& input, const Arguments& argu
   return MakeList(std::move(sorted));
 }
 
+// The least element (or the greatest), the first of equal ones.
+template <bool kLeast>
+StatusOr<Value> Extreme(Runtime& runtime, const Value& input, const Arguments& arguments) {
+  TQ_ASSIGN_OR_RETURN(const auto bound, arguments.Bind({"case_sensitive", "attribute"}, 0));
+  TQ_ASSIGN_OR_RETURN(const auto list, Iterate(input, runtime.budget));
+  Value best(Undefined{"an element"}), best_key;
+  for (const Value& item : list->items) {
+    Value key = item;
+    if (bound[1].Truth()) {
+      TQ_ASSIGN_OR_RETURN(key, ByAttribute(item, bound[1], runtime.budget));
+    }
+    TQ_ASSIGN_OR_RETURN(key, SortKey(key, bound[0].Truth()));
+    bool better = &item == &list->items.front();
+    if (!better) {
+      TQ_ASSIGN_OR_RETURN(better, kLeast ? Less(key, best_key, runtime.budget)
+                                         : Less(best_key, key, runtime.budget));
+    }
+    if (!better) continue;
+    best = item;
+    best_key = key;
+  }
+  return best;
+}
+
 StatusOr<Value> DictSort(Runtime& runtime, const Value& input, const Arguments& arguments) {
   TQ_ASSIGN_OR_RETURN(const auto bound, arguments.Bind({"case_sensitive", "by", "reverse"}, 0));
   if (input.dict() == nullptr) return InvalidArgument("{} is no dictionary", input.TypeName());
@@ -241,9 +264,6 @@ StatusOr<Value> Join(Runtime& runtime, const Value& input, const Arguments& argu
   TQ_ASSIGN_OR_RETURN(const MarkedText between, InputText(runtime, bound[0]));
   TQ_ASSIGN_OR_RETURN(const auto list, Iterate(input, runtime.budget));
   MarkedText out;
-  std::vector<const Value*> joined = {&bound[0]};
-  for (const Value& item : list->items) joined.push_back(&item);
-  TQ_RETURN_IF_ERROR(CheckJoin(joined));
   for (size_t i = 0; i < list->items.size(); ++i) {
     Value item = list->items[i];
     if (bound[1].Truth()) {
@@ -459,6 +479,8 @@ constexpr std::array kFilters = {
     NamedFilter{"list", ListFilter},
     NamedFilter{"lower", ChangeCaseFilter<LetterCase::kLower>},
     NamedFilter{"map", Map},
+    NamedFilter{"max", Extreme<false>},
+    NamedFilter{"min", Extreme<true>},
     NamedFilter{"reject", SelectFilter<0, false>},
     NamedFilter{"rejectattr", SelectFilter<1, false>},
     NamedFilter{"replace", ReplaceFilter},

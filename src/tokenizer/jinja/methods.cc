@@ -73,8 +73,8 @@ StatusOr<Value> RightSplit(Runtime& runtime, const MarkedText& self, const Argum
 
 StatusOr<Value> Lines(Runtime& runtime, const MarkedText& self, const Arguments& arguments) {
   TQ_RETURN_IF_ERROR(arguments.Bind({}, 0).status());
-  TQ_RETURN_IF_ERROR(runtime.budget.UseSteps(self.size()));
-  return ListOfTexts(SplitLines(self));
+  TQ_ASSIGN_OR_RETURN(auto lines, SplitLines(self, runtime.budget));
+  return ListOfTexts(std::move(lines));
 }
 
 StatusOr<Value> ReplaceMethod(Runtime& runtime, const MarkedText& self,
@@ -316,6 +316,8 @@ bool HasMethod(const Value& self, std::string_view name) {
 }
 
 StatusOr<Value> CallMethod(Runtime& runtime, const Method& method, const Arguments& arguments) {
+  // Its result would be safe, too.
+  if (method.self.is_safe()) return Unimplemented("methods of a text marked as safe");
   if (const MarkedText* text = method.self.text()) {
     const TextMethod call = FindMethodOf(kTextMethods, method.name);
     if (call != nullptr) return call(runtime, *text, arguments);

@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "base/checked.h"
 #include "checkpoint/quote.h"
@@ -76,6 +77,31 @@ StatusOr<Value> FloatArithmetic(std::string_view op, double a, double b) {
   }
   if (op == "%") return Value(rest != 0 ? rest : std::copysign(0.0, b));
   return Value(quotient != 0 ? std::round(quotient) : std::copysign(0.0, a / b));
+}
+
+// What adding a text to one that is marked as safe makes of it.
+StatusOr<MarkedText> EscapeHtml(const MarkedText& text, Budget& budget) {
+  constexpr std::pair<const char*, const char*> kEscapes[] = {
+      {"&", "&amp;"}, {"<", "&lt;"}, {">", "&gt;"}, {"'", "&#39;"}, {"\"", "&#34;"}};
+  MarkedText out = text;
+  for (const auto& [character, escape] : kEscapes) {
+    TQ_ASSIGN_OR_RETURN(out, Replace(out, character, MarkedText::Trusted(escape), -1, budget));
+  }
+  return out;
+}
+
+StatusOr<Value> AddTexts(const Value& a, const Value& b, Budget& budget) {
+  TQ_RETURN_IF_ERROR(budget.UseText(a.text()->size() + b.text()->size()));
+  MarkedText sum = *a.text(), end = *b.text();
+  if (b.is_safe() && !a.is_safe()) {
+    TQ_ASSIGN_OR_RETURN(sum, EscapeHtml(sum, budget));
+  }
+  if (a.is_safe() && !b.is_safe()) {
+    TQ_ASSIGN_OR_RETURN(end, EscapeHtml(end, budget));
+  }
+  sum.Append(end);
+  const Value value(std::move(sum));
+  return a.is_safe() || b.is_safe() ? value.Safe() : value;
 }
 
 StatusOr<Value> Repeat(const MarkedText& text, int64_t times, Budget& budget) {
@@ -164,11 +190,7 @@ StatusOr<Value> Arithmetic(std::string_view op, const Value& a, const Value& b, 
   if (a.is_integer() && b.is_integer()) return IntegerArithmetic(op, a.integer(), b.integer());
   if (a.is_number() && b.is_number()) return FloatArithmetic(op, a.number(), b.number());
   if (op == "+" && a.text() != nullptr && b.text() != nullptr) {
-    TQ_RETURN_IF_ERROR(CheckJoin({&a, &b}));
-    TQ_RETURN_IF_ERROR(budget.UseText(a.text()->size() + b.text()->size()));
-    MarkedText sum = *a.text();
-    sum.Append(*b.text());
-    return Value(std::move(sum));
+    return AddTexts(a, b, budget);
   }
   if (op == "+" && a.list() != nullptr && b.list() != nullptr &&
       a.list()->tuple == b.list()->tuple) {
@@ -267,6 +289,7 @@ StatusOr<Value> GetItem(const Value& value, const Value& key, Budget& budget) {
 
 StatusOr<Value> Slice(const Value& value, const Value& begin, const Value& end, const Value& step,
                       Budget& budget) {
+  if (value.is_safe()) return Unimplemented("a slice of a text marked as safe");
   TQ_ASSIGN_OR_RETURN(const int64_t stride, IntegerOr(step, 1, "the step of a slice"));
   if (stride == 0) return InvalidArgument("the step of a slice is 0");
   if (const MarkedText* text = value.text()) {

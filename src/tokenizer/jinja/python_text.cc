@@ -169,7 +169,8 @@ StatusOr<std::vector<MarkedText>> Split(const MarkedText& text,
   return parts;
 }
 
-std::vector<MarkedText> SplitLines(const MarkedText& text) {
+StatusOr<std::vector<MarkedText>> SplitLines(const MarkedText& text, Budget& budget) {
+  TQ_RETURN_IF_ERROR(budget.Use(text.size()));
   std::vector<MarkedText> lines;
   const std::string_view bytes = text.bytes();
   size_t begin = 0;
@@ -179,6 +180,7 @@ std::vector<MarkedText> SplitLines(const MarkedText& text) {
       at += size;
       continue;
     }
+    TQ_RETURN_IF_ERROR(budget.UseSteps(1));
     lines.push_back(text.Substr(begin, at - begin));
     at += bytes.substr(at).starts_with("\r\n") ? 2 : size;
     begin = at;

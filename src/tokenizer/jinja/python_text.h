@@ -36,7 +36,7 @@ StatusOr<std::vector<MarkedText>> Split(const MarkedText& text,
                                         const std::optional<std::string_view>& separator,
                                         int64_t most, Budget& budget);
 // str.splitlines().
-std::vector<MarkedText> SplitLines(const MarkedText& text);
+StatusOr<std::vector<MarkedText>> SplitLines(const MarkedText& text, Budget& budget);
 // At most `most` occurrences (negative: all).
 StatusOr<MarkedText> Replace(const MarkedText& text, std::string_view old, const MarkedText& with,
                              int64_t most, Budget& budget);

@@ -196,17 +196,6 @@ StatusOr<Value> FromJson(const nlohmann::ordered_json& json, Budget& budget) {
   }
 }
 
-Status CheckJoin(const std::vector<const Value*>& texts) {
-  bool safe = false, special = false;
-  for (const Value* value : texts) {
-    safe = safe || value->is_safe();
-    special = special || (!value->is_safe() && value->text() != nullptr &&
-                          value->text()->bytes().find_first_of("&<>'\"") != std::string::npos);
-  }
-  if (!safe || !special) return OkStatus();
-  return Unimplemented("joining a text marked as safe with one that HTML would escape");
-}
-
 StatusOr<bool> Equal(const Value& a, const Value& b, Budget& budget) {
   TQ_RETURN_IF_ERROR(budget.UseSteps(1));
   if (a.is_integer() && b.is_integer()) return a.integer() == b.integer();

@@ -78,8 +78,8 @@ class Value {
   // Undefined, none, numbers, texts, lists and dictionaries.
   bool is_data() const;
 
-  // A text that the filter `safe` has marked as free of HTML. Such a text makes Jinja escape those
-  // that it is joined with.
+  // A text that the filter `safe` has marked as free of HTML. Adding another one to it escapes that
+  // (Arithmetic), also in templates that are no HTML.
   bool is_safe() const { return safe_; }
   Value Safe() const {
     Value value = *this;
@@ -170,10 +170,6 @@ StatusOr<Value> MakeDict(std::vector<Dict::Entry> entries);
 
 // The value of a JSON document; its texts are untrusted.
 StatusOr<Value> FromJson(const nlohmann::ordered_json& json, Budget& budget);
-
-// Whether texts can be joined without escaping any: an error when one is safe and another has
-// characters that HTML escapes.
-Status CheckJoin(const std::vector<const Value*>& texts);
 
 // Python's ==; orders of other types than numbers and texts are errors.
 StatusOr<bool> Equal(const Value& a, const Value& b, Budget& budget);
