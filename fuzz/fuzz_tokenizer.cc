@@ -48,7 +48,7 @@ TokenizerData DataFromBytes(Input& input) {
   }
   data.types.resize(256, TokenType::kNormal);
   const uint8_t flags = input.Byte();
-  constexpr std::array kKinds = {PreTokenizerKind::kGpt2,   PreTokenizerKind::kSmolLm,
+  constexpr std::array kKinds = {PreTokenizerKind::kGpt2, PreTokenizerKind::kSmolLm,
                                  PreTokenizerKind::kLlama3, PreTokenizerKind::kQwen2,
                                  PreTokenizerKind::kTekken};
   data.pre_tokenizer = flags & 1 ? PreTokenizerKind::kSmolLm : kKinds[flags / 8 % kKinds.size()];

@@ -51,7 +51,9 @@ int main(int argc, char** argv) {
       57);
   const std::string size = {'\0', static_cast<char>(pieces.size())};
   WriteText(corpus("tokenizer") / "sentencepiece", "\5" + size + pieces + "ab a");
-  WriteText(corpus("tokenizer") / "pieces", "\4\xFF\xFF" "ab a b \u00E9\u0301");
+  WriteText(corpus("tokenizer") / "pieces",
+            "\4\xFF\xFF"
+            "ab a b \u00E9\u0301");
   // Of a score 16, ab 24, U+2581 a 8.
   const std::string unigram("\6\3\0\0\x10\1\0\1\x18\1\7\0\x08", 13);
   WriteText(corpus("tokenizer") / "unigram", unigram + "ab xab");

@@ -79,6 +79,8 @@ class Regridder {
     for (const char* name : {"gate_proj", "up_proj"}) {
       DivideColumns(layer + "mlp." + name + ".weight", mlp);
     }
+    // Norms before o and down would undo factors that differ.
+    if (config.sub_norms) return;
     const Factors value = Draw(layer + "value", config.kv_size());
     ScaleRows(layer + "self_attn.v_proj.weight", value);
     if (config.qkv_bias) ScaleRows(layer + "self_attn.v_proj.bias", value);

@@ -72,7 +72,7 @@ TEST(Regrid, KeepsEveryArchitecturesLogits) {
     const TinyModel model = MakeTinyModel({.architecture = architecture->model_type});
     WriteHuggingFace(model, folder / "a");
     WriteHuggingFace(Regridded(model, *OpenOrDie(folder / "a")), folder / "b");
-    EXPECT_LT(MeanKl(LogitsOf(folder / "a"), LogitsOf(folder / "b"), model.config.vocab_size), 1e-7)
+    EXPECT_LT(MeanKl(LogitsOf(folder / "a"), LogitsOf(folder / "b"), model.config.vocab_size), 1e-5)
         << architecture->model_type;
   }
 }

@@ -148,7 +148,9 @@ Status Choices(Backend& backend, const ForwardContext& forward, KvCache& cache, 
 Status Run(const std::string& path, uint64_t repeats, uint64_t context, uint64_t prompt) {
   TQ_ASSIGN_OR_RETURN(std::shared_ptr<const PackedModel> model, PackedModel::Open(path));
   TQ_ASSIGN_OR_RETURN(const PackedDecoder decoder, FindPackedDecoder(*model));
-  TQ_ASSIGN_OR_RETURN(const auto embedding, MakeStoredEmbedding(decoder.embedding, EmbeddingScale(model->config()), model));
+  TQ_ASSIGN_OR_RETURN(
+      const auto embedding,
+      MakeStoredEmbedding(decoder.embedding, EmbeddingScale(model->config()), model));
   const ModelConfig& config = model->config();
   if (prompt > 0) return Prompt(model, prompt, repeats);
   std::vector<float> logits(16 * config.vocab_size), row(config.hidden_size);

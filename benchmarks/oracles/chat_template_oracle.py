@@ -24,6 +24,7 @@ import random
 import subprocess
 import sys
 import tempfile
+import warnings
 
 import jinja2
 import jinja2.ext
@@ -200,6 +201,7 @@ def main():
     parser.add_argument("--templates", type=pathlib.Path, help="a folder of more templates")
     parser.add_argument("--expressions", type=int, default=3000, help="random ones")
     arguments = parser.parse_args()
+    warnings.simplefilter("ignore", SyntaxWarning)  # of what random expressions become
     templates, conversations = corpus()
     expected = {
         name: {key: jinja(source, inputs) for key, inputs in conversations.items()}

@@ -123,7 +123,7 @@ class GgufSource final : public ModelSource {
     const auto type = static_cast<uint32_t>(tensor.type);
     const uint64_t size = GgufBlockFormat(type)->values;
     const std::filesystem::path& path = file_->FileOf(tensor).path();
-    const auto bad = FirstNonFinite(values, n);
+    const auto bad = FindNonFinite(values, n);
     if (!bad) return OkStatus();
     if (size == 1) return CheckFinite(values, n, path, name);
     return DataLoss("{}: tensor {}: block {} of {}: element {} is {}", path.string(), Quote(name),

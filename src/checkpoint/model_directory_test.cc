@@ -148,9 +148,9 @@ TEST(ModelDirectory, ReadsTokenizerFilesThatAreThere) {
   WriteText(folder / "unrelated.json", "u");
   const auto files = ReadTokenizerFiles(folder.path());
   ASSERT_TRUE(files.ok());
-  EXPECT_EQ(*files, (std::map<std::string, std::string>{{"chat_template.jinja", "c"},
-                                                        {"tokenizer.json", "t"},
-                                                        {"tokenizer.model", "m"}}));
+  EXPECT_EQ(*files,
+            (std::map<std::string, std::string>{
+                {"chat_template.jinja", "c"}, {"tokenizer.json", "t"}, {"tokenizer.model", "m"}}));
   fs::create_directory(folder / "generation_config.json");
   EXPECT_THAT(ReadTokenizerFiles(folder.path()), Fails(kInvalid, "generation_config.json"));
 }

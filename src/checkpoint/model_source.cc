@@ -154,7 +154,7 @@ uint64_t ModelSource::num_bytes() const {
   return total;
 }
 
-std::optional<uint64_t> FirstNonFinite(const float* values, uint64_t n) {
+std::optional<uint64_t> FindNonFinite(const float* values, uint64_t n) {
   constexpr uint32_t kExponent = 0x7f800000;
   const auto is_bad = [](float value) {
     return (std::bit_cast<uint32_t>(value) & kExponent) == kExponent;
@@ -172,7 +172,7 @@ std::optional<uint64_t> FirstNonFinite(const float* values, uint64_t n) {
 }
 
 Status CheckFinite(const float* values, uint64_t n, const fs::path& file, std::string_view tensor) {
-  const auto bad = FirstNonFinite(values, n);
+  const auto bad = FindNonFinite(values, n);
   if (!bad) return OkStatus();
   return DataLoss("{}: tensor {}: element {} is {}", file.string(), Quote(tensor), *bad,
                   values[*bad]);

@@ -18,7 +18,7 @@ StatusOr<std::unique_ptr<ModelSource>> OpenHuggingFaceSource(const std::filesyst
 StatusOr<std::unique_ptr<ModelSource>> OpenGgufSource(const std::filesystem::path& path);
 
 // The index of the first NaN or infinity.
-std::optional<uint64_t> FirstNonFinite(const float* values, uint64_t n);
+std::optional<uint64_t> FindNonFinite(const float* values, uint64_t n);
 
 // DataLoss naming file, tensor and index of the first NaN or infinity.
 Status CheckFinite(const float* values, uint64_t n, const std::filesystem::path& file,

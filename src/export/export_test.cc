@@ -314,9 +314,15 @@ TEST_F(ExportTest, TokenizersThatAreMissingOrDoNotFit) {
   WriteText(folder_ / "hf/tokenizer.json", TokenizerJson(MakeTinyTokenizer(301)));
   EXPECT_THAT(Gguf("hf", "x.gguf", GgufFileType::kF16).status(),
               Fails(StatusCode::kInvalidArgument, "301 tokens", "300 rows"));
-  WriteText(folder_ / "hf/tokenizer.json", R"({"model": {"type": "Unigram", "vocab": []}})");
+  fs::remove(folder_ / "hf/tokenizer_config.json");
+  WriteText(folder_ / "hf/tokenizer.json",
+            R"({"model": {"type": "Unigram", "unk_id": 0, "vocab": [["<unk>", 0.0], ["a", -1.0]]},
+                "pre_tokenizer": {"type": "Metaspace", "replacement": "\u2581",
+                 "add_prefix_space": true},
+                "decoder": {"type": "Metaspace", "replacement": "\u2581",
+                 "add_prefix_space": true}})");
   EXPECT_THAT(Gguf("hf", "x.gguf", GgufFileType::kF16).status(),
-              Fails(StatusCode::kUnimplemented, "Unigram"));
+              Fails(StatusCode::kUnimplemented, "SentencePiece"));
   EXPECT_FALSE(fs::exists(folder_ / "x.gguf"));
 }
 

@@ -106,7 +106,8 @@ class CudaBackend final : public Backend {
 Status CudaBackend::Load(const CudaOptions& options) {
   TQ_ASSIGN_OR_RETURN(device_, CudaDevice::Open());
   TQ_ASSIGN_OR_RETURN(const PackedDecoder decoder, FindPackedDecoder(*model_));
-  TQ_ASSIGN_OR_RETURN(embedding_, MakeStoredEmbedding(decoder.embedding, model_));
+  TQ_ASSIGN_OR_RETURN(embedding_,
+                      MakeStoredEmbedding(decoder.embedding, EmbeddingScale(config_), model_));
   TQ_ASSIGN_OR_RETURN(layers_, CudaLayers::Load(device_, *model_, decoder, options));
   if (!layers_->has_head()) {
     TQ_ASSIGN_OR_RETURN(rest_, CpuLayers::Load(model_, layers_->layers()));

@@ -134,7 +134,8 @@ TEST_F(ProgramTest, PlanningTakesNoMemoryWhateverTheModel) {
     const ProcessResult plan =
         Tq({"quantize", Path(shape), "-o", Path("out"), "--bits", "1.6", "--dry-run"});
     EXPECT_EQ(plan.exit_code, 0) << plan.err;
-    EXPECT_LE(plan.peak_rss_bytes, 48 * kMiB);
+    // 20 to 51 MiB: the heap may lie in pages of 2 MiB.
+    EXPECT_LE(plan.peak_rss_bytes, 64 * kMiB);
   }
 }
 

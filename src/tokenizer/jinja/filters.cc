@@ -441,7 +441,7 @@ StatusOr<Value> ToJson(Runtime& runtime, const Value& input, const Arguments& ar
     TQ_RETURN_IF_ERROR(runtime.budget.UseText(static_cast<uint64_t>(std::max<int64_t>(width, 0))));
     style.indent = std::string(static_cast<size_t>(std::max<int64_t>(width, 0)), ' ');
   }
-  if (style.indent) style.item_separator = ",";
+  if (style.indent) style.item_separator.assign(1, ',');
   if (bound[2].Truth()) {
     const List* pair = bound[2].list();
     if (pair == nullptr || pair->items.size() != 2) {
