@@ -163,18 +163,20 @@ Status ReadRopeFactors(const GgufFile& file, ModelConfig* config) {
 
 Status ReadRope(const Keys& keys, ModelConfig* config) {
   TQ_ASSIGN_OR_RETURN(config->rope_theta, keys.FloatOr("rope.freq_base", 10000.0f));
-  if (!keys.Has("rope.scaling.type")) return ReadRopeFactors(keys.file(), config);
-  TQ_ASSIGN_OR_RETURN(const std::string type, keys.String("rope.scaling.type"));
-  if (type == "linear") {
+  std::string type = "none";
+  if (keys.Has("rope.scaling.type")) {
+    TQ_ASSIGN_OR_RETURN(type, keys.String("rope.scaling.type"));
+  }
+  if (type == "none") return ReadRopeFactors(keys.file(), config);
+  if (type == "linear" && keys.file().Find(kGgufRopeFactors) == nullptr) {
     config->rope_scaling.kind = RopeScaling::Kind::kLinear;
     TQ_ASSIGN_OR_RETURN(const double factor,
                         keys.file().GetFloat(keys.Full("rope.scaling.factor")));
     config->rope_scaling.factor = static_cast<float>(factor);
-  } else if (type != "none") {
-    return Unimplemented("{}: {} = {} is not supported", keys.file_name(),
-                         keys.Full("rope.scaling.type"), Quote(type));
+    return OkStatus();
   }
-  return OkStatus();
+  return Unimplemented("{}: {} = {} is not supported", keys.file_name(),
+                       keys.Full("rope.scaling.type"), Quote(type));
 }
 
 Status ReadOwnKeys(const Keys& keys, const Architecture& architecture, ModelConfig* config) {

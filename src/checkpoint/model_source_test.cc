@@ -139,6 +139,20 @@ TEST(ModelSource, ReadsScaledRotaryEmbeddingsOfGguf) {
     ASSERT_NE(file, nullptr);
     EXPECT_EQ(ModelConfigToJson(file->config()), ModelConfigToJson(model.config));
   }
+  // Factors count beside a key that says that there is no scaling, and not beside another scaling.
+  model.config.rope_scaling = {RopeScaling::Kind::kLlama3, 32, 1, 4, 8192};
+  for (const char* type : {"none", "linear"}) {
+    GgufBuilder builder = BuildGguf(model);
+    builder.String("llama.rope.scaling.type", type).Float("llama.rope.scaling.factor", 8);
+    WriteText(folder / "both.gguf", builder.Build());
+    const auto both = ModelSource::Open(folder / "both.gguf");
+    if (std::string_view(type) == "linear") {
+      EXPECT_THAT(both, Fails(StatusCode::kUnimplemented, "rope.scaling.type", "linear"));
+      continue;
+    }
+    ASSERT_TRUE(both.ok()) << both.status().message();
+    EXPECT_EQ(ModelConfigToJson((*both)->config()), ModelConfigToJson(model.config));
+  }
   // Factors that no Llama 3 has.
   model.config.rope_scaling = {RopeScaling::Kind::kLlama3, 32, 1, 5, 8192};
   model.config.rope_theta = 500000;
