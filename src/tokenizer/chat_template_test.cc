@@ -10,6 +10,8 @@
 #include <fstream>
 #include <sstream>
 
+#include "tokenizer/chat_inputs_for_test.h"
+
 namespace tq {
 namespace {
 
@@ -27,25 +29,7 @@ std::string ReadText(const std::filesystem::path& path) {
 }
 
 ChatInputs Inputs(ordered_json variables = ordered_json::object()) {
-  ChatInputs inputs;
-  inputs.messages = variables.value("messages", ordered_json::array());
-  inputs.add_generation_prompt = variables.value("add_generation_prompt", true);
-  variables.erase("messages");
-  variables.erase("add_generation_prompt");
-  inputs.variables = std::move(variables);
-  inputs.bos_token = "<s>";
-  inputs.eos_token = "</s>";
-  std::tm now{};  // Friday, 26 July 2024, 13:05:09
-  now.tm_year = 124;
-  now.tm_mon = 6;
-  now.tm_mday = 26;
-  now.tm_hour = 13;
-  now.tm_min = 5;
-  now.tm_sec = 9;
-  now.tm_wday = 5;
-  now.tm_yday = 207;
-  inputs.now = now;
-  return inputs;
+  return ChatInputsForTest(std::move(variables), true);
 }
 
 ordered_json Message(std::string role, std::string content) {

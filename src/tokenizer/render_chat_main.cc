@@ -7,6 +7,7 @@
 #include <string>
 
 #include "base/file_io.h"
+#include "tokenizer/chat_inputs_for_test.h"
 #include "tokenizer/chat_template.h"
 
 namespace tq {
@@ -14,32 +15,10 @@ namespace {
 
 using nlohmann::ordered_json;
 
-ChatInputs InputsOf(ordered_json variables) {
-  ChatInputs inputs;
-  inputs.messages = variables.value("messages", ordered_json::array());
-  inputs.add_generation_prompt = variables.value("add_generation_prompt", false);
-  variables.erase("messages");
-  variables.erase("add_generation_prompt");
-  inputs.variables = std::move(variables);
-  inputs.bos_token = "<s>";
-  inputs.eos_token = "</s>";
-  std::tm now{};  // Friday, 26 July 2024, 13:05:09
-  now.tm_year = 124;
-  now.tm_mon = 6;
-  now.tm_mday = 26;
-  now.tm_hour = 13;
-  now.tm_min = 5;
-  now.tm_sec = 9;
-  now.tm_wday = 5;
-  now.tm_yday = 207;
-  inputs.now = now;
-  return inputs;
-}
-
 ordered_json Render(const ordered_json& job) {
   const auto chat_template = ChatTemplate::Parse(job.at("template").get<std::string>());
   if (!chat_template.ok()) return {{"error", chat_template.status().message()}};
-  const auto text = chat_template->Render(InputsOf(job.at("inputs")));
+  const auto text = chat_template->Render(ChatInputsForTest(job.at("inputs"), false));
   if (!text.ok()) return {{"error", text.status().message()}};
   return {{"text", text->bytes()}};
 }
