@@ -4,9 +4,7 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cstdio>
-#include <fstream>
 #include <functional>
-#include <iostream>
 #include <nlohmann/json.hpp>
 
 #include "base/random.h"
@@ -185,15 +183,8 @@ int Main(int argc, char** argv) {
     }
   }
   if (!options.json.empty()) {
-    const nlohmann::json all = {{"benchmark", "matmul"},
-                                {"threads", bench.threads->threads()},
-                                {"megabytes", options.megabytes},
-                                {"results", bench.results}};
-    if (options.json == "-") {
-      std::cout << all.dump(1) << '\n';
-    } else {
-      std::ofstream(options.json) << all.dump(1) << '\n';
-    }
+    WriteResults(options.json, "matmul", bench.threads->threads(), options.megabytes,
+                 bench.results);
   }
   return bench.sink == 1;  // keeps the reads
 }

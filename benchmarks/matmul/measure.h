@@ -5,7 +5,11 @@
 #include <atomic>
 #include <chrono>
 #include <cstdint>
+#include <fstream>
+#include <iostream>
 #include <memory>
+#include <nlohmann/json.hpp>
+#include <string>
 #include <vector>
 
 #include "device/executor.h"
@@ -68,6 +72,21 @@ inline void FillAtRandom(uint8_t* bytes, uint64_t n) {
     state = state * 6364136223846793005u + 1442695040888963407u;
     const uint64_t mixed = state ^ state >> 32;
     __builtin_memcpy(bytes + i, &mixed, 8);
+  }
+}
+
+// The results of a benchmark, with what they were measured with: into `file`, "-" for standard
+// output.
+inline void WriteResults(const std::string& file, const char* benchmark, size_t threads,
+                         uint64_t megabytes, const nlohmann::json& results) {
+  const nlohmann::json all = {{"benchmark", benchmark},
+                              {"threads", threads},
+                              {"megabytes", megabytes},
+                              {"results", results}};
+  if (file == "-") {
+    std::cout << all.dump(1) << '\n';
+  } else {
+    std::ofstream(file) << all.dump(1) << '\n';
   }
 }
 

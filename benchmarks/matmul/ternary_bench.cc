@@ -3,8 +3,6 @@
 // threads in the same run, interleaved so that a change of clock hits both.
 #include <CLI/CLI.hpp>
 #include <cstdio>
-#include <fstream>
-#include <iostream>
 #include <nlohmann/json.hpp>
 
 #include "base/random.h"
@@ -130,15 +128,8 @@ int Main(int argc, char** argv) {
     }
   }
   if (!options.json.empty()) {
-    const nlohmann::json all = {{"benchmark", "ternary"},
-                                {"threads", bench.threads->threads()},
-                                {"megabytes", options.megabytes},
-                                {"results", bench.results}};
-    if (options.json == "-") {
-      std::cout << all.dump(1) << '\n';
-    } else {
-      std::ofstream(options.json) << all.dump(1) << '\n';
-    }
+    WriteResults(options.json, "ternary", bench.threads->threads(), options.megabytes,
+                 bench.results);
   }
   return bench.sink == 1;  // keeps the reads
 }
