@@ -211,7 +211,8 @@ TEST(GgufBlocks, ScalesOfQ2_K) {
   Put(block, 82, kTwo);
   const std::vector<float> values = Decode(GgufType::kQ2_K, block);
   for (size_t v = 0; v < 256; ++v) {
-    const auto group = static_cast<float>(v / 16);
+    const size_t index = v / 16;
+    const auto group = static_cast<float>(index);
     EXPECT_EQ(values[v], 3 * group - 2 * (15 - group)) << v;
   }
 }
@@ -245,7 +246,8 @@ TEST(GgufBlocks, ScalesOfQ4_KAndQ5_K) {
               uint8_t{0x33});  // q = 3
     const std::vector<float> values = Decode(type, block);
     for (size_t v = 0; v < 256; ++v) {
-      EXPECT_EQ(values[v], 3 * static_cast<float>(40 + v / 32) - 2 * mins[v / 32]) << v;
+      const size_t scale = 40 + v / 32;
+      EXPECT_EQ(values[v], 3 * static_cast<float>(scale) - 2 * mins[v / 32]) << v;
     }
   }
 }
@@ -258,8 +260,8 @@ TEST(GgufBlocks, ScalesOfQ6_KAreSigned) {
   Put(block, 208, kTwo);
   const std::vector<float> values = Decode(GgufType::kQ6_K, block);
   for (size_t v = 0; v < 256; ++v) {
-    const auto scale = static_cast<float>(v / 16 < 8 ? 17 * (v / 16) : 17 * (v / 16) - 256.0);
-    EXPECT_EQ(values[v], 2 * scale * -32) << v;
+    const auto byte = static_cast<int8_t>(17 * (v / 16));
+    EXPECT_EQ(values[v], 2 * static_cast<float>(byte) * -32) << v;
   }
 }
 
@@ -334,7 +336,7 @@ TEST(GgufBlocks, BytesThatAreNoTrits) {
     ASSERT_EQ(written.size(), static_cast<size_t>(sound));
     for (int byte = 0; byte < 256; ++byte) {
       Bytes blocks(3 * 54);
-      blocks[static_cast<size_t>(54 + place)] = static_cast<uint8_t>(byte);
+      blocks[54 + static_cast<size_t>(place)] = static_cast<uint8_t>(byte);
       const auto bad = FirstUnsoundBlock(GgufType::kTQ1_0, blocks.data(), 3);
       EXPECT_EQ(bad.has_value(), !written.contains(static_cast<uint8_t>(byte))) << byte;
       if (bad) {

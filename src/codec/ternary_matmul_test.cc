@@ -6,6 +6,7 @@
 
 #include <cmath>
 #include <cstring>
+#include <iterator>
 #include <limits>
 #include <memory>
 
@@ -158,7 +159,7 @@ TEST(TernaryMatmulTest, MatricesShareAnInput) {
     for (const TernaryMatrix* matrix : matrices) y.emplace_back(n * matrix->rows, kPoison);
     for (auto& output : y) outputs.push_back(output.data());
     TernaryMatmul(matrices, input, *pool, outputs);
-    for (size_t i = 0; i < y.size(); ++i) {
+    for (size_t i = 0; i < std::size(matrices); ++i) {
       EXPECT_TRUE(SameBits(y[i], Expected(*matrices[i], x, n))) << "matrix " << i << " n " << n;
     }
   }

@@ -77,8 +77,9 @@ class PackedRows final : public WeightRows {
 
  private:
   StatusOr<const StoredMatrix*> Matrix(const TensorSpec& spec) const {
-    return model_->Matrix(std::string_view(spec.name).substr(
-        0, spec.name.size() - std::string_view(".weight").size()));
+    constexpr std::string_view kWeight = ".weight";
+    const std::string_view name = spec.name;
+    return model_->Matrix(name.substr(0, name.size() - kWeight.size()));
   }
 
   std::unique_ptr<PackedModel> model_;
@@ -115,6 +116,7 @@ Status ForEachRowBlock(const WeightRows& weights, const TensorSpec& spec, uint64
   const Extent extent = ExtentOf(spec);
   TQ_ASSIGN_OR_RETURN(const uint64_t block, weights.RowBlock(spec));
   const uint64_t unit = std::lcm(block, multiple);
+  TQ_CHECK(unit > 0 && extent.cols > 0);
   const uint64_t units = std::max<uint64_t>(1, block_bytes / (unit * extent.cols * sizeof(float)));
   const uint64_t step = std::min(extent.rows, unit * units);
   TQ_ASSIGN_OR_RETURN(auto memory, AllocateAligned(step * extent.cols * sizeof(float), spec.name));
