@@ -66,6 +66,12 @@ int main(int argc, char** argv) {
       R"({"__metadata__":{"format":"pt"},"a":{"dtype":"F16","shape":[2,3],"data_offsets":[0,12]},)"
       R"("b":{"dtype":"U8","shape":[],"data_offsets":[12,13]}})";
   WriteText(corpus("safetensors") / "header", std::string(1, 13 * 2) + header);
+  WriteText(corpus("tasks") / "text", "Water is\n1\ndry\nwet\nhot\nred\nFire is\n2\na\nb\nc\nd\n");
+  WriteText(corpus("tasks") / "choices",
+            R"({"query":"Water is","choices":["wet","dry"],"gold":0})");
+  WriteText(corpus("tasks") / "contexts",
+            R"({"context_options":["So A","So B"],"continuation":"won","gold":1,"id":3})"
+            "\n");
   for (const auto& entry : fs::directory_iterator(argv[2])) {
     if (entry.path().extension() != ".jinja") continue;
     const std::string messages("\0Hi <b>\0<think>so</think> ok, a\n\0more", 37);

@@ -42,6 +42,13 @@ struct Evaluation {
   double kl_mean = 0, kl_stderr = 0, kl_p99 = 0, top1_agreement = 0;
 };
 
+// How often the likeliest choice was right, as a share of questions, and its standard error.
+struct TaskAccuracy {
+  uint64_t questions = 0;
+  double accuracy = 0, accuracy_stderr = 0;            // by log-likelihood of the choice
+  double accuracy_norm = 0, accuracy_norm_stderr = 0;  // by that divided by its characters
+};
+
 // Not safe for concurrent calls on one object; different objects are independent.
 class Model {
  public:
@@ -62,6 +69,10 @@ class Model {
   // Perplexity over windows of a text; with `reference`, KL(reference || this model).
   Result<Evaluation> Evaluate(std::string_view text, const EvaluateOptions& options = {},
                               Model* reference = nullptr);
+  // Accuracy on the multiple-choice questions of a file, JSON lines or HellaSwag's text as
+  // llama.cpp has it (docs/cli.md); the first `limit`, 0: all. Questions that take more than
+  // max_context tokens are an error.
+  Result<TaskAccuracy> EvaluateTasks(const std::filesystem::path& file, uint64_t limit = 0);
 
  private:
   struct Impl;

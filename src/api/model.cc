@@ -5,6 +5,9 @@
 #include "api/status_bridge.h"
 #include "device/thread_pool.h"
 #include "evaluate/evaluate.h"
+#include "evaluate/task_file.h"
+#include "evaluate/task_tokens.h"
+#include "evaluate/tasks.h"
 #include "generate/session.h"
 #include "kernels/isa.h"
 #include "tokenizer/tokenizer.h"
@@ -34,6 +37,17 @@ tq::StatusOr<std::string> RunSession(tq::Session& session, const std::vector<int
                       }));
   (void)reason;  // every way to stop leaves a text
   return text;
+}
+
+tq::StatusOr<tq::TaskScore> ScoreFile(const std::filesystem::path& file, uint64_t limit,
+                                      const tq::Tokenizer& tokenizer, tq::Transformer& model,
+                                      const tq::ForwardContext& context) {
+  TQ_ASSIGN_OR_RETURN(const tq::TaskFile tasks, tq::ReadTasks(file, limit));
+  TQ_ASSIGN_OR_RETURN(const tq::TaskTokens tokens, tq::TokenizeTasks(tasks, tokenizer));
+  tq::NullProgress progress;
+  TQ_ASSIGN_OR_RETURN(const auto answers,
+                      tq::AnswerTasks(model, {&tokens, 1}, context, "questions", progress));
+  return tq::ScoreTask(tokens, answers[0]);
 }
 
 }  // namespace
@@ -117,6 +131,19 @@ Result<Evaluation> Model::Evaluate(std::string_view text, const EvaluateOptions&
     out.kl_p99 = result->kl->p99;
     out.top1_agreement = result->kl->top1_agreement;
   }
+  return out;
+}
+
+Result<TaskAccuracy> Model::EvaluateTasks(const std::filesystem::path& file, uint64_t limit) {
+  const auto score =
+      ScoreFile(file, limit, *impl_->tokenizer, *impl_->transformer, impl_->context());
+  if (!score.ok()) return tq::ToPublicError(score.status());
+  TaskAccuracy out;
+  out.questions = score->right.questions;
+  out.accuracy = score->right.value();
+  out.accuracy_stderr = score->right.error();
+  out.accuracy_norm = score->right_norm.value();
+  out.accuracy_norm_stderr = score->right_norm.error();
   return out;
 }
 

@@ -52,6 +52,20 @@ class ConsoleProgress final : public Progress {
   std::chrono::steady_clock::time_point start_, last_shown_;
 };
 
+// A stage of `progress` that ends on every way out.
+class ProgressStage {
+ public:
+  ProgressStage(Progress& progress, std::string_view name, uint64_t total) : progress_(progress) {
+    progress_.Begin(name, total);
+  }
+  ~ProgressStage() { progress_.End(); }
+  ProgressStage(const ProgressStage&) = delete;
+  ProgressStage& operator=(const ProgressStage&) = delete;
+
+ private:
+  Progress& progress_;
+};
+
 // "3 s", "2 min 05 s", "1 h 02 min".
 std::string FormatDuration(double seconds);
 

@@ -140,14 +140,9 @@ class WindowScorer {
   // `begin`: of the block within reference_logits_.
   void Score(const float* logits, uint64_t begin, uint64_t count, const int32_t* targets) {
     const uint64_t vocab = model_.config().vocab_size;
+    const float* other = reference_ != nullptr ? reference_logits_.data() + begin * vocab : nullptr;
     scores_.resize(count);
-    context_.executor->ParallelFor(count, 1, [&](size_t from, size_t to, size_t) {
-      for (size_t i = from; i < to; ++i) {
-        const float* other =
-            reference_ != nullptr ? reference_logits_.data() + (begin + i) * vocab : nullptr;
-        scores_[i] = ScoreLogits(logits + i * vocab, other, vocab, targets[i]);
-      }
-    });
+    ScoreLogits(*context_.executor, logits, other, vocab, targets, scores_);
     for (const LogitScore& score : scores_) {
       nll_.push_back(score.nll);
       if (reference_ == nullptr) continue;
@@ -166,15 +161,6 @@ class WindowScorer {
   std::vector<LogitScore> scores_;
   std::vector<double> nll_, reference_nll_, kl_;  // by position, in the text's order
   uint64_t top1_ = 0;
-};
-
-// Ends the stage on every way out.
-struct ProgressStage {
-  ProgressStage(Progress& progress, std::string_view name, uint64_t total) : progress(progress) {
-    progress.Begin(name, total);
-  }
-  ~ProgressStage() { progress.End(); }
-  Progress& progress;
 };
 
 Status CheckOptions(const ModelConfig& model, const ModelConfig* reference,

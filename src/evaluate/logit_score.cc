@@ -21,4 +21,14 @@ LogitScore ScoreLogits(const float* logits, const float* reference, uint64_t voc
   return score;
 }
 
+void ScoreLogits(Executor& executor, const float* logits, const float* reference, uint64_t vocab,
+                 const int32_t* targets, std::span<LogitScore> scores) {
+  executor.ParallelFor(scores.size(), 1, [&](size_t from, size_t to, size_t) {
+    for (size_t i = from; i < to; ++i) {
+      const float* other = reference != nullptr ? reference + i * vocab : nullptr;
+      scores[i] = ScoreLogits(logits + i * vocab, other, vocab, targets[i]);
+    }
+  });
+}
+
 }  // namespace tq

@@ -2,6 +2,9 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
+
+#include "device/executor.h"
 
 namespace tq {
 
@@ -14,5 +17,10 @@ struct LogitScore {
 
 // `reference`: the reference model's logits of the same position, or null.
 LogitScore ScoreLogits(const float* logits, const float* reference, uint64_t vocab, int32_t target);
+
+// The same of consecutive positions, one for each of `scores`: logits and reference (or null) are
+// [scores, vocab], targets [scores].
+void ScoreLogits(Executor& executor, const float* logits, const float* reference, uint64_t vocab,
+                 const int32_t* targets, std::span<LogitScore> scores);
 
 }  // namespace tq
