@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <optional>
 #include <utility>
 
 #include "base/file_io.h"
@@ -57,10 +58,12 @@ class EvalCommand final : public Command {
   }
 
   Status Run() override {
+    TQ_RETURN_IF_ERROR(CheckOutputFiles({json_}));
     TQ_ASSIGN_OR_RETURN(auto pool, compute_.MakePool());
     TQ_ASSIGN_OR_RETURN(const Files files, Read());
     TQ_ASSIGN_OR_RETURN(const Inputs inputs, Tokenize(files, model_));
     TQ_ASSIGN_OR_RETURN(auto model, compute_.LoadModel(model_, inputs.positions));
+    TQ_RETURN_IF_ERROR(CheckTaskPositions(inputs.tasks, model->config()));
     Inputs reference_inputs;
     std::unique_ptr<Transformer> reference;
     if (!reference_.empty()) {
@@ -71,38 +74,40 @@ class EvalCommand final : public Command {
                                reference_.string(), model_.string());
       }
       TQ_ASSIGN_OR_RETURN(reference, Transformer::Load(reference_));
+      TQ_RETURN_IF_ERROR(CheckTaskPositions(reference_inputs.tasks, reference->config())
+                             .WithContext("--reference " + reference_.string()));
     }
 
-    fmt::print(HumanOutput(json_), "{}: {} parameters, {}, {:.4f} bits per weight\n",
-               model_.string(), model->num_parameters(), FormatBytes(model->file_bytes()),
-               model->bits_per_weight());
+    const std::unique_ptr<Progress> progress = MakeProgress(quiet_);
+    const ForwardContext context{pool.get(), compute_.path()};
+    std::optional<EvaluateResult> text;
+    if (!text_.empty()) {
+      options_.bos = inputs.bos;
+      TQ_ASSIGN_OR_RETURN(
+          text, Evaluate(*model, reference.get(), inputs.text, options_, context, *progress));
+    }
+    Answers answers, reference_answers;
+    if (!tasks_.empty()) {
+      TQ_ASSIGN_OR_RETURN(answers,
+                          AnswerTasks(*model, inputs.tasks, context, "questions", *progress));
+    }
+    if (!tasks_.empty() && reference != nullptr) {
+      // On the path that Evaluate runs it on.
+      TQ_ASSIGN_OR_RETURN(reference_answers, AnswerTasks(*reference, reference_inputs.tasks,
+                                                         {pool.get(), MatmulPath::kReference},
+                                                         "questions to the reference", *progress));
+    }
+
     nlohmann::ordered_json object = {{"model", model_.string()},
                                      {"parameters", model->num_parameters()},
                                      {"file_bytes", model->file_bytes()},
                                      {"bits_per_weight", model->bits_per_weight()}};
+    fmt::print(HumanOutput(json_), "{}: {} parameters, {}, {:.4f} bits per weight\n",
+               model_.string(), model->num_parameters(), FormatBytes(model->file_bytes()),
+               model->bits_per_weight());
     if (reference != nullptr) object["reference"] = reference_.string();
-    const std::unique_ptr<Progress> progress = MakeProgress(quiet_);
-    const ForwardContext context{pool.get(), compute_.path()};
-    if (!text_.empty()) {
-      options_.bos = inputs.bos;
-      TQ_ASSIGN_OR_RETURN(
-          const EvaluateResult result,
-          Evaluate(*model, reference.get(), inputs.text, options_, context, *progress));
-      AddText(result, object);
-    }
-    if (!tasks_.empty()) {
-      TQ_ASSIGN_OR_RETURN(const Answers answers,
-                          AnswerTasks(*model, inputs.tasks, context, "questions", *progress));
-      Answers reference_answers;
-      if (reference != nullptr) {
-        // As Evaluate runs it.
-        const ForwardContext reference_context{pool.get(), MatmulPath::kReference};
-        TQ_ASSIGN_OR_RETURN(reference_answers,
-                            AnswerTasks(*reference, reference_inputs.tasks, reference_context,
-                                        "the reference's answers", *progress));
-      }
-      AddTasks(inputs.tasks, answers, reference_answers, object);
-    }
+    if (text) AddText(*text, object);
+    if (!tasks_.empty()) AddTasks(inputs.tasks, answers, reference_answers, object);
     return WriteJson(json_, object);
   }
 

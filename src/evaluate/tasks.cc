@@ -76,16 +76,6 @@ uint64_t CountTokens(const QuestionTokens& question) {
   return count;
 }
 
-Status CheckPositions(const TaskTokens& task, const ModelConfig& config) {
-  for (const QuestionTokens& question : task.questions) {
-    if (question.positions() > config.max_position) {
-      return InvalidArgument("{}: line {}: the question takes {} positions, the model has {}",
-                             task.name, question.line, question.positions(), config.max_position);
-    }
-  }
-  return OkStatus();
-}
-
 }  // namespace
 
 double TaskShare::value() const {
@@ -101,14 +91,25 @@ void TaskShare::Add(const TaskShare& other) {
   questions += other.questions;
 }
 
+Status CheckTaskPositions(std::span<const TaskTokens> tasks, const ModelConfig& config) {
+  for (const TaskTokens& task : tasks) {
+    for (const QuestionTokens& question : task.questions) {
+      if (question.positions() <= config.max_position) continue;
+      return InvalidArgument("{}: line {}: the question takes {} positions, the model has {}",
+                             task.name, question.line, question.positions(), config.max_position);
+    }
+  }
+  return OkStatus();
+}
+
 StatusOr<std::vector<std::vector<TaskAnswer>>> AnswerTasks(Transformer& model,
                                                            std::span<const TaskTokens> tasks,
                                                            const ForwardContext& context,
                                                            std::string_view stage,
                                                            Progress& progress) {
+  TQ_RETURN_IF_ERROR(CheckTaskPositions(tasks, model.config()));
   uint64_t positions = 1, tokens = 0, done = 0;
   for (const TaskTokens& task : tasks) {
-    TQ_RETURN_IF_ERROR(CheckPositions(task, model.config()));
     positions = std::max(positions, task.positions());
     for (const QuestionTokens& question : task.questions) tokens += CountTokens(question);
   }

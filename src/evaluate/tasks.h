@@ -34,10 +34,13 @@ struct TaskScore {
   TaskShare right, right_norm;
 };
 
+// Questions that take more positions than the model has are an error that names the file and the
+// line: nothing is cut off.
+Status CheckTaskPositions(std::span<const TaskTokens> tasks, const ModelConfig& config);
+
 // Answers to all questions, by file. The tokens that choices share are run once. With
 // ForwardContext's fast path on the processor the log-likelihoods are, to the bit, those of each
-// choice run by itself. Questions that take more positions than the model has are an error that
-// names the file and the line; nothing is cut off. Stops with kCancelled between choices.
+// choice run by itself. Fails as CheckTaskPositions does; stops with kCancelled between choices.
 // `stage`: the name of the progress.
 StatusOr<std::vector<std::vector<TaskAnswer>>> AnswerTasks(Transformer& model,
                                                            std::span<const TaskTokens> tasks,

@@ -115,6 +115,11 @@ TEST_F(ProgramTest, BadQuestionsAreNamed) {
                 {"t.jsonl: line 3", "positions", "256"});
   ExpectFailure(Tq({"eval", Path("hf"), "--tasks", Path("absent.txt")}), {"absent.txt"});
   ExpectFailure(Tq({"eval", Path("hf"), "--tasks", Path("hf")}), {"hf", "regular file"});
+  WriteText(Path("t.jsonl"), JsonQuestions(2, 0));
+  // Before the work.
+  ExpectFailure(
+      Tq({"eval", Path("hf"), "--tasks", Path("t.jsonl"), "--json", Path("absent/out.json")}),
+      {"absent"});
 }
 
 TEST_F(ProgramTest, WhatIsMeasuredMustBeSaid) {
