@@ -138,11 +138,17 @@ class PackedModel::Loader {
   }
 
   StatusOr<StoredMatrix> LoadGrouped(const std::string& name, const Tensor& layout, Tensor codes) {
-    TQ_ASSIGN_OR_RETURN(Tensor scale, Take(name + ".scale", false));
-    TQ_ASSIGN_OR_RETURN(Tensor zero, Take(name + ".zero", false));
-    TQ_ASSIGN_OR_RETURN(
-        GroupedMatrix matrix,
-        GroupedMatrixFromTensors(layout, std::move(codes), std::move(scale), std::move(zero)));
+    TQ_ASSIGN_OR_RETURN(const GroupedLayout known, GroupedLayoutFromTensor(layout));
+    GroupedTensors tensors;
+    tensors.codes = std::move(codes);
+    TQ_ASSIGN_OR_RETURN(tensors.scale, Take(name + ".scale", false));
+    if (known.zeros != ZeroKind::kSymmetric) {
+      TQ_ASSIGN_OR_RETURN(tensors.zero, Take(name + ".zero", false));
+    }
+    if (known.ordered) {
+      TQ_ASSIGN_OR_RETURN(tensors.order, Take(name + ".order", false));
+    }
+    TQ_ASSIGN_OR_RETURN(GroupedMatrix matrix, MakeGroupedMatrix(known, std::move(tensors)));
     return StoredMatrix(std::move(matrix));
   }
 
@@ -227,7 +233,10 @@ Status AppendMatrix(std::string_view name, const StoredMatrix& matrix,
     layout = LayoutToInts(grouped);
     tensors->push_back({prefix + ".codes", grouped.codes});
     tensors->push_back({prefix + ".scale", grouped.scale});
-    tensors->push_back({prefix + ".zero", grouped.zero});
+    if (grouped.zeros != ZeroKind::kSymmetric) {
+      tensors->push_back({prefix + ".zero", grouped.zero});
+    }
+    if (grouped.ordered) tensors->push_back({prefix + ".order", grouped.order});
   }
   TQ_ASSIGN_OR_RETURN(Tensor ints,
                       Tensor::FromValues<int32_t>(DType::kI32, {layout.size()}, layout));

@@ -29,7 +29,7 @@ namespace tq {
 //   model.embed_tokens, lm_head           -> themselves
 std::string GroupName(std::string_view matrix);
 
-// A stored matrix: trellis-coded, or grouped scalar (round-to-nearest).
+// A stored matrix: trellis-coded, or grouped scalar.
 using StoredMatrix = std::variant<PackedMatrix, GroupedMatrix>;
 
 // Version of the directory's format that is written and read.
@@ -82,7 +82,8 @@ struct PackedModelContents {
   std::filesystem::path staging;  // as of ModelDirectory
 };
 
-// Appends X.codes, X.out_scale, X.layout (trellis) or X.codes, X.scale, X.zero, X.layout (rtn).
+// Appends X.codes, X.out_scale, X.layout (trellis) or X.codes, X.scale, X.zero, X.order, X.layout
+// (grouped; zero and order where the matrix has them).
 Status AppendMatrix(std::string_view name, const StoredMatrix& matrix,
                     std::vector<OutputTensor>* tensors);
 // Appends G.in_scale of an input group.

@@ -13,7 +13,9 @@
 namespace tq {
 namespace {
 
-constexpr int32_t kFormat = 1, kCode = 2;
+// Format 1 has kHalf zeros and no order; format 2 says which.
+constexpr int32_t kPlainFormat = 1, kFormat = 2, kCode = 2;
+constexpr size_t kPlainFields = 6, kFields = 8;
 constexpr uint32_t kMinBits = 2, kMaxBits = 8, kMaxGroupSize = 65536;
 constexpr uint64_t kMaxSide = std::numeric_limits<int32_t>::max();
 
@@ -22,23 +24,21 @@ constexpr uint64_t kMaxSide = std::numeric_limits<int32_t>::max();
 // the spacing of fp16 numbers there. Also covers constant groups.
 constexpr double kStepPerMagnitude = 1.0 / 32768;
 
-uint64_t Groups(uint64_t cols, uint32_t group_size) { return CeilDiv<uint64_t>(cols, group_size); }
-uint64_t CodeBytes(uint64_t cols, uint32_t bits) { return CeilDiv<uint64_t>(cols * bits, 8); }
-
 // rows, cols, bits and group_size within the limits, so that no size computed from them
 // overflows (2^31 * 2^31 halves still fit 64 bits).
-Status CheckSizes(uint64_t rows, uint64_t cols, uint64_t bits, uint64_t group_size) {
-  if (rows < 1 || rows > kMaxSide) {
-    return InvalidArgument("grouped matrix: rows = {}, must be 1 to {}", rows, kMaxSide);
+Status CheckSizes(const GroupedLayout& layout) {
+  if (layout.rows < 1 || layout.rows > kMaxSide) {
+    return InvalidArgument("grouped matrix: rows = {}, must be 1 to {}", layout.rows, kMaxSide);
   }
-  if (cols < 1 || cols > kMaxSide) {
-    return InvalidArgument("grouped matrix: cols = {}, must be 1 to {}", cols, kMaxSide);
+  if (layout.cols < 1 || layout.cols > kMaxSide) {
+    return InvalidArgument("grouped matrix: cols = {}, must be 1 to {}", layout.cols, kMaxSide);
   }
-  if (bits < kMinBits || bits > kMaxBits) {
-    return InvalidArgument("grouped matrix: bits = {}, must be {} to {}", bits, kMinBits, kMaxBits);
+  if (layout.bits < kMinBits || layout.bits > kMaxBits) {
+    return InvalidArgument("grouped matrix: bits = {}, must be {} to {}", layout.bits, kMinBits,
+                           kMaxBits);
   }
-  if (group_size < 1 || group_size > kMaxGroupSize) {
-    return InvalidArgument("grouped matrix: group_size = {}, must be 1 to {}", group_size,
+  if (layout.group_size < 1 || layout.group_size > kMaxGroupSize) {
+    return InvalidArgument("grouped matrix: group_size = {}, must be 1 to {}", layout.group_size,
                            kMaxGroupSize);
   }
   return OkStatus();
@@ -60,6 +60,44 @@ Status CheckFinite(std::string_view name, const Tensor& tensor, uint64_t groups)
       return DataLoss("grouped matrix: {} of row {} group {} is not finite (0x{:04x})", name,
                       i / groups, i % groups, halves[i]);
     }
+  }
+  return OkStatus();
+}
+
+Status CheckAbsent(std::string_view name, const Tensor& tensor) {
+  if (tensor.data() == nullptr) return OkStatus();
+  return InvalidArgument("grouped matrix: {} is {} {}, the layout has none", name,
+                         DTypeName(tensor.dtype()), ShapeToString(tensor.shape()));
+}
+
+Status CheckZeros(const GroupedLayout& layout, const Tensor& zero) {
+  switch (layout.zeros) {
+    case ZeroKind::kHalf:
+      TQ_RETURN_IF_ERROR(CheckTensor("zero", zero, DType::kF16, {layout.rows, layout.groups()}));
+      return CheckFinite("zero", zero, layout.groups());
+    case ZeroKind::kPacked:
+      return CheckTensor("zero", zero, DType::kU8, {layout.rows, layout.packed_zero_bytes()});
+    case ZeroKind::kSymmetric:
+      return CheckAbsent("zero", zero);
+  }
+  return InvalidArgument("grouped matrix: zeros = {}, known are 0 to 2",
+                         static_cast<int>(layout.zeros));
+}
+
+Status CheckOrder(const GroupedLayout& layout, const Tensor& order) {
+  if (!layout.ordered) return CheckAbsent("order", order);
+  TQ_RETURN_IF_ERROR(CheckTensor("order", order, DType::kI32, {layout.cols}));
+  std::vector<bool> seen(layout.cols);
+  const int32_t* columns = order.as<int32_t>();
+  for (uint64_t i = 0; i < layout.cols; ++i) {
+    if (columns[i] < 0 || static_cast<uint64_t>(columns[i]) >= layout.cols) {
+      return DataLoss("grouped matrix: order[{}] = {}, must be 0 to {}", i, columns[i],
+                      layout.cols - 1);
+    }
+    if (seen[static_cast<size_t>(columns[i])]) {
+      return DataLoss("grouped matrix: order[{}] = {}, which is there twice", i, columns[i]);
+    }
+    seen[static_cast<size_t>(columns[i])] = true;
   }
   return OkStatus();
 }
@@ -122,78 +160,111 @@ Status BadRow(const float* w, uint64_t row, uint64_t cols, uint32_t group_size) 
       row, column / group_size, column, *largest);
 }
 
-gemm::GroupedRow RowOf(const GroupedMatrix& m, uint64_t row) {
-  const uint64_t groups = Groups(m.cols, m.group_size), bytes = CodeBytes(m.cols, m.bits);
-  return {m.codes.data() + row * bytes,
-          bytes,
-          m.scale.as<uint16_t>() + row * groups,
-          m.zero.as<uint16_t>() + row * groups,
-          m.cols,
-          m.group_size,
-          static_cast<int>(m.bits)};
+// The code at place `i` of a row.
+uint32_t CodeAt(const uint8_t* codes, uint64_t i, uint32_t bits) {
+  const uint64_t bit = i * bits;
+  const uint32_t shift = bit % 8;
+  uint32_t value = codes[bit / 8] >> shift;
+  if (shift + bits > 8) value |= static_cast<uint32_t>(codes[bit / 8 + 1]) << (8 - shift);
+  return value & ((1u << bits) - 1);
+}
+
+// The zeros of a row as halves, which hold all integers up to 255: `zeros` [groups], or where the
+// matrix has them.
+const uint16_t* ZerosOf(const GroupedMatrix& m, uint64_t row, uint16_t* zeros) {
+  if (m.zeros == ZeroKind::kHalf) return m.zero.as<uint16_t>() + row * m.groups();
+  const uint8_t* packed =
+      m.zeros == ZeroKind::kPacked ? m.zero.data() + row * m.packed_zero_bytes() : nullptr;
+  for (uint64_t g = 0; g < m.groups(); ++g) {
+    const uint32_t zero = packed == nullptr ? 1u << (m.bits - 1) : CodeAt(packed, g, m.bits);
+    zeros[g] = FloatToHalf(static_cast<float>(zero));
+  }
+  return zeros;
 }
 
 }  // namespace
 
 uint64_t GroupedMatrix::num_bytes() const {
-  return codes.num_bytes() + scale.num_bytes() + zero.num_bytes();
+  uint64_t bytes = codes.num_bytes() + scale.num_bytes();
+  if (zeros != ZeroKind::kSymmetric) bytes += zero.num_bytes();
+  if (ordered) bytes += order.num_bytes();
+  return bytes;
 }
 
-std::vector<int32_t> LayoutToInts(const GroupedMatrix& matrix) {
-  return {kFormat,
-          kCode,
-          static_cast<int32_t>(matrix.rows),
-          static_cast<int32_t>(matrix.cols),
-          static_cast<int32_t>(matrix.bits),
-          static_cast<int32_t>(matrix.group_size)};
+std::vector<int32_t> LayoutToInts(const GroupedLayout& layout) {
+  const bool plain = layout.zeros == ZeroKind::kHalf && !layout.ordered;
+  std::vector<int32_t> ints = {
+      plain ? kPlainFormat : kFormat,    kCode,
+      static_cast<int32_t>(layout.rows), static_cast<int32_t>(layout.cols),
+      static_cast<int32_t>(layout.bits), static_cast<int32_t>(layout.group_size)};
+  if (!plain) {
+    ints.push_back(static_cast<int32_t>(layout.zeros));
+    ints.push_back(layout.ordered ? 1 : 0);
+  }
+  return ints;
 }
 
-StatusOr<GroupedMatrix> GroupedMatrixFromTensors(const Tensor& layout, Tensor codes, Tensor scale,
-                                                 Tensor zero) {
-  TQ_RETURN_IF_ERROR(CheckTensor("layout", layout, DType::kI32, {6}));
-  int32_t fields[6];
+StatusOr<GroupedLayout> GroupedLayoutFromTensor(const Tensor& layout) {
+  // Format 1 is shorter; which it is stands in the first field.
+  int32_t fields[kFields] = {};
+  const bool plain = layout.shape() == Shape{kPlainFields};
+  TQ_RETURN_IF_ERROR(CheckTensor("layout", layout, DType::kI32, {plain ? kPlainFields : kFields}));
   // The bytes may come from a map at any alignment.
-  __builtin_memcpy(fields, layout.data(), sizeof(fields));
-  if (fields[0] != kFormat) {
-    return Unimplemented("grouped matrix: format = {}, known is {}", fields[0], kFormat);
+  __builtin_memcpy(fields, layout.data(), layout.num_bytes());
+  if (fields[0] != kPlainFormat && fields[0] != kFormat) {
+    return Unimplemented("grouped matrix: format = {}, known are {} and {}", fields[0],
+                         kPlainFormat, kFormat);
+  }
+  if (plain != (fields[0] == kPlainFormat)) {
+    return InvalidArgument("grouped matrix: format = {}, but layout has {} fields", fields[0],
+                           layout.num_elements());
   }
   if (fields[1] != kCode) {
     return InvalidArgument("grouped matrix: code = {}, must be {}", fields[1], kCode);
   }
   constexpr std::string_view kNames[] = {"", "", "rows", "cols", "bits", "group_size"};
-  for (int i = 2; i < 6; ++i) {
+  for (size_t i = 2; i < kPlainFields; ++i) {
     if (fields[i] < 1) {
       return InvalidArgument("grouped matrix: {} = {}, must be positive", kNames[i], fields[i]);
     }
   }
-  GroupedMatrix matrix;
-  matrix.rows = static_cast<uint64_t>(fields[2]);
-  matrix.cols = static_cast<uint64_t>(fields[3]);
-  matrix.bits = static_cast<uint32_t>(fields[4]);
-  matrix.group_size = static_cast<uint32_t>(fields[5]);
-  TQ_RETURN_IF_ERROR(CheckSizes(matrix.rows, matrix.cols, matrix.bits, matrix.group_size));
-  const uint64_t groups = Groups(matrix.cols, matrix.group_size);
-  TQ_RETURN_IF_ERROR(
-      CheckTensor("codes", codes, DType::kU8, {matrix.rows, CodeBytes(matrix.cols, matrix.bits)}));
-  TQ_RETURN_IF_ERROR(CheckTensor("scale", scale, DType::kF16, {matrix.rows, groups}));
-  TQ_RETURN_IF_ERROR(CheckTensor("zero", zero, DType::kF16, {matrix.rows, groups}));
-  TQ_RETURN_IF_ERROR(CheckFinite("scale", scale, groups));
-  TQ_RETURN_IF_ERROR(CheckFinite("zero", zero, groups));
-  matrix.codes = std::move(codes);
-  matrix.scale = std::move(scale);
-  matrix.zero = std::move(zero);
-  return matrix;
+  if (fields[6] < 0 || fields[6] > static_cast<int32_t>(ZeroKind::kSymmetric)) {
+    return InvalidArgument("grouped matrix: zeros = {}, known are 0 to 2", fields[6]);
+  }
+  if (fields[7] != 0 && fields[7] != 1) {
+    return InvalidArgument("grouped matrix: ordered = {}, must be 0 or 1", fields[7]);
+  }
+  GroupedLayout result;
+  result.rows = static_cast<uint64_t>(fields[2]);
+  result.cols = static_cast<uint64_t>(fields[3]);
+  result.bits = static_cast<uint32_t>(fields[4]);
+  result.group_size = static_cast<uint32_t>(fields[5]);
+  result.zeros = static_cast<ZeroKind>(fields[6]);
+  result.ordered = fields[7] == 1;
+  TQ_RETURN_IF_ERROR(CheckSizes(result));
+  return result;
+}
+
+StatusOr<GroupedMatrix> MakeGroupedMatrix(const GroupedLayout& layout, GroupedTensors tensors) {
+  TQ_RETURN_IF_ERROR(CheckSizes(layout));
+  const uint64_t rows = layout.rows, groups = layout.groups();
+  TQ_RETURN_IF_ERROR(CheckTensor("codes", tensors.codes, DType::kU8, {rows, layout.code_bytes()}));
+  TQ_RETURN_IF_ERROR(CheckTensor("scale", tensors.scale, DType::kF16, {rows, groups}));
+  TQ_RETURN_IF_ERROR(CheckFinite("scale", tensors.scale, groups));
+  TQ_RETURN_IF_ERROR(CheckZeros(layout, tensors.zero));
+  TQ_RETURN_IF_ERROR(CheckOrder(layout, tensors.order));
+  return GroupedMatrix{layout, std::move(tensors)};
 }
 
 StatusOr<GroupedMatrix> QuantizeToNearest(const float* weights, uint64_t rows, uint64_t cols,
                                           uint32_t bits, uint32_t group_size, Executor& executor) {
-  TQ_RETURN_IF_ERROR(CheckSizes(rows, cols, bits, group_size));
-  const uint64_t groups = Groups(cols, group_size), bytes = CodeBytes(cols, bits);
   GroupedMatrix matrix;
   matrix.rows = rows;
   matrix.cols = cols;
   matrix.bits = bits;
   matrix.group_size = group_size;
+  TQ_RETURN_IF_ERROR(CheckSizes(matrix));
+  const uint64_t groups = matrix.groups(), bytes = matrix.code_bytes();
   TQ_ASSIGN_OR_RETURN(matrix.codes, Tensor::Zeros(DType::kU8, {rows, bytes}));
   TQ_ASSIGN_OR_RETURN(matrix.scale, Tensor::Zeros(DType::kF16, {rows, groups}));
   TQ_ASSIGN_OR_RETURN(matrix.zero, Tensor::Zeros(DType::kF16, {rows, groups}));
@@ -222,8 +293,20 @@ StatusOr<GroupedMatrix> QuantizeToNearest(const float* weights, uint64_t rows, u
 }
 
 void DecodeRows(const GroupedMatrix& matrix, uint64_t begin, uint64_t end, float* out) {
+  const uint64_t bytes = matrix.code_bytes();
+  std::vector<uint16_t> zeros(matrix.zeros == ZeroKind::kHalf ? 0 : matrix.groups());
+  std::vector<float> stored(matrix.ordered ? matrix.cols : 0);
   for (uint64_t row = begin; row < end; ++row, out += matrix.cols) {
-    gemm::DecodeGroupedRow(RowOf(matrix, row), out);
+    const gemm::GroupedRow codes = {matrix.codes.data() + row * bytes,
+                                    bytes,
+                                    matrix.scale.as<uint16_t>() + row * matrix.groups(),
+                                    ZerosOf(matrix, row, zeros.data()),
+                                    matrix.cols,
+                                    matrix.group_size,
+                                    static_cast<int>(matrix.bits)};
+    gemm::DecodeGroupedRow(codes, matrix.ordered ? stored.data() : out);
+    const int32_t* order = matrix.order.as<int32_t>();
+    for (uint64_t i = 0; i < stored.size(); ++i) out[order[i]] = stored[i];
   }
 }
 

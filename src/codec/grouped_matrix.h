@@ -1,32 +1,59 @@
-// A weight matrix as plain scalar codes in groups of columns, asymmetric: the honest
-// baseline (round to nearest).
-//   W[r, c] = scale[r, g] * (q[r, c] - zero[r, g]),  g = c / group_size
+// A weight matrix as plain scalar codes in groups of columns, the form of round-to-nearest, GPTQ
+// and AWQ:
+//   W[r, order[i]] = scale[r, g] * (q[r, i] - zero[r, g]),  g = i / group_size
+// without an order, order[i] = i.
 #pragma once
 
 #include <cstdint>
 #include <vector>
 
+#include "base/checked.h"
 #include "base/status.h"
 #include "device/executor.h"
 #include "tensor/tensor.h"
 
 namespace tq {
 
-struct GroupedMatrix {
+// What is subtracted from codes.
+enum class ZeroKind : uint8_t {
+  kHalf = 0,       // an F16 for each group
+  kPacked = 1,     // an integer 0..2^bits - 1 for each group, packed as codes are
+  kSymmetric = 2,  // 2^(bits - 1) throughout; nothing is stored
+};
+
+// What `X.layout` says.
+struct GroupedLayout {
   uint64_t rows = 0, cols = 0;
   uint32_t bits = 4;         // 2..8
-  uint32_t group_size = 32;  // the last group of a row may be shorter
-  Tensor codes;              // U8 [rows, ceil(cols * bits / 8)]: q, least significant bit first
-  Tensor scale;              // F16 [rows, groups]
-  Tensor zero;               // F16 [rows, groups]
+  uint32_t group_size = 32;  // 1..65536; the last group of a row may be shorter
+  ZeroKind zeros = ZeroKind::kHalf;
+  bool ordered = false;  // whether columns are stored in an order of their own
 
+  uint64_t groups() const { return CeilDiv<uint64_t>(cols, group_size); }
+  // Bytes of a row's codes, and of its zeros where they are packed.
+  uint64_t code_bytes() const { return CeilDiv<uint64_t>(cols * bits, 8); }
+  uint64_t packed_zero_bytes() const { return CeilDiv<uint64_t>(groups() * bits, 8); }
+};
+
+struct GroupedTensors {
+  Tensor codes;  // U8 [rows, code_bytes]: q of a row, least significant bit first
+  Tensor scale;  // F16 [rows, groups]
+  Tensor zero;   // F16 [rows, groups], U8 [rows, packed_zero_bytes], or none (kSymmetric)
+  Tensor order;  // I32 [cols], a permutation of 0..cols - 1, or none
+};
+
+struct GroupedMatrix : GroupedLayout, GroupedTensors {
   uint64_t num_bytes() const;
 };
 
-// `X.layout`: [format = 1, code = 2, rows, cols, bits, group_size]. Parse checks everything.
-std::vector<int32_t> LayoutToInts(const GroupedMatrix& matrix);
-StatusOr<GroupedMatrix> GroupedMatrixFromTensors(const Tensor& layout, Tensor codes, Tensor scale,
-                                                 Tensor zero);
+// `X.layout`: [1, 2, rows, cols, bits, group_size], and for matrices with an order or with zeros
+// that are not kHalf [2, 2, rows, cols, bits, group_size, zeros, ordered]. Parse checks everything.
+std::vector<int32_t> LayoutToInts(const GroupedLayout& layout);
+StatusOr<GroupedLayout> GroupedLayoutFromTensor(const Tensor& layout);
+// The matrix of these parts. Checks sizes, types and shapes, that scales and zeros are finite, that
+// `order` is a permutation, and that nothing is there that the layout does not know of; errors name
+// field and value.
+StatusOr<GroupedMatrix> MakeGroupedMatrix(const GroupedLayout& layout, GroupedTensors tensors);
 
 // Rounds W (float [rows, cols]) to nearest: per group min..max over 2^bits levels. The step
 // is rounded up to fp16, and is at least 2^-15 of the group's greatest magnitude, so that
@@ -36,7 +63,7 @@ StatusOr<GroupedMatrix> GroupedMatrixFromTensors(const Tensor& layout, Tensor co
 StatusOr<GroupedMatrix> QuantizeToNearest(const float* weights, uint64_t rows, uint64_t cols,
                                           uint32_t bits, uint32_t group_size, Executor& executor);
 
-// W[begin..end), float [end - begin, cols].
+// W[begin..end), float [end - begin, cols], columns in W's own order.
 void DecodeRows(const GroupedMatrix& matrix, uint64_t begin, uint64_t end, float* out);
 
 // y [n, rows] = x W^T, x float [n, cols]; decodes a block of rows at a time.
