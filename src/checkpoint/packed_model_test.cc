@@ -4,11 +4,13 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <map>
 #include <nlohmann/json.hpp>
 
 #include "../../tests/support/tiny_model.h"
 #include "checkpoint/model_source.h"
 #include "checkpoint/status_matcher_for_test.h"
+#include "codec/grouped_matrix_for_test.h"
 #include "codec/rotation.h"
 #include "device/executor.h"
 
@@ -88,7 +90,7 @@ PackedModelContents Contents(const TinyModel& model, const std::string& method) 
   return contents;
 }
 
-class PackedModelTest : public ::testing::TestWithParam<std::string> {
+class GroupedModelTest : public ::testing::Test {
  protected:
   StatusOr<std::unique_ptr<PackedModel>> Write(PackedModelContents contents) {
     fs::remove_all(folder_ / "out");
@@ -99,6 +101,8 @@ class PackedModelTest : public ::testing::TestWithParam<std::string> {
   TempFolder folder_;
   TinyModel model_ = MakeTinyModel({.hidden = 96, .tied = false});
 };
+class PackedModelTest : public GroupedModelTest,
+                        public ::testing::WithParamInterface<std::string> {};
 INSTANTIATE_TEST_SUITE_P(Methods, PackedModelTest, ::testing::Values("trellis", "rtn"));
 
 TEST_P(PackedModelTest, ReadsWhatItWrites) {
@@ -242,6 +246,41 @@ TEST_P(PackedModelTest, NonFiniteValues) {
     at->tensor = *Tensor::FromBytes(at->tensor.dtype(), at->tensor.shape(), bytes);
     EXPECT_THAT(Write(contents), Fails(kDataLoss, name.substr(0, name.rfind('.')).c_str()));
   }
+}
+
+// Grouped matrices of every kind of zeros, with and without an order, are read as they were.
+TEST_F(GroupedModelTest, EveryKindOfZerosAndOrder) {
+  std::map<std::string, GroupedMatrix> written;
+  PackedModelContents contents = Contents(model_, "rtn");
+  std::erase_if(contents.tensors, [](const OutputTensor& t) {
+    return t.tensor.shape().size() == 2 || t.name.ends_with(".layout");
+  });
+  for (const TinyTensor& tensor : model_.tensors) {
+    if (tensor.shape.size() == 1) continue;
+    const uint64_t i = written.size();
+    const GroupedLayout layout = MakeLayout(tensor.shape[0], tensor.shape[1], 2 + i % 7, 24,
+                                            static_cast<ZeroKind>(i % 3), i % 2 == 0);
+    const std::string name = tensor.name.substr(0, tensor.name.size() - 7);
+    written[name] = RandomGrouped(layout, i);
+    ASSERT_TRUE(AppendMatrix(name, written[name], &contents.tensors).ok());
+  }
+  const auto opened = Write(contents);
+  ASSERT_TRUE(opened.ok()) << opened.status().message();
+  for (const auto& [name, matrix] : written) {
+    const auto stored = (*opened)->Matrix(name);
+    ASSERT_TRUE(stored.ok());
+    const auto& read = std::get<GroupedMatrix>(**stored);
+    EXPECT_EQ(LayoutToInts(read), LayoutToInts(matrix));
+    EXPECT_EQ(Weights(read), Weights(matrix)) << name;
+  }
+
+  const auto at = std::find_if(contents.tensors.begin(), contents.tensors.end(),
+                               [](const OutputTensor& t) { return t.name.ends_with(".order"); });
+  ASSERT_NE(at, contents.tensors.end());
+  at->tensor = *Tensor::Zeros(DType::kI32, at->tensor.shape());
+  EXPECT_THAT(Write(contents), Fails(kDataLoss, "order[1] = 0, which is there twice"));
+  contents.tensors.erase(at);
+  EXPECT_THAT(Write(contents), Fails(kNotFound, ".order"));
 }
 
 // Robustness case 15, case 70.

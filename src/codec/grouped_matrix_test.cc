@@ -6,16 +6,19 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <span>
 #include <vector>
 
 #include "base/random.h"
 #include "codec/dense_matmul.h"
+#include "codec/grouped_matrix_for_test.h"
 #include "device/thread_pool.h"
 
 namespace tq {
 namespace {
 
-using testing::HasSubstr;
+using ::testing::HasSubstr;
+using namespace tq::testing;  // NOLINT: the test support
 
 std::vector<float> RandomWeights(size_t count, uint64_t seed, double sigma = 0.05) {
   Random random(seed, "grouped_matrix_test");
@@ -137,45 +140,128 @@ TEST(GroupedMatrix, RefusesBadSizes) {
   EXPECT_FALSE(QuantizeToNearest(&w, uint64_t{1} << 40, 1, 4, 32, executor).ok());
 }
 
+constexpr ZeroKind kAllZeros[] = {ZeroKind::kHalf, ZeroKind::kPacked, ZeroKind::kSymmetric};
+
+Tensor LayoutTensor(std::span<const int32_t> ints) {
+  return *Tensor::FromValues<int32_t>(DType::kI32, {ints.size()}, ints);
+}
+
+TEST(GroupedMatrix, DecodesEveryKind) {
+  for (uint32_t bits = 2; bits <= 8; ++bits) {
+    for (uint64_t cols : {1, 3, 16, 31, 64, 100}) {
+      for (uint32_t group_size : {1, 7, 32, 128}) {
+        for (ZeroKind zeros : kAllZeros) {
+          for (bool ordered : {false, true}) {
+            const GroupedMatrix matrix =
+                RandomGrouped(MakeLayout(3, cols, bits, group_size, zeros, ordered), cols);
+            ASSERT_EQ(Decode(matrix), Weights(matrix))
+                << "bits " << bits << " cols " << cols << " group " << group_size;
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST(GroupedMatrix, CountsEveryByte) {
+  const auto bytes = [](ZeroKind zeros, bool ordered) {
+    return RandomGrouped(MakeLayout(6, 50, 3, 16, zeros, ordered), 1).num_bytes();
+  };
+  const uint64_t codes = 6 * 19, scales = 6 * 4 * 2;
+  EXPECT_EQ(bytes(ZeroKind::kHalf, false), codes + 2 * scales);
+  EXPECT_EQ(bytes(ZeroKind::kPacked, false), codes + scales + 6 * 2);
+  EXPECT_EQ(bytes(ZeroKind::kSymmetric, false), codes + scales);
+  EXPECT_EQ(bytes(ZeroKind::kSymmetric, true), codes + scales + 50 * 4);
+}
+
+// The first format must stay what old files have.
 TEST(GroupedMatrix, LayoutRoundTrip) {
-  const std::vector<float> w = RandomWeights(6 * 50, 6);
-  const GroupedMatrix matrix = Quantize(w, 6, 50, 3, 16);
-  const std::vector<int32_t> ints = LayoutToInts(matrix);
-  EXPECT_THAT(ints, testing::ElementsAre(1, 2, 6, 50, 3, 16));
-  const Tensor layout = *Tensor::FromValues<int32_t>(DType::kI32, {6}, ints);
-  const auto parsed = GroupedMatrixFromTensors(layout, matrix.codes, matrix.scale, matrix.zero);
-  ASSERT_TRUE(parsed.ok()) << parsed.status().message();
-  EXPECT_EQ(Decode(*parsed), Decode(matrix));
+  for (ZeroKind zeros : kAllZeros) {
+    for (bool ordered : {false, true}) {
+      const GroupedMatrix matrix = RandomGrouped(MakeLayout(6, 50, 3, 16, zeros, ordered), 6);
+      const std::vector<int32_t> ints = LayoutToInts(matrix);
+      if (zeros == ZeroKind::kHalf && !ordered) {
+        EXPECT_THAT(ints, ::testing::ElementsAre(1, 2, 6, 50, 3, 16));
+      } else {
+        EXPECT_THAT(ints, ::testing::ElementsAre(2, 2, 6, 50, 3, 16, static_cast<int>(zeros),
+                                                 ordered ? 1 : 0));
+      }
+      const auto layout = GroupedLayoutFromTensor(LayoutTensor(ints));
+      ASSERT_TRUE(layout.ok()) << layout.status().message();
+      const auto parsed = MakeGroupedMatrix(*layout, matrix);
+      ASSERT_TRUE(parsed.ok()) << parsed.status().message();
+      EXPECT_EQ(Decode(*parsed), Decode(matrix));
+    }
+  }
 }
 
 TEST(GroupedMatrix, LayoutsThatLie) {
-  const std::vector<float> w = RandomWeights(6 * 50, 7);
-  const GroupedMatrix good = Quantize(w, 6, 50, 3, 16);
-  const auto parse = [&](std::vector<int32_t> ints, const GroupedMatrix& m) {
-    const Tensor layout = *Tensor::FromValues<int32_t>(DType::kI32, {ints.size()}, ints);
-    return GroupedMatrixFromTensors(layout, m.codes, m.scale, m.zero).status().message();
+  const GroupedMatrix good = Quantize(RandomWeights(6 * 50, 7), 6, 50, 3, 16);
+  const auto parse = [&](const std::vector<int32_t>& ints) {
+    const auto layout = GroupedLayoutFromTensor(LayoutTensor(ints));
+    return layout.ok() ? MakeGroupedMatrix(*layout, good).status().message()
+                       : layout.status().message();
   };
-  EXPECT_EQ(parse({1, 2, 6, 50, 3, 16}, good), "");
-  EXPECT_THAT(parse({2, 2, 6, 50, 3, 16}, good), HasSubstr("format = 2"));
-  EXPECT_THAT(parse({1, 1, 6, 50, 3, 16}, good), HasSubstr("code = 1"));
-  EXPECT_THAT(parse({1, 2, -6, 50, 3, 16}, good), HasSubstr("rows = -6"));
-  EXPECT_THAT(parse({1, 2, 6, 0, 3, 16}, good), HasSubstr("cols = 0"));
-  EXPECT_THAT(parse({1, 2, 6, 50, 9, 16}, good), HasSubstr("bits = 9"));
-  EXPECT_THAT(parse({1, 2, 6, 50, 1, 16}, good), HasSubstr("bits = 1"));
-  EXPECT_THAT(parse({1, 2, 6, 50, 3, 1 << 30}, good), HasSubstr("group_size = 1073741824"));
-  EXPECT_THAT(parse({1, 2, 7, 50, 3, 16}, good), HasSubstr("codes"));
-  EXPECT_THAT(parse({1, 2, INT32_MAX, INT32_MAX, 8, 1}, good), HasSubstr("codes"));
-  EXPECT_THAT(parse({1, 2, 6, 50, 3, 8}, good), HasSubstr("scale"));
-  EXPECT_THAT(parse({1, 2, 6, 50, 3}, good), HasSubstr("layout"));
-  EXPECT_THAT(parse({1, 2, 6, 50, 3, 16, 0}, good), HasSubstr("layout"));
+  EXPECT_EQ(parse({1, 2, 6, 50, 3, 16}), "");
+  EXPECT_EQ(parse({2, 2, 6, 50, 3, 16, 0, 0}), "");
+  EXPECT_THAT(parse({3, 2, 6, 50, 3, 16, 0, 0}), HasSubstr("format = 3"));
+  EXPECT_THAT(parse({2, 2, 6, 50, 3, 16}), HasSubstr("format = 2, but layout has 6"));
+  EXPECT_THAT(parse({1, 2, 6, 50, 3, 16, 0, 0}), HasSubstr("format = 1, but layout has 8"));
+  EXPECT_THAT(parse({1, 1, 6, 50, 3, 16}), HasSubstr("code = 1"));
+  EXPECT_THAT(parse({1, 2, -6, 50, 3, 16}), HasSubstr("rows = -6"));
+  EXPECT_THAT(parse({1, 2, 6, 0, 3, 16}), HasSubstr("cols = 0"));
+  EXPECT_THAT(parse({1, 2, 6, 50, 9, 16}), HasSubstr("bits = 9"));
+  EXPECT_THAT(parse({1, 2, 6, 50, 1, 16}), HasSubstr("bits = 1"));
+  EXPECT_THAT(parse({1, 2, 6, 50, 3, 0}), HasSubstr("group_size = 0"));
+  EXPECT_THAT(parse({1, 2, 6, 50, 3, 1 << 30}), HasSubstr("group_size = 1073741824"));
+  EXPECT_THAT(parse({2, 2, 6, 50, 3, 16, 3, 0}), HasSubstr("zeros = 3"));
+  EXPECT_THAT(parse({2, 2, 6, 50, 3, 16, -1, 0}), HasSubstr("zeros = -1"));
+  EXPECT_THAT(parse({2, 2, 6, 50, 3, 16, 0, 2}), HasSubstr("ordered = 2"));
+  EXPECT_THAT(parse({1, 2, 7, 50, 3, 16}), HasSubstr("codes"));
+  EXPECT_THAT(parse({1, 2, INT32_MAX, INT32_MAX, 8, 1}), HasSubstr("codes"));
+  EXPECT_THAT(parse({1, 2, 6, 50, 3, 8}), HasSubstr("scale"));
+  EXPECT_THAT(parse({2, 2, 6, 50, 3, 16, 1, 0}), HasSubstr("zero is F16 [6, 4]"));
+  EXPECT_THAT(parse({2, 2, 6, 50, 3, 16, 2, 0}), HasSubstr("zero is F16 [6, 4]"));
+  EXPECT_THAT(parse({2, 2, 6, 50, 3, 16, 0, 1}), HasSubstr("order is"));
+  EXPECT_THAT(parse({1, 2, 6, 50, 3}), HasSubstr("layout"));
+  EXPECT_THAT(parse({1, 2, 6, 50, 3, 16, 0}), HasSubstr("layout"));
+}
 
-  GroupedMatrix bad = good;
-  bad.zero = *Tensor::Zeros(DType::kBF16, {6, 4});
-  EXPECT_THAT(parse({1, 2, 6, 50, 3, 16}, bad), HasSubstr("zero is BF16"));
-  bad = good;
-  bad.scale = *Tensor::Zeros(DType::kF16, {6, 4});
-  bad.scale.mutable_as<uint16_t>()[4 * 2 + 1] = 0x7C00;
-  EXPECT_THAT(parse({1, 2, 6, 50, 3, 16}, bad), HasSubstr("scale of row 2 group 1"));
+TEST(GroupedMatrix, TensorsThatLie) {
+  const GroupedLayout layout = MakeLayout(6, 50, 3, 16, ZeroKind::kHalf, true);
+  const auto message = [&](const auto& damage) {
+    GroupedLayout used = layout;
+    GroupedTensors tensors = RandomTensors(layout, 7);
+    damage(used, tensors);
+    return MakeGroupedMatrix(used, std::move(tensors)).status().message();
+  };
+  EXPECT_EQ(message([](auto&, auto&) {}), "");
+  EXPECT_THAT(message([](auto&, auto& t) {
+                t.zero = *Tensor::Zeros(DType::kBF16, {6, 4});
+              }),
+              HasSubstr("zero is BF16"));
+  EXPECT_THAT(message([](auto&, auto& t) { t.scale.template mutable_as<uint16_t>()[9] = 0x7C00; }),
+              HasSubstr("scale of row 2 group 1"));
+  EXPECT_THAT(message([](auto&, auto& t) { t.zero.template mutable_as<uint16_t>()[9] = 0x7E00; }),
+              HasSubstr("zero of row 2 group 1"));
+  EXPECT_THAT(message([](auto&, auto& t) { t.order.template mutable_as<int32_t>()[3] = 50; }),
+              HasSubstr("order[3] = 50, must be 0 to 49"));
+  EXPECT_THAT(message([](auto&, auto& t) { t.order.template mutable_as<int32_t>()[3] = -1; }),
+              HasSubstr("order[3] = -1"));
+  EXPECT_THAT(message([](auto&, auto& t) {
+                auto* order = t.order.template mutable_as<int32_t>();
+                order[49] = order[0];
+              }),
+              HasSubstr("which is there twice"));
+  EXPECT_THAT(message([](auto&, auto& t) { t.order = *Tensor::Zeros(DType::kI32, {49}); }),
+              HasSubstr("order is I32 [49]"));
+  EXPECT_THAT(message([](auto& l, auto&) { l.ordered = false; }),
+              HasSubstr("order is I32 [50], the layout has none"));
+  EXPECT_THAT(message([](auto& l, auto&) { l.zeros = static_cast<ZeroKind>(3); }),
+              HasSubstr("zeros = 3"));
+  EXPECT_THAT(message([](auto& l, auto&) { l.rows = 0; }), HasSubstr("rows = 0"));
+  EXPECT_THAT(message([](auto& l, auto&) { l.cols = 0; }), HasSubstr("cols = 0"));
+  EXPECT_THAT(message([](auto& l, auto&) { l.group_size = 0; }), HasSubstr("group_size = 0"));
 }
 
 TEST(GroupedMatmul, IsTheDenseProductOfTheDecodedRows) {
