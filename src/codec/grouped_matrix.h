@@ -66,7 +66,8 @@ StatusOr<GroupedMatrix> QuantizeToNearest(const float* weights, uint64_t rows, u
 // W[begin..end), float [end - begin, cols], columns in W's own order.
 void DecodeRows(const GroupedMatrix& matrix, uint64_t begin, uint64_t end, float* out);
 
-// y [n, rows] = x W^T, x float [n, cols]; decodes a block of rows at a time.
+// y [n, rows] = x W^T in float, x float [n, cols]; decodes a block of rows at a time. The twin of
+// the products in grouped_matmul.h.
 void GroupedMatmul(const GroupedMatrix& matrix, const float* x, uint64_t n, Executor& executor,
                    float* y);
 

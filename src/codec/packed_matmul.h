@@ -13,17 +13,13 @@
 #include <span>
 #include <vector>
 
+#include "codec/matmul_path.h"
 #include "codec/packed_matrix.h"
 #include "device/executor.h"
 #include "kernels/isa.h"
 #include "kernels/trellis_matmul/activations.h"
 
 namespace tq {
-
-// How products are computed. kFast: integer activations, the same for any number of threads.
-// kReference: float activations against decoded floats, plain code; slow, the twin of the fast
-// path.
-enum class MatmulPath { kFast, kReference };
 
 // x' = Hin (si * x) for n rows, plus its integer forms for the codes that its readers use.
 // Reusable between calls: buffers grow and stay.

@@ -4,8 +4,6 @@
 #include "codec/packed_matmul.h"
 
 #include <gtest/gtest.h>
-#include <sys/mman.h>
-#include <unistd.h>
 
 #include <cmath>
 #include <cstring>
@@ -15,11 +13,13 @@
 #include "base/random.h"
 #include "codec/rotation.h"
 #include "device/thread_pool.h"
+#include "kernels/fenced_bytes_for_test.h"
 #include "kernels/trellis_matmul/trellis_matmul.h"
 
 namespace tq {
 namespace {
 
+using tq::testing::FencedBytes;
 using trellis::Code;
 
 constexpr uint64_t kSeed = 31337;
@@ -246,7 +246,7 @@ void ExpectProduct(const PackedMatrix& matrix, const std::vector<float>& x, uint
   }
 }
 
-class PackedMatmulTest : public testing::TestWithParam<Isa> {};
+class PackedMatmulTest : public ::testing::TestWithParam<Isa> {};
 
 TEST_P(PackedMatmulTest, SumsExactlyForEveryCodeAndSize) {
   constexpr uint64_t kRows[] = {1, 15, 17, 33, 64, 65, 100, 130};
@@ -269,30 +269,6 @@ TEST_P(PackedMatmulTest, SumsExactlyForEveryCodeAndSize) {
   }
 }
 
-// Codes between pages that cannot be read, at whatever address their number of bytes gives: a read
-// before or past them ends the test, on machines without a sanitizer too.
-class FencedBytes {
- public:
-  explicit FencedBytes(std::span<const uint8_t> bytes, bool at_end)
-      : page_(static_cast<size_t>(sysconf(_SC_PAGESIZE))),
-        size_((bytes.size() + page_ - 1) / page_ * page_ + 2 * page_) {
-    memory_ = static_cast<uint8_t*>(
-        mmap(nullptr, size_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
-    begin_ = at_end ? memory_ + size_ - page_ - bytes.size() : memory_ + page_;
-    std::copy(bytes.begin(), bytes.end(), begin_);
-    mprotect(memory_, page_, PROT_NONE);
-    mprotect(memory_ + size_ - page_, page_, PROT_NONE);
-  }
-  FencedBytes(const FencedBytes&) = delete;
-  FencedBytes& operator=(const FencedBytes&) = delete;
-  ~FencedBytes() { munmap(memory_, size_); }
-  const uint8_t* begin() const { return begin_; }
-
- private:
-  size_t page_, size_;
-  uint8_t *memory_, *begin_;
-};
-
 TEST_P(PackedMatmulTest, ReadsOnlyTheCodesWhereverTheyLie) {
   InlineExecutor executor;
   for (Code code : trellis::kMatmulCodes) {
@@ -308,7 +284,7 @@ TEST_P(PackedMatmulTest, ReadsOnlyTheCodesWhereverTheyLie) {
       for (bool at_end : {false, true}) {
         const auto fenced =
             std::make_shared<FencedBytes>(std::span(codes.data(), codes.num_bytes()), at_end);
-        matrix.codes = Tensor({DType::kU8, {codes.num_bytes()}, fenced->begin()}, fenced);
+        matrix.codes = Tensor({DType::kU8, {codes.num_bytes()}, fenced->data()}, fenced);
         EXPECT_TRUE(SameBits(multiply(), expected)) << "V " << code.values << " k " << code.bits;
       }
       // An odd address.
@@ -513,7 +489,7 @@ TEST_P(PackedMatmulTest, AnInputCanBePreparedAgain) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(AllLevels, PackedMatmulTest, testing::ValuesIn(Levels()),
+INSTANTIATE_TEST_SUITE_P(AllLevels, PackedMatmulTest, ::testing::ValuesIn(Levels()),
                          [](const auto& info) { return std::string(IsaName(info.param)); });
 
 // As many segments as a matrix may have: each gives the rows that it gives alone.

@@ -6,6 +6,7 @@
 
 #include "base/checked.h"
 #include "base/status.h"
+#include "codec/row_runs.h"
 #include "kernels/ternary_matmul/ternary_matmul.h"
 
 namespace tq {
@@ -62,28 +63,23 @@ class WorkList {
       const auto columns = static_cast<uint64_t>(ternary::TileColumns(packing));
       work_.push_back({&matrix, &ternary::FindMatmulKernels(isa, packing), y[i],
                        CeilDiv(matrix.cols, columns), columns / kGroupColumns});
-      starts_.push_back(starts_.back() + CeilDiv<uint64_t>(matrix.rows, kTileRows));
+      runs_.Add(CeilDiv<uint64_t>(matrix.rows, kTileRows));
     }
   }
 
-  uint64_t tile_rows() const { return starts_.back(); }
+  uint64_t tile_rows() const { return runs_.total(); }
 
   // Calls body(work, first, count) for runs of up to `most` rows of tiles of one matrix that cover
   // [begin, end).
   template <class Body>
   void ForRuns(uint64_t begin, uint64_t end, uint64_t most, const Body& body) const {
-    size_t i = 0;
-    while (begin < end) {
-      while (begin >= starts_[i + 1]) ++i;
-      const uint64_t count = std::min({most, end - begin, starts_[i + 1] - begin});
-      body(work_[i], begin - starts_[i], count);
-      begin += count;
-    }
+    runs_.ForRuns(begin, end, most,
+                  [&](size_t i, uint64_t first, uint64_t count) { body(work_[i], first, count); });
   }
 
  private:
   std::vector<Work> work_;
-  std::vector<uint64_t> starts_ = {0};  // of each matrix, and of all
+  RowRuns runs_;
 };
 
 void OneRow(const WorkList& list, const TernaryInput& input, Executor& executor) {

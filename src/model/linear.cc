@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "codec/dense_matmul.h"
+#include "codec/grouped_matmul.h"
 
 namespace tq {
 namespace {
@@ -113,14 +114,17 @@ class GroupedGroup final : public LinearGroup {
   }
   Status Forward(const ForwardContext& context, const float* x, uint64_t n,
                  std::span<float* const> y) override {
-    for (size_t i = 0; i < matrices_.size(); ++i) {
-      GroupedMatmul(*matrices_[i], x, n, *context.executor, y[i]);
-    }
+    // Many rows take much memory, which no group keeps.
+    GroupedInput many;
+    GroupedInput& input = n == 1 ? one_ : many;
+    input.Prepare(matrices_, x, n, context.path, *context.executor);
+    GroupedMatmul(matrices_, input, *context.executor, y);
     return OkStatus();
   }
 
  private:
   std::vector<const GroupedMatrix*> matrices_;
+  GroupedInput one_;  // a row
   std::shared_ptr<const void> owner_;
 };
 

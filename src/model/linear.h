@@ -19,7 +19,7 @@ namespace tq {
 // What a forward pass needs besides the weights.
 struct ForwardContext {
   Executor* executor = nullptr;
-  // For trellis-coded matrices; dense and grouped ones compute in float on both paths.
+  // For packed matrices; dense ones compute in float on both paths.
   MatmulPath path = MatmulPath::kFast;
 };
 

@@ -2,18 +2,18 @@
 #include "kernels/ternary_matmul/ternary_matmul.h"
 
 #include <gtest/gtest.h>
-#include <sys/mman.h>
-#include <unistd.h>
 
 #include <memory>
 #include <numeric>
 #include <vector>
 
-#include "base/checked.h"
 #include "base/random.h"
+#include "kernels/fenced_bytes_for_test.h"
 
 namespace tq::ternary {
 namespace {
+
+using tq::testing::FencedBytes;
 
 constexpr uint64_t kSeed = 20240227;
 
@@ -32,41 +32,16 @@ std::vector<Case> AllCases() {
   return cases;
 }
 
-std::string CaseName(const testing::TestParamInfo<Case>& info) {
+std::string CaseName(const ::testing::TestParamInfo<Case>& info) {
   return fmt::format("{}_{}", IsaName(info.param.isa),
                      info.param.packing == Packing::k2Bits ? "2bits" : "base3");
 }
-
-// Bytes that end where a page without access begins: a read past them ends the test.
-class GuardedBytes {
- public:
-  explicit GuardedBytes(size_t size) {
-    const auto page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
-    size_ = RoundUp(size, page) + page;
-    memory_ = mmap(nullptr, size_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    TQ_CHECK(memory_ != MAP_FAILED);
-    uint8_t* end = static_cast<uint8_t*>(memory_) + size_ - page;
-    TQ_CHECK(mprotect(end, page, PROT_NONE) == 0);
-    data_ = end - size;
-  }
-  ~GuardedBytes() { munmap(memory_, size_); }
-  GuardedBytes(const GuardedBytes&) = delete;
-  GuardedBytes& operator=(const GuardedBytes&) = delete;
-
-  uint8_t* data() { return data_; }
-  int8_t* signed_data() { return reinterpret_cast<int8_t*>(data_); }
-
- private:
-  void* memory_;
-  size_t size_;
-  uint8_t* data_;
-};
 
 // A row of tiles of random codes, and rows of random activations with their extremes in.
 struct Problem {
   Packing packing;
   size_t tiles, groups, cols;
-  GuardedBytes codes;
+  FencedBytes codes;
   std::vector<std::vector<int8_t>> a;  // [n][cols]
 
   Problem(Packing the_packing, size_t num_tiles, size_t n)
@@ -112,14 +87,14 @@ struct Problem {
 
 constexpr int32_t kPoison = -123456789;
 
-class TernaryMatmulTest : public testing::TestWithParam<Case> {
+class TernaryMatmulTest : public ::testing::TestWithParam<Case> {
  protected:
   const Packing packing_ = GetParam().packing;
   const MatmulKernels& kernels_ = FindMatmulKernels(GetParam().isa, packing_);
 };
 
 std::vector<int32_t> Gemv(const MatmulKernels& kernels, Problem& problem) {
-  GuardedBytes a(problem.cols);
+  FencedBytes a(problem.cols);
   std::copy(problem.a[0].begin(), problem.a[0].end(), a.signed_data());
   std::vector<int32_t> sums(kTileRows + 1, kPoison);
   kernels.gemv(problem.codes.data(), problem.tiles, a.signed_data(), problem.ActivationSum(0),
@@ -167,7 +142,7 @@ TEST_P(TernaryMatmulTest, DecodeGivesEveryWeight) {
   const int columns = TileColumns(packing_);
   for (size_t tiles : {0, 1, 2, 7, 40}) {
     Problem problem(packing_, tiles, 0);
-    GuardedBytes u(problem.groups * kDecodedGroupBytes);
+    FencedBytes u(problem.groups * kDecodedGroupBytes);
     std::fill_n(u.data(), problem.groups * kDecodedGroupBytes, uint8_t{0xee});
     kernels_.decode(problem.codes.data(), tiles, u.data());
     for (size_t t = 0; t < tiles; ++t) {
@@ -200,7 +175,7 @@ TEST_P(TernaryMatmulTest, MultiplyAddsExactSums) {
     for (size_t tiles : {size_t{0}, size_t{1}, n % 5 + 1, 12 + n, size_t{70}}) {
       SCOPED_TRACE(fmt::format("tiles {} rows of x {} seed {}", tiles, n, kSeed));
       Problem problem(packing_, tiles, n);
-      GuardedBytes panel(problem.cols * n), u(problem.groups * kDecodedGroupBytes);
+      FencedBytes panel(problem.cols * n), u(problem.groups * kDecodedGroupBytes);
       for (size_t i = 0; i < n; ++i) {
         for (size_t c = 0; c < problem.cols; ++c) {
           panel.signed_data()[(c / 4 * n + i) * 4 + c % 4] = problem.a[i][c];
@@ -221,7 +196,7 @@ TEST_P(TernaryMatmulTest, MultiplyAddsExactSums) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(AllLevels, TernaryMatmulTest, testing::ValuesIn(AllCases()), CaseName);
+INSTANTIATE_TEST_SUITE_P(AllLevels, TernaryMatmulTest, ::testing::ValuesIn(AllCases()), CaseName);
 
 }  // namespace
 }  // namespace tq::ternary
