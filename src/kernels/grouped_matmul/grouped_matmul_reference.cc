@@ -1,6 +1,7 @@
 // The portable twins: every code cut out and multiplied by itself.
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <utility>
 
 #include "kernels/grouped_matmul/grouped_matmul.h"
@@ -37,45 +38,52 @@ float ScaleOf(const Weights& w, size_t row, size_t group) {
   return HalfToFloat(w.scale[row * w.groups + group]);
 }
 
-// A code, 0 behind the last column.
-int CodeOf(const Weights& w, size_t row, size_t column) {
-  if (column >= w.cols) return 0;
-  return CodeAt(w.codes + row * w.code_bytes, column, w.bits);
-}
-
-void Gemv(const Weights& w, size_t row, const ActivationRow& x, float* y) {
-  const int parts = Parts(w.bits), part_bytes = PartBytes(w.bits), phases = Phases(w.bits);
-  const size_t step = kLanes * parts / 2;
-  for (size_t r = row; r < std::min(row + kGemvRows, w.rows); ++r) {
-    float totals[8] = {};
-    for (size_t b = 0; b < x.blocks; ++b) {
-      const size_t group = b / w.group_blocks;
-      if (group >= w.groups) break;  // all zeros
-      const int8_t* a = x.a + b / step * step * kBlockColumns + b % step * part_bytes;
-      int sum = 0;
-      for (int part = 0; part < parts; ++part, a += step * part_bytes) {
-        for (int i = 0; i < part_bytes; ++i) {
-          sum += CodeOf(w, r, b * kBlockColumns + ColumnOf(w.bits, part, i)) * a[i];
-        }
-      }
-      const size_t quad = 4 * QuadOf(w.bits, kLanes, b);
-      float& total = totals[b % phases];
-      const float value = std::fma(-ZeroOf(w, r, group), x.sum[quad], static_cast<float>(sum));
-      total = std::fma(value, ScaleOf(w, r, group) * x.scale[quad], total);
-    }
-    y[r - row] = SumPhases(totals, 1, phases);
+// The codes of a block of 32 columns, part by part; zeros behind the row's last byte.
+template <int kBits>
+void UnpackBlock(const Weights& w, size_t row, size_t block, uint8_t (&q)[kBlockColumns]) {
+  constexpr size_t kBytes = kBlockColumns * kBits / 8;
+  const size_t begin = std::min(block * kBytes, w.code_bytes);
+  uint8_t bytes[kBytes + 1] = {};
+  std::memcpy(bytes, w.codes + row * w.code_bytes + begin, std::min(kBytes, w.code_bytes - begin));
+  for (int i = 0; i < kBlockColumns; ++i) {
+    const int bit = kBits * ColumnOf(kBits, i / PartBytes(kBits), i % PartBytes(kBits));
+    const int pair = bytes[bit / 8] | bytes[bit / 8 + 1] << 8;
+    q[i] = static_cast<uint8_t>(pair >> bit % 8 & ((1 << kBits) - 1));
   }
 }
 
+template <int kBits>
+void Gemv(const Weights& w, size_t row, const ActivationRow& x, float* y) {
+  constexpr int kPartBytes = PartBytes(kBits), kPhases = Phases(kBits);
+  constexpr size_t kStep = kLanes * Parts(kBits) / 2;
+  for (size_t r = row; r < std::min(row + kGemvRows, w.rows); ++r) {
+    float totals[kPhases] = {};
+    for (size_t b = 0; b < x.blocks; ++b) {
+      const size_t group = b / w.group_blocks;
+      if (group >= w.groups) break;  // all zeros
+      uint8_t q[kBlockColumns];
+      UnpackBlock<kBits>(w, r, b, q);
+      const int8_t* a = x.a + b / kStep * kStep * kBlockColumns + b % kStep * kPartBytes;
+      int sum = 0;
+      for (int i = 0; i < kBlockColumns; ++i) {
+        sum += q[i] * a[i / kPartBytes * kStep * kPartBytes + i % kPartBytes];
+      }
+      const size_t quad = 4 * QuadOf(kBits, kLanes, b);
+      float& total = totals[b % kPhases];
+      const float value = std::fma(-ZeroOf(w, r, group), x.sum[quad], static_cast<float>(sum));
+      total = std::fma(value, ScaleOf(w, r, group) * x.scale[quad], total);
+    }
+    y[r - row] = SumPhases(totals, 1, kPhases);
+  }
+}
+
+template <int kBits>
 void Decode(const Weights& w, size_t row, size_t first, size_t count, uint8_t* u) {
   for (size_t b = 0; b < count; ++b, u += kDecodedBlockBytes) {
-    for (int j = 0; j < kBlockColumns; ++j) {
-      const int column = ColumnOf(w.bits, j / PartBytes(w.bits), j % PartBytes(w.bits));
-      for (size_t r = 0; r < kTileRows; ++r) {
-        const size_t source = std::min(row + r, w.rows - 1);
-        u[j / 4 * 4 * kTileRows + 4 * r + j % 4] =
-            static_cast<uint8_t>(CodeOf(w, source, (first + b) * kBlockColumns + column));
-      }
+    for (size_t r = 0; r < kTileRows; ++r) {
+      uint8_t q[kBlockColumns];
+      UnpackBlock<kBits>(w, std::min(row + r, w.rows - 1), first + b, q);
+      for (int j = 0; j < kBlockColumns; j += 4) std::memcpy(u + j * kTileRows + 4 * r, q + j, 4);
     }
   }
 }
@@ -118,8 +126,8 @@ constexpr MatmulKernels Make() {
   return {kBits,
           kLanes,
           4,
-          Gemv,
-          Decode,
+          Gemv<kBits>,
+          Decode<kBits>,
           Scales,
           {Multiply<kBits, 1>, Multiply<kBits, 2>, Multiply<kBits, 3>, Multiply<kBits, 4>}};
 }
