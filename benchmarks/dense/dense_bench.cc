@@ -13,6 +13,7 @@
 
 #include "base/random.h"
 #include "codec/grouped_matrix.h"
+#include "codec/grouped_rounding.h"
 #include "device/executor.h"
 #include "kernels/gemm/gemm_f32.h"
 #include "kernels/isa.h"

@@ -11,6 +11,7 @@
 #include "checkpoint/model_source.h"
 #include "checkpoint/status_matcher_for_test.h"
 #include "codec/grouped_matrix_for_test.h"
+#include "codec/grouped_rounding.h"
 #include "codec/rotation.h"
 #include "device/executor.h"
 

@@ -1,8 +1,6 @@
 #include "codec/grouped_matrix.h"
 
 #include <algorithm>
-#include <atomic>
-#include <cmath>
 #include <limits>
 #include <string>
 
@@ -18,31 +16,6 @@ constexpr int32_t kPlainFormat = 1, kFormat = 2, kCode = 2;
 constexpr size_t kPlainFields = 6, kFields = 8;
 constexpr uint32_t kMinBits = 2, kMaxBits = 8, kMaxGroupSize = 65536;
 constexpr uint64_t kMaxSide = std::numeric_limits<int32_t>::max();
-
-// A group that is narrow but far from 0 needs a great zero point, which must fit fp16 with
-// room to spare: the step is at least this part of the greatest magnitude, which is half
-// the spacing of fp16 numbers there. Also covers constant groups.
-constexpr double kStepPerMagnitude = 1.0 / 32768;
-
-// rows, cols, bits and group_size within the limits, so that no size computed from them
-// overflows (2^31 * 2^31 halves still fit 64 bits).
-Status CheckSizes(const GroupedLayout& layout) {
-  if (layout.rows < 1 || layout.rows > kMaxSide) {
-    return InvalidArgument("grouped matrix: rows = {}, must be 1 to {}", layout.rows, kMaxSide);
-  }
-  if (layout.cols < 1 || layout.cols > kMaxSide) {
-    return InvalidArgument("grouped matrix: cols = {}, must be 1 to {}", layout.cols, kMaxSide);
-  }
-  if (layout.bits < kMinBits || layout.bits > kMaxBits) {
-    return InvalidArgument("grouped matrix: bits = {}, must be {} to {}", layout.bits, kMinBits,
-                           kMaxBits);
-  }
-  if (layout.group_size < 1 || layout.group_size > kMaxGroupSize) {
-    return InvalidArgument("grouped matrix: group_size = {}, must be 1 to {}", layout.group_size,
-                           kMaxGroupSize);
-  }
-  return OkStatus();
-}
 
 Status CheckTensor(std::string_view name, const Tensor& tensor, DType dtype, const Shape& shape) {
   if (tensor.dtype() != dtype || tensor.shape() != shape) {
@@ -102,64 +75,6 @@ Status CheckOrder(const GroupedLayout& layout, const Tensor& order) {
   return OkStatus();
 }
 
-// The least half not below `value`, which is positive and at most 65504.
-uint16_t HalfAtLeast(double value) {
-  uint16_t half = FloatToHalf(static_cast<float>(value));
-  while (static_cast<double>(HalfToFloat(half)) < value) ++half;
-  return half;
-}
-
-// What is wrong with a group, if anything.
-enum class Problem { kNone, kNotFinite, kTooLarge };
-
-// Scale, zero and codes of one group; `codes` are added at bit `bit` of a zeroed row.
-Problem QuantizeGroup(const float* w, uint64_t count, uint32_t bits, uint64_t bit, uint16_t* scale,
-                      uint16_t* zero, uint8_t* codes) {
-  double min = static_cast<double>(w[0]), max = min;
-  for (uint64_t i = 0; i < count; ++i) {
-    if (!std::isfinite(w[i])) return Problem::kNotFinite;
-    min = std::min(min, static_cast<double>(w[i]));
-    max = std::max(max, static_cast<double>(w[i]));
-  }
-  const double levels = (1u << bits) - 1;
-  const double magnitude = std::max(std::abs(min), std::abs(max));
-  const double step = std::max((max - min) / levels, magnitude * kStepPerMagnitude);
-  if (step > 65504) return Problem::kTooLarge;
-  if (step == 0) {
-    *scale = *zero = 0;  // all zeros, and codes 0
-    return Problem::kNone;
-  }
-  // Rounded up, so that the levels always span the group.
-  *scale = HalfAtLeast(step);
-  const auto s = static_cast<double>(HalfToFloat(*scale));
-  *zero = FloatToHalf(static_cast<float>(-min / s));
-  const auto z = static_cast<double>(HalfToFloat(*zero));
-  for (uint64_t i = 0; i < count; ++i, bit += bits) {
-    const double level = std::nearbyint(static_cast<double>(w[i]) / s + z);
-    const auto q = static_cast<uint32_t>(std::clamp(level, 0.0, levels)) << (bit % 8);
-    codes[bit / 8] |= static_cast<uint8_t>(q);
-    if (q >> 8 != 0) codes[bit / 8 + 1] |= static_cast<uint8_t>(q >> 8);
-  }
-  return Problem::kNone;
-}
-
-// Describes the first bad weight of a row for which QuantizeGroup failed.
-Status BadRow(const float* w, uint64_t row, uint64_t cols, uint32_t group_size) {
-  for (uint64_t c = 0; c < cols; ++c) {
-    if (!std::isfinite(w[c])) {
-      return DataLoss("weight at row {} column {} is not finite ({})", row, c, w[c]);
-    }
-  }
-  const auto largest =
-      std::max_element(w, w + cols, [](float a, float b) { return std::abs(a) < std::abs(b); });
-  const auto column = static_cast<uint64_t>(largest - w);
-  return InvalidArgument(
-      "weights at row {} group {} are too large for an fp16 scale (limit 65504 per step): column "
-      "{} "
-      "is {}",
-      row, column / group_size, column, *largest);
-}
-
 // The code at place `i` of a row.
 uint32_t CodeAt(const uint8_t* codes, uint64_t i, uint32_t bits) {
   const uint64_t bit = i * bits;
@@ -183,6 +98,24 @@ const uint16_t* ZerosOf(const GroupedMatrix& m, uint64_t row, uint16_t* zeros) {
 }
 
 }  // namespace
+
+Status CheckGroupedLayout(const GroupedLayout& layout) {
+  if (layout.rows < 1 || layout.rows > kMaxSide) {
+    return InvalidArgument("grouped matrix: rows = {}, must be 1 to {}", layout.rows, kMaxSide);
+  }
+  if (layout.cols < 1 || layout.cols > kMaxSide) {
+    return InvalidArgument("grouped matrix: cols = {}, must be 1 to {}", layout.cols, kMaxSide);
+  }
+  if (layout.bits < kMinBits || layout.bits > kMaxBits) {
+    return InvalidArgument("grouped matrix: bits = {}, must be {} to {}", layout.bits, kMinBits,
+                           kMaxBits);
+  }
+  if (layout.group_size < 1 || layout.group_size > kMaxGroupSize) {
+    return InvalidArgument("grouped matrix: group_size = {}, must be 1 to {}", layout.group_size,
+                           kMaxGroupSize);
+  }
+  return OkStatus();
+}
 
 uint64_t GroupedMatrix::num_bytes() const {
   uint64_t bytes = codes.num_bytes() + scale.num_bytes();
@@ -241,12 +174,12 @@ StatusOr<GroupedLayout> GroupedLayoutFromTensor(const Tensor& layout) {
   result.group_size = static_cast<uint32_t>(fields[5]);
   result.zeros = static_cast<ZeroKind>(fields[6]);
   result.ordered = fields[7] == 1;
-  TQ_RETURN_IF_ERROR(CheckSizes(result));
+  TQ_RETURN_IF_ERROR(CheckGroupedLayout(result));
   return result;
 }
 
 StatusOr<GroupedMatrix> MakeGroupedMatrix(const GroupedLayout& layout, GroupedTensors tensors) {
-  TQ_RETURN_IF_ERROR(CheckSizes(layout));
+  TQ_RETURN_IF_ERROR(CheckGroupedLayout(layout));
   const uint64_t rows = layout.rows, groups = layout.groups();
   TQ_RETURN_IF_ERROR(CheckTensor("codes", tensors.codes, DType::kU8, {rows, layout.code_bytes()}));
   TQ_RETURN_IF_ERROR(CheckTensor("scale", tensors.scale, DType::kF16, {rows, groups}));
@@ -254,42 +187,6 @@ StatusOr<GroupedMatrix> MakeGroupedMatrix(const GroupedLayout& layout, GroupedTe
   TQ_RETURN_IF_ERROR(CheckZeros(layout, tensors.zero));
   TQ_RETURN_IF_ERROR(CheckOrder(layout, tensors.order));
   return GroupedMatrix{layout, std::move(tensors)};
-}
-
-StatusOr<GroupedMatrix> QuantizeToNearest(const float* weights, uint64_t rows, uint64_t cols,
-                                          uint32_t bits, uint32_t group_size, Executor& executor) {
-  GroupedMatrix matrix;
-  matrix.rows = rows;
-  matrix.cols = cols;
-  matrix.bits = bits;
-  matrix.group_size = group_size;
-  TQ_RETURN_IF_ERROR(CheckSizes(matrix));
-  const uint64_t groups = matrix.groups(), bytes = matrix.code_bytes();
-  TQ_ASSIGN_OR_RETURN(matrix.codes, Tensor::Zeros(DType::kU8, {rows, bytes}));
-  TQ_ASSIGN_OR_RETURN(matrix.scale, Tensor::Zeros(DType::kF16, {rows, groups}));
-  TQ_ASSIGN_OR_RETURN(matrix.zero, Tensor::Zeros(DType::kF16, {rows, groups}));
-  uint8_t* codes = matrix.codes.mutable_data();
-  auto* scales = matrix.scale.mutable_as<uint16_t>();
-  auto* zeros = matrix.zero.mutable_as<uint16_t>();
-  std::atomic<uint64_t> bad_row{rows};  // the first, whatever the threads do
-  executor.ParallelFor(rows, 16, [&](size_t begin, size_t end, size_t) {
-    for (uint64_t row = begin; row < end; ++row) {
-      for (uint64_t g = 0; g < groups; ++g) {
-        const uint64_t column = g * group_size;
-        const uint64_t count = std::min<uint64_t>(group_size, cols - column);
-        const Problem problem =
-            QuantizeGroup(weights + row * cols + column, count, bits, column * bits,
-                          scales + row * groups + g, zeros + row * groups + g, codes + row * bytes);
-        if (problem == Problem::kNone) continue;
-        uint64_t first = bad_row;
-        while (row < first && !bad_row.compare_exchange_weak(first, row)) {
-        }
-        return;
-      }
-    }
-  });
-  if (bad_row < rows) return BadRow(weights + bad_row * cols, bad_row, cols, group_size);
-  return matrix;
 }
 
 void DecodeRows(const GroupedMatrix& matrix, uint64_t begin, uint64_t end, float* out) {

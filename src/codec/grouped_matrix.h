@@ -35,6 +35,10 @@ struct GroupedLayout {
   uint64_t packed_zero_bytes() const { return CeilDiv<uint64_t>(groups() * bits, 8); }
 };
 
+// Sides of 1 to 2^31 - 1, bits and group size within their limits, so that no size computed from
+// them overflows (2^31 * 2^31 halves still fit 64 bits); errors name field, value and limit.
+Status CheckGroupedLayout(const GroupedLayout& layout);
+
 struct GroupedTensors {
   Tensor codes;  // U8 [rows, code_bytes]: q of a row, least significant bit first
   Tensor scale;  // F16 [rows, groups]
@@ -54,14 +58,6 @@ StatusOr<GroupedLayout> GroupedLayoutFromTensor(const Tensor& layout);
 // `order` is a permutation, and that nothing is there that the layout does not know of; errors name
 // field and value.
 StatusOr<GroupedMatrix> MakeGroupedMatrix(const GroupedLayout& layout, GroupedTensors tensors);
-
-// Rounds W (float [rows, cols]) to nearest: per group min..max over 2^bits levels. The step
-// is rounded up to fp16, and is at least 2^-15 of the group's greatest magnitude, so that
-// the zero point fits fp16 (it matters only for groups that are nearly constant); an error
-// is then at most half a step, plus 2^-11 of the magnitude at the ends of the range.
-// Weights that are not finite, or a step above 65504, are errors naming row and column.
-StatusOr<GroupedMatrix> QuantizeToNearest(const float* weights, uint64_t rows, uint64_t cols,
-                                          uint32_t bits, uint32_t group_size, Executor& executor);
 
 // W[begin..end), float [end - begin, cols], columns in W's own order.
 void DecodeRows(const GroupedMatrix& matrix, uint64_t begin, uint64_t end, float* out);

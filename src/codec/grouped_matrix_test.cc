@@ -12,6 +12,7 @@
 #include "base/random.h"
 #include "codec/dense_matmul.h"
 #include "codec/grouped_matrix_for_test.h"
+#include "codec/grouped_rounding.h"
 #include "device/thread_pool.h"
 
 namespace tq {

@@ -11,6 +11,7 @@
 #include "checkpoint/model_source.h"
 #include "checkpoint/packed_model.h"
 #include "checkpoint/status_matcher_for_test.h"
+#include "codec/grouped_rounding.h"
 #include "device/thread_pool.h"
 #include "tokenizer/tokenizer.h"
 

@@ -16,6 +16,7 @@
 
 #include "base/random.h"
 #include "checkpoint/packed_model.h"
+#include "codec/grouped_rounding.h"
 #include "codec/rotation.h"
 #include "device/executor.h"
 #include "model/memory_source_for_test.h"
