@@ -16,7 +16,7 @@ import subprocess
 import sys
 
 SIZES = [("trellis", bits, []) for bits in (4, 3, 2.5, 2, 1.5, 1)] + [
-    ("rtn", bits, []) for bits in (4, 3, 2)
+    (method, bits, []) for method in ("gptq", "awq", "rtn") for bits in (4, 3, 2)
 ]
 ABLATION = [("trellis", 2, extra) for extra in (
     [],
@@ -100,7 +100,7 @@ def print_equal_bytes(rows):
     print("\n| baseline | bits/weight | its KL | trellis at equal bytes | ratio |")
     print("|---|---|---|---|---|")
     for row in rows:
-        if row.get("method") != "rtn":
+        if row.get("method", "trellis") == "trellis":
             continue
         x = row["bits_per_weight"]
         pair = next(((a, b) for a, b in zip(trellis, trellis[1:]) if a[0] <= x <= b[0]), None)

@@ -23,6 +23,20 @@ class LineProgress final : public tq::Progress {
   const std::function<void(std::string_view)>& on_line_;
 };
 
+tq::Method InnerMethod(Method method) {
+  switch (method) {
+    case Method::kTrellis:
+      return tq::Method::kTrellis;
+    case Method::kRoundToNearest:
+      return tq::Method::kRtn;
+    case Method::kGptq:
+      return tq::Method::kGptq;
+    case Method::kAwq:
+      return tq::Method::kAwq;
+  }
+  return tq::Method::kTrellis;
+}
+
 }  // namespace
 
 Result<QuantizeSummary> Quantize(const QuantizeOptions& options,
@@ -33,15 +47,18 @@ Result<QuantizeSummary> Quantize(const QuantizeOptions& options,
   tq::QuantizeOptions inner;
   inner.model = options.model;
   inner.output = options.output;
-  inner.method = options.method == Method::kTrellis ? tq::Method::kTrellis : tq::Method::kRtn;
+  inner.method = InnerMethod(options.method);
   inner.bits = options.bits;
+  inner.group_size = options.group_size;
+  inner.symmetric = options.symmetric;
+  inner.act_order = options.act_order;
   inner.memory_bytes = options.memory_bytes;
   inner.context = options.context;
   inner.calibration = options.calibration;
   inner.seed = options.seed;
   inner.fast = options.fast;
   inner.fresh = options.fresh;
-  if (options.uniform || options.method == Method::kRoundToNearest) {
+  if (options.uniform || options.method != Method::kTrellis) {
     inner.sensitivity = tq::SensitivityMeasure::kNone;
   }
   LineProgress progress(on_line);

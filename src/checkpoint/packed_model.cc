@@ -1,6 +1,9 @@
 #include "checkpoint/packed_model.h"
 
+#include <fmt/ranges.h>
+
 #include <algorithm>
+#include <iterator>
 #include <set>
 #include <utility>
 
@@ -14,7 +17,11 @@ namespace {
 
 using nlohmann::json;
 
-bool IsMethod(std::string_view method) { return method == "trellis" || method == "rtn"; }
+constexpr std::string_view kMethods[] = {"trellis", "rtn", "gptq", "awq"};
+
+bool IsMethod(std::string_view method) {
+  return std::ranges::find(kMethods, method) != std::end(kMethods);
+}
 
 // X of "X.weight" for matrices (rank 2); norms keep their names.
 std::string MatrixName(const TensorSpec& spec) {
@@ -79,8 +86,8 @@ class PackedModel::Loader {
     }
     const json method = at->value("method", json());
     if (!method.is_string() || !IsMethod(method.get_ref<const std::string&>())) {
-      return Unimplemented("{}: quantization_config.method is {}; known are trellis and rtn", name,
-                           Quote(method.dump()));
+      return Unimplemented("{}: quantization_config.method is {}; known are {}", name,
+                           Quote(method.dump()), fmt::join(kMethods, ", "));
     }
     model_->method_ = method.get<std::string>();
     document.erase(at);
@@ -107,7 +114,8 @@ class PackedModel::Loader {
     }
     const int32_t code = layout.as<int32_t>()[kLayoutCode];
     const int32_t expected = model_->method_ == "trellis" ? kTrellisCode : kGroupedCode;
-    if (code != expected) {
+    // Embedding and head may be trellis-coded whatever the method.
+    if (code != expected && !(code == kTrellisCode && GroupName(name) == name)) {
       return InvalidArgument("{}: {}.layout: code {}, method {} has {}", file_, name, code,
                              model_->method_, expected);
     }
@@ -259,7 +267,7 @@ Status WritePackedModel(const std::filesystem::path& output, const std::filesyst
   }
   config["quantization_config"] = std::move(quantization);
   std::stable_partition(contents.tensors.begin(), contents.tensors.end(),
-                        [](const OutputTensor& t) { return t.tensor.dtype() == DType::kU8; });
+                        [](const OutputTensor& t) { return t.name.ends_with(".codes"); });
   ModelDirectory directory;
   directory.config_json = config.dump(2) + "\n";
   directory.files = std::move(contents.files);

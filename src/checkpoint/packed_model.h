@@ -44,7 +44,7 @@ class PackedModel {
 
   const std::filesystem::path& path() const { return path_; }
   const ModelConfig& config() const { return config_; }
-  const std::string& method() const { return method_; }  // "trellis", "rtn"
+  const std::string& method() const { return method_; }  // "trellis", "rtn", "gptq", "awq"
   StatusOr<const StoredMatrix*> Matrix(std::string_view name) const;
   // Norm weights and other plain tensors, as float32.
   StatusOr<Tensor> LoadFloat(std::string_view name) const;
@@ -70,7 +70,9 @@ class PackedModel {
 // What the compress pipeline hands over to be written.
 struct PackedModelContents {
   ModelConfig config;
-  std::string method;  // "trellis" or "rtn"
+  // "trellis"; or "rtn", "gptq", "awq", whose decoder is of grouped matrices, embedding and head of
+  // either kind.
+  std::string method;
   // Further fields of quantization_config (bits, seed, ...): what was asked for, never times.
   std::map<std::string, std::variant<bool, int64_t, double, std::string>> options;
   // Tokenizer and other plain files, name -> contents: ReadTokenizerFiles() of a Hugging Face

@@ -27,19 +27,22 @@ class QuantizeCommand final : public Command {
   explicit QuantizeCommand(std::vector<std::string> words) : words_(std::move(words)) {}
 
   void AddTo(CLI::App& app) override {
-    CLI::App* sub =
-        Register(app, "quantize", "Compress a model",
-                 "  tq quantize SmolLM2-135M -o SmolLM2-2bit --bits 2 --report report.html\n"
-                 "  tq quantize model.gguf -o out --memory 16GiB --context 8192\n"
-                 "  tq quantize model -o out --memory 16GiB --dry-run\n"
-                 "  tq quantize model -o out --bits 2 --override 'down_proj=2.5'\n"
-                 "  tq quantize model -o baseline --method rtn --bits 3\n"
-                 "A run that was stopped resumes when the same command is given again.");
+    CLI::App* sub = Register(
+        app, "quantize", "Compress a model",
+        "  tq quantize SmolLM2-135M -o SmolLM2-2bit --bits 2 --report report.html\n"
+        "  tq quantize model.gguf -o out --memory 16GiB --context 8192\n"
+        "  tq quantize model -o out --memory 16GiB --dry-run\n"
+        "  tq quantize model -o out --bits 2 --override 'down_proj=2.5'\n"
+        "  tq quantize model -o model-gptq --method gptq --bits 4 --group-size 128\n"
+        "  tq quantize model -o model-awq --method awq --bits 3 --calibration text.txt\n"
+        "  tq quantize model -o baseline --method rtn --bits 4 --group-size row --symmetric\n"
+        "A run that was stopped resumes when the same command is given again.");
     flags_.AddTo(*sub);
     sub->add_option("-o,--output", output_, "Directory to make")->required();
     CLI::Option* bits =
         sub->add_option("--bits", bits_,
-                        "trellis: bits per weight of the whole file; rtn: width of the code")
+                        "trellis: bits per weight of the whole file; rtn, gptq, awq: width of the "
+                        "decoder's code, 2 to 8")
             ->check(CLI::Range(0.1, 16.0));
     CLI::Option* memory =
         sub->add_option("--memory", memory_,
@@ -57,8 +60,9 @@ class QuantizeCommand final : public Command {
         ->check(CLI::Range(1, 1024))
         ->needs(memory)
         ->capture_default_str();
-    sub->add_option("--method", method_, "trellis, or rtn (round to nearest, groups of 32)")
-        ->check(CLI::IsMember({"trellis", "rtn"}))
+    sub->add_option("--method", method_,
+                    "trellis, or for comparison rtn (round to nearest), gptq or awq")
+        ->check(CLI::IsMember(kMethodNames))
         ->capture_default_str();
     CLI::Option* uniform =
         sub->add_flag("--uniform", uniform_, "One rate for all matrices of the decoder");
@@ -79,7 +83,9 @@ class QuantizeCommand final : public Command {
         ->allow_extra_args(false);
     sub->add_flag("--quiet", quiet_, "No progress");
     AddJsonOption(*sub, json_);
-    sub->callback([this, bits, memory] {
+    sub->callback([this, sub, bits, memory] {
+      const Method method = MethodNamed(method_);
+      CheckFlagsOfMethods(*sub, {&method, 1});
       if (memory->count() > 0 && memory_ == 0) {
         throw CLI::ValidationError("--memory", "must be above 0");
       }
@@ -100,10 +106,10 @@ class QuantizeCommand final : public Command {
     options_.reserve_bytes = reserve_;
     options_.run_threads = run_threads_;
     options_.verify = !no_verify_;
-    options_.method = method_ == "rtn" ? Method::kRtn : Method::kTrellis;
+    options_.method = MethodNamed(method_);
     options_.sensitivity =
         sensitivity_ == "hessian" ? SensitivityMeasure::kHessian : SensitivityMeasure::kKl;
-    if (uniform_ || options_.no_hessian || options_.method == Method::kRtn) {
+    if (uniform_ || options_.no_hessian || IsScalar(options_.method)) {
       options_.sensitivity = SensitivityMeasure::kNone;
     }
     TQ_ASSIGN_OR_RETURN(auto pool, ThreadPool::Create(flags_.threads()));
@@ -143,7 +149,7 @@ class QuantizeCommand final : public Command {
     if (p.memory) fmt::print(out, "{}\n", Describe(*p.memory));
     if (p.predicted_kl) {
       fmt::print(out, "predicted KL divergence {:.4f}\n", *p.predicted_kl);
-    } else {
+    } else if (!IsScalar(options_.method)) {
       fmt::print(out,
                  "predicted KL divergence: unknown before sensitivities are measured "
                  "(--sensitivity-file)\n");

@@ -1,5 +1,8 @@
 #include "cli/quantize_flags.h"
 
+#include <fmt/ranges.h>
+
+#include <algorithm>
 #include <memory>
 #include <utility>
 
@@ -41,6 +44,14 @@ void QuantizeFlags::AddTo(CLI::App& app) {
       ->capture_default_str();
   app.add_option("--max-bits", options_.max_bits, "No codes of more bits per weight")
       ->capture_default_str();
+  app.add_option("--group-size", group_size_,
+                 "rtn, gptq, awq: columns that share a scale: 32, 64, 128, or row")
+      ->check(CLI::IsMember({"32", "64", "128", "row"}))
+      ->capture_default_str();
+  app.add_flag("--symmetric", options_.symmetric, "rtn, gptq, awq: no zero points");
+  app.add_flag("--act-order,!--no-act-order", options_.act_order,
+               "gptq: columns by descending activation (the default), stored in that order; or as "
+               "they are");
   app.add_option("--seed", options_.seed, "Seed of all random choices")->capture_default_str();
   app.add_flag("--fast", options_.fast, "Search 12-bit states: ten times faster, a little worse");
   app.add_flag("--fresh", options_.fresh, "Start over instead of resuming");
@@ -57,9 +68,48 @@ void QuantizeFlags::AddTo(CLI::App& app) {
       ->capture_default_str();
 }
 
+void CheckFlagsOfMethods(const CLI::App& app, std::span<const Method> methods) {
+  struct Flag {
+    const char* name;
+    std::vector<Method> methods;  // that it is for
+  };
+  const std::vector<Method> trellis = {Method::kTrellis},
+                            scalar = {Method::kRtn, Method::kGptq, Method::kAwq};
+  const Flag flags[] = {
+      {"--memory", trellis},           {"--uniform", trellis},          {"--sensitivity", trellis},
+      {"--sensitivity-file", trellis}, {"--no-verify", trellis},        {"--rates", trellis},
+      {"--min-bits", trellis},         {"--max-bits", trellis},         {"--group-size", scalar},
+      {"--symmetric", scalar},         {"--act-order", {Method::kGptq}}};
+  const auto names = [](std::span<const Method> list) {
+    std::vector<std::string_view> all;
+    for (const Method method : list) all.push_back(NameOf(method));
+    return fmt::format("{}", fmt::join(all, ", "));
+  };
+  for (const Flag& flag : flags) {
+    const CLI::Option* option = app.get_option_no_throw(flag.name);
+    if (option == nullptr || option->count() == 0) continue;
+    const bool used = std::ranges::any_of(methods, [&](Method method) {
+      return std::ranges::find(flag.methods, method) != flag.methods.end();
+    });
+    if (used) continue;
+    throw CLI::ValidationError(flag.name, fmt::format("is for the method {}, not {}",
+                                                      names(flag.methods), names(methods)));
+  }
+}
+
+Method MethodNamed(std::string_view name) {
+  for (const Method method : kMethods) {
+    if (name == NameOf(method)) return method;
+  }
+  TQ_CHECK(false);  // the option takes these names alone
+  return Method::kTrellis;
+}
+
 StatusOr<QuantizeOptions> QuantizeFlags::Options() const {
   QuantizeOptions options = options_;
   options.calibration_memory = calibration_mib_ * kMiB;
+  options.group_size = 0;
+  if (group_size_ != "row") options.group_size = static_cast<uint32_t>(std::stoul(group_size_));
   if (device_ == "cuda") {
     TQ_ASSIGN_OR_RETURN(options.rounding, MakeCudaRounding());
     TQ_ASSIGN_OR_RETURN(options.dense, DenseDeviceOrWarning());

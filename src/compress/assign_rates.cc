@@ -152,8 +152,8 @@ StatusOr<ModelPlan> PlanUniform(const ModelOutline& outline, const QuantizeOptio
 
 std::string_view NameOf(PlanKind kind) {
   switch (kind) {
-    case PlanKind::kRtn:
-      return "rtn";
+    case PlanKind::kScalar:
+      return "one width";
     case PlanKind::kUniform:
       return "uniform";
     case PlanKind::kAllocated:
@@ -166,7 +166,7 @@ std::string_view NameOf(PlanKind kind) {
 
 std::vector<PlanKind> PlansToCompare(const ModelOutline& outline, const QuantizeOptions& options,
                                      SensitivityMeasure measure, uint64_t budget) {
-  if (options.method == Method::kRtn) return {PlanKind::kRtn};
+  if (IsScalar(options.method)) return {PlanKind::kScalar};
   if (measure == SensitivityMeasure::kNone) return {PlanKind::kUniform};
   if (!options.verify) return {PlanKind::kAllocated};
   if (measure == SensitivityMeasure::kKl && outline.BitsPerWeight(budget) <= kHessianPlanBits) {

@@ -26,8 +26,8 @@ StatusOr<ModelPlan> PlanUniform(const ModelOutline& outline, const QuantizeOptio
                                 const SensitivityTable& table);
 
 // How the rates of a plan are chosen.
-enum class PlanKind { kRtn, kUniform, kAllocated, kByHessians };
-std::string_view NameOf(PlanKind kind);  // "rtn", "uniform", "allocated", "by-hessians"
+enum class PlanKind { kScalar, kUniform, kAllocated, kByHessians };
+std::string_view NameOf(PlanKind kind);  // "one width", "uniform", "allocated", "by-hessians"
 
 // The plans of `budget` bytes that are quantised, the preferred one first; of several, the true
 // loss decides. `measure` is that of the table which rates are allocated by.

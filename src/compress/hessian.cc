@@ -26,6 +26,8 @@ constexpr uint64_t kPanel = 128;
 constexpr uint64_t kTransposeTile = 64;
 // Values that a thread looks through at once.
 constexpr uint64_t kFiniteGrain = 1 << 16;
+// Columns whose magnitudes a thread adds up at once: some cache lines of a row.
+constexpr uint64_t kMagnitudeGrain = 64;
 // A pivot below this share of its block's largest value is lost in float's rounding of that: noise,
 // not a factor.
 constexpr double kLeastPivot = 1e-4;
@@ -208,8 +210,21 @@ Status HessianSum::Add(const float* x, uint64_t n, Executor& executor) {
   } else {
     AccumulateHessian(x, n, features_, executor, sum_.mutable_as<float>());
   }
+  executor.ParallelFor(features_, kMagnitudeGrain, [&](size_t begin, size_t end, size_t) {
+    for (uint64_t row = 0; row < n; ++row) {
+      for (uint64_t j = begin; j < end; ++j) magnitude_[j] += std::abs(x[row * features_ + j]);
+    }
+  });
   count_ += n;
   return OkStatus();
+}
+
+std::vector<float> HessianSum::MeanMagnitude() const {
+  std::vector<float> means;
+  for (const double sum : magnitude_) {
+    means.push_back(static_cast<float>(sum / static_cast<double>(std::max<uint64_t>(count_, 1))));
+  }
+  return means;
 }
 
 StatusOr<Tensor> HessianSum::Finish(Executor& executor) && {

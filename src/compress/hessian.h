@@ -7,6 +7,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "base/status.h"
 #include "codec/dense_device.h"
@@ -27,6 +28,8 @@ class HessianSum {
   // the token and the feature.
   Status Add(const float* x, uint64_t n, Executor& executor);
   uint64_t count() const { return count_; }
+  // Mean |x_j| over the rows so far, [features].
+  std::vector<float> MeanMagnitude() const;
   const std::string& name() const { return name_; }
 
   // H = E[x x^T], float [features, features], symmetric; the sum is spent. At least one
@@ -34,13 +37,15 @@ class HessianSum {
   StatusOr<Tensor> Finish(Executor& executor) &&;
 
  private:
-  HessianSum(std::string_view name, uint64_t features) : name_(name), features_(features) {}
+  HessianSum(std::string_view name, uint64_t features)
+      : name_(name), features_(features), magnitude_(features) {}
 
   std::string name_;
   uint64_t features_;
   // One of them: float [features, features], the upper triangle.
   Tensor sum_;
   std::unique_ptr<DenseDevice::Gram> on_device_;
+  std::vector<double> magnitude_;  // sums of |x_j|
   uint64_t count_ = 0;
 };
 

@@ -151,7 +151,7 @@ TEST_F(HessianDeviceTest, DampingGrowsUntilPivotsAreSound) {
     EXPECT_GT(cuda.damping(), damping);
     EXPECT_LT(FactorError(cuda, *h), 2e-5 * MeanDiagonal(*h));
   }
-  // With the damping of GroupSettings no doubling is needed.
+  // With the damping of TrellisSettings no doubling is needed.
   EXPECT_EQ(Factor(singular, 0.06, device_.get()).damping(), 0.06);
 }
 

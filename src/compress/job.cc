@@ -24,11 +24,10 @@ namespace fs = std::filesystem;
 
 // Part of every fingerprint: raised whenever the same input would give other bytes, so that
 // no job is finished by another algorithm than the one that began it.
-constexpr std::string_view kPipelineVersion = "tq-pipeline-5";
+constexpr std::string_view kPipelineVersion = "tq-pipeline-6";
 
 // Where sums round otherwise than on the processor; empty: nowhere.
 std::string DevicesOf(const QuantizeOptions& options) {
-  if (options.method != Method::kTrellis) return "";
   std::string devices;
   if (options.dense != nullptr) devices += ", calibrated on " + options.dense->name();
   if (options.rounding != nullptr) devices += ", rounded on " + options.rounding->name();
@@ -95,11 +94,13 @@ std::optional<EvaluateResult> ScoreFromTensor(const Tensor& tensor) {
 }  // namespace
 
 bool CompressionJob::NeedsCalibration() const {
-  return options_.method == Method::kTrellis && !options_.no_hessian;
+  // Scalar codes too: trellis codes of the head are rounded with its Hessian whatever the method,
+  // and errors are reported with all of them.
+  return !options_.no_hessian;
 }
 
 bool CompressionJob::MeasuresSensitivity() const {
-  return options_.method == Method::kTrellis && options_.sensitivity != SensitivityMeasure::kNone;
+  return !IsScalar(options_.method) && options_.sensitivity != SensitivityMeasure::kNone;
 }
 
 Status CompressionJob::Open() {
@@ -109,7 +110,8 @@ Status CompressionJob::Open() {
                            options_.model.string());
   }
   if (NeedsCalibration()) TQ_RETURN_IF_ERROR(CheckCalibrationOptions(options_));
-  if (options_.method == Method::kTrellis) TQ_RETURN_IF_ERROR(CheckRates(options_));
+  TQ_RETURN_IF_ERROR(options_.method == Method::kTrellis ? CheckRates(options_)
+                                                         : CheckScalarOptions(options_));
   if (MeasuresSensitivity() && options_.no_hessian) {
     return InvalidArgument(
         "sensitivity: is measured with Hessians; without them rates are uniform");
@@ -169,10 +171,11 @@ StatusOr<Hash128> CompressionJob::Fingerprint(std::string_view kind, std::string
   hasher.UpdateString(kPipelineVersion);
   hasher.UpdateString(kind);
   hasher.UpdateString(details);
-  number(options_.method == Method::kRtn);
+  number(static_cast<double>(options_.method));
+  number(static_cast<double>(options_.group_size));
   number(static_cast<double>(options_.sensitivity));
-  for (bool flag : {options_.fast, options_.no_rotation, options_.no_hessian,
-                    options_.hessian_without_scales, options_.v1}) {
+  for (bool flag : {options_.symmetric, options_.act_order, options_.fast, options_.no_rotation,
+                    options_.no_hessian, options_.hessian_without_scales, options_.v1}) {
     number(flag);
   }
   hasher.Update(&options_.seed, sizeof(options_.seed));
@@ -327,8 +330,13 @@ Status CompressionJob::WriteModel(const ModelPlan& plan, const fs::path& output)
   PackedModelContents contents;
   contents.config = source_->config();
   contents.staging = work_->path();  // where the next run clears what a killed one leaves
-  contents.method = options_.method == Method::kRtn ? "rtn" : "trellis";
+  contents.method = NameOf(plan.method);
   contents.options = {{"seed", static_cast<int64_t>(options_.seed)}};
+  if (IsScalar(plan.method)) {
+    contents.options["group_size"] = static_cast<int64_t>(options_.group_size);
+    contents.options["symmetric"] = options_.symmetric;
+    if (plan.method == Method::kGptq) contents.options["act_order"] = options_.act_order;
+  }
   if (options_.budget_bytes > 0) {
     contents.options["budget_bytes"] = static_cast<int64_t>(options_.budget_bytes);
   } else {

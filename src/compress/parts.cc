@@ -4,9 +4,7 @@
 
 #include <algorithm>
 #include <cstring>
-#include <map>
-#include <optional>
-#include <set>
+#include <iterator>
 #include <utility>
 
 #include "base/cancel.h"
@@ -19,9 +17,10 @@ constexpr std::string_view kReportTensor = "part.report";
 // Fields of a stored report: relative error, Hessian error, seconds.
 constexpr size_t kReportValues = 3;
 
-// A plain name that tells the matrix and its codes: rows x (V, k) of each segment.
+// A plain name that tells the matrix and its codes: rows x (V, k) of each segment, or the method
+// and width of scalar ones; groups, zeros and order are the same in all plans of a job.
 std::string PartName(const PlannedMatrix& m) {
-  if (m.rtn_bits > 0) return fmt::format("{}.rtn{}", m.name, m.rtn_bits);
+  if (IsScalar(m.method)) return fmt::format("{}.{}{}", m.name, NameOf(m.method), m.layout.bits);
   std::string name = m.name;
   for (const Segment& s : m.segments) {
     name += fmt::format(".{}x{}-{}", s.row_end - s.row_begin, s.code.values, s.code.bits);
@@ -35,6 +34,7 @@ StatusOr<bool> PartMaker::FindMissing(std::span<const ModelPlan> plans) {
   TQ_CHECK(!plans.empty());
   matrices_ = plans[0].matrices;
   groups_ = GroupsOf(matrices_, source_.config().tie_embeddings);
+  planned_.assign(matrices_.size(), {});
   missing_.assign(matrices_.size(), {});
   weights_total_ = weights_done_ = 0;
   parts_total_ = parts_done_ = 0;
@@ -45,6 +45,7 @@ StatusOr<bool> PartMaker::FindMissing(std::span<const ModelPlan> plans) {
       const PlannedMatrix& m = plan.matrices[i];
       const std::string part = PartName(m);
       if (!seen.insert(part).second) continue;
+      planned_[i].push_back(m);
       weights_total_ += m.rows * m.cols;
       ++parts_total_;
       if (work_.Load(part)) {
@@ -61,11 +62,23 @@ StatusOr<bool> PartMaker::FindMissing(std::span<const ModelPlan> plans) {
   return parts_done_ < parts_total_;
 }
 
-bool PartMaker::IsMissing(const MatrixGroup& group) const {
+std::set<PartMaker::Kind> PartMaker::MissingKinds(const MatrixGroup& group) const {
+  std::set<Kind> kinds;
   for (size_t i = group.begin; i < group.end; ++i) {
-    if (!missing_[i].empty()) return true;
+    for (const PlannedMatrix& m : missing_[i]) kinds.insert(KindOf(m));
   }
-  return false;
+  return kinds;
+}
+
+std::vector<PlannedMatrix> PartMaker::PlannedAs(Kind kind, const MatrixGroup& group) const {
+  std::vector<PlannedMatrix> matrices;
+  for (size_t i = group.begin; i < group.end; ++i) {
+    const auto planned =
+        std::ranges::find_if(planned_[i], [&](const auto& m) { return KindOf(m) == kind; });
+    TQ_CHECK(planned != planned_[i].end());  // a plan has one method for a group
+    matrices.push_back(*planned);
+  }
+  return matrices;
 }
 
 Status PartMaker::Store(QuantizedMatrix matrix, const PlannedMatrix& planned) {
@@ -86,30 +99,67 @@ Status PartMaker::Store(QuantizedMatrix matrix, const PlannedMatrix& planned) {
   return OkStatus();
 }
 
-Status PartMaker::MakeGroup(const MatrixGroup& group, std::optional<Tensor> hessian) {
+Status PartMaker::MakeGroup(const MatrixGroup& group, std::optional<Tensor> hessian,
+                            const ScalesByKind& scales) {
   progress_.Update(weights_done_, matrices_[group.begin].group);
-  TQ_ASSIGN_OR_RETURN(
-      GroupQuantizer quantizer,
-      GroupQuantizer::Load(source_, options_, matrices_, group, std::move(hessian), executor_));
-  for (size_t i = group.begin; i < group.end; ++i) {
-    const std::vector<PlannedMatrix>& variants = missing_[i];
-    for (size_t v = 0; v < variants.size(); ++v) {
-      TQ_RETURN_IF_ERROR(CheckCancelled());
-      const auto keep = v + 1 < variants.size() ? GroupQuantizer::Weights::kKeep
-                                                : GroupQuantizer::Weights::kSpend;
-      TQ_ASSIGN_OR_RETURN(QuantizedMatrix matrix,
-                          quantizer.Quantize(i - group.begin, variants[v], keep, executor_));
-      TQ_RETURN_IF_ERROR(Store(std::move(matrix), variants[v]));
+  const std::set<Kind> kinds = MissingKinds(group);
+  for (const Kind kind : kinds) {
+    std::optional<Tensor> own = hessian;
+    if (hessian && kind != *kinds.rbegin()) {  // quantising spends it
+      TQ_ASSIGN_OR_RETURN(own, Tensor::FromBytes(DType::kF32, hessian->shape(),
+                                                 {hessian->data(), hessian->num_bytes()}));
+    } else {
+      hessian.reset();
+    }
+    const auto found = scales.find(kind);
+    TQ_ASSIGN_OR_RETURN(
+        GroupQuantizer quantizer,
+        GroupQuantizer::Load(source_, options_, PlannedAs(kind, group), std::exchange(own, {}),
+                             found == scales.end() ? nullptr : &found->second, executor_));
+    for (size_t i = group.begin; i < group.end; ++i) {
+      std::vector<PlannedMatrix> variants;
+      std::ranges::copy_if(missing_[i], std::back_inserter(variants),
+                           [&](const PlannedMatrix& m) { return KindOf(m) == kind; });
+      for (size_t v = 0; v < variants.size(); ++v) {
+        TQ_RETURN_IF_ERROR(CheckCancelled());
+        const auto keep = v + 1 < variants.size() ? GroupQuantizer::Weights::kKeep
+                                                  : GroupQuantizer::Weights::kSpend;
+        TQ_ASSIGN_OR_RETURN(QuantizedMatrix matrix,
+                            quantizer.Quantize(i - group.begin, variants[v], keep, executor_));
+        TQ_RETURN_IF_ERROR(Store(std::move(matrix), variants[v]));
+      }
     }
   }
   return OkStatus();
 }
 
-Status PartMaker::MakeLayer(uint32_t layer, CalibrationStream* stream) {
-  std::set<std::string> wanted;
-  for (const MatrixGroup& group : groups_) {
-    if (group.layer == layer && IsMissing(group)) wanted.insert(group.suffix);
+StatusOr<PartMaker::ScalesByKind> PartMaker::SearchScales(
+    uint32_t layer, const std::set<Kind>& kinds, const std::map<std::string, GroupInput>& inputs) {
+  progress_.Update(weights_done_, fmt::format("searching scales of layer {}", layer));
+  ScalesByKind scales;
+  for (const Kind kind : kinds) {
+    std::vector<PlannedGroup> groups;
+    for (const MatrixGroup& group : groups_) {
+      if (group.layer == layer) groups.push_back({group, PlannedAs(kind, group)});
+    }
+    TQ_ASSIGN_OR_RETURN(LayerScales found, LayerScales::Search(source_, groups, inputs, executor_));
+    scales.emplace(kind, std::move(found));
   }
+  return scales;
+}
+
+Status PartMaker::MakeLayer(uint32_t layer, CalibrationStream* stream) {
+  std::set<std::string> wanted, all;
+  std::set<Kind> scaled;  // whose matrices depend on what follows them in the layer
+  for (const MatrixGroup& group : groups_) {
+    if (group.layer != layer) continue;
+    all.insert(group.suffix);
+    if (IsMissing(group)) wanted.insert(group.suffix);
+    for (const Kind kind : MissingKinds(group)) {
+      if (kind.method == Method::kAwq) scaled.insert(kind);
+    }
+  }
+  if (!scaled.empty()) wanted = all;
   std::map<std::string, HessianSum> sums;
   if (stream != nullptr) {
     progress_.Update(weights_done_, fmt::format("calibrating layer {}", layer));
@@ -119,15 +169,28 @@ Status PartMaker::MakeLayer(uint32_t layer, CalibrationStream* stream) {
       sums.emplace(std::move(name), std::move(sum));
     }
   }
+  std::map<std::string, GroupInput> inputs;
+  ScalesByKind scales;
+  if (!scaled.empty()) {
+    TQ_CHECK(stream != nullptr);
+    for (auto& [name, sum] : sums) {
+      GroupInput& input = inputs[name];
+      input.magnitude = sum.MeanMagnitude();
+      TQ_ASSIGN_OR_RETURN(input.hessian, std::move(sum).Finish(executor_));
+    }
+    TQ_ASSIGN_OR_RETURN(scales, SearchScales(layer, scaled, inputs));
+  }
   for (const MatrixGroup& group : groups_) {
     if (group.layer != layer || !IsMissing(group)) continue;
     std::optional<Tensor> hessian;
-    if (stream != nullptr) {
-      auto sum = sums.extract(matrices_[group.begin].group);
+    if (const std::string& name = matrices_[group.begin].group; inputs.contains(name)) {
+      hessian = std::move(inputs.at(name).hessian);
+    } else if (stream != nullptr) {
+      auto sum = sums.extract(name);
       TQ_CHECK(!sum.empty());
       TQ_ASSIGN_OR_RETURN(hessian, std::move(sum.mapped()).Finish(executor_));
     }
-    TQ_RETURN_IF_ERROR(MakeGroup(group, std::move(hessian)));
+    TQ_RETURN_IF_ERROR(MakeGroup(group, std::move(hessian), scales));
   }
   return OkStatus();
 }
@@ -160,7 +223,7 @@ Status PartMaker::MakeMissing(CalibrationTokens text) {
       TQ_ASSIGN_OR_RETURN(HessianSum sum, stream->HeadInput(executor_));
       TQ_ASSIGN_OR_RETURN(hessian, std::move(sum).Finish(executor_));
     }
-    TQ_RETURN_IF_ERROR(MakeGroup(group, std::move(hessian)));
+    TQ_RETURN_IF_ERROR(MakeGroup(group, std::move(hessian), {}));
   }
   progress_.End();
   return OkStatus();
@@ -174,22 +237,19 @@ StatusOr<MatrixReport> PartMaker::Report(const PlannedMatrix& m) const {
   report.rows = m.rows;
   report.cols = m.cols;
   report.rate = CodeRate(m);
-  // The group's in_scale is counted with the group's first matrix.
+  for (const OutputTensor& t : tensors) {
+    if (t.name != kReportTensor || t.tensor.num_bytes() != kReportValues * sizeof(double)) continue;
+    // Where the file has it, which is aligned to nothing.
+    double values[kReportValues];
+    std::memcpy(values, t.tensor.data(), sizeof(values));
+    report.relative_error = values[0];
+    report.hessian_error = values[1];
+    report.seconds = values[2];
+  }
   const auto first =
       std::find_if(matrices_.begin(), matrices_.end(),
                    [&](const PlannedMatrix& other) { return other.group == m.group; });
-  for (const OutputTensor& t : tensors) {
-    if (t.name == kReportTensor && t.tensor.num_bytes() == kReportValues * sizeof(double)) {
-      // Where the file has it, which is aligned to nothing.
-      double values[kReportValues];
-      std::memcpy(values, t.tensor.data(), sizeof(values));
-      report.relative_error = values[0];
-      report.hessian_error = values[1];
-      report.seconds = values[2];
-    } else if (first->name == m.name || t.name != m.group + ".in_scale") {
-      report.bytes += t.tensor.num_bytes();
-    }
-  }
+  report.bytes = BytesOfMatrix(tensors, m, first->name == m.name);
   report.bits = 8.0 * static_cast<double>(report.bytes) / static_cast<double>(m.rows * m.cols);
   return report;
 }

@@ -62,9 +62,6 @@ std::vector<PlannedMatrix> ListMatrices(const ModelConfig& c) {
 
 Status FixRates(const QuantizeOptions& options, std::vector<PlannedMatrix>& matrices) {
   if (options.overrides.empty()) return OkStatus();
-  if (options.method != Method::kTrellis) {
-    return InvalidArgument("override: only trellis codes have a rate for each matrix");
-  }
   std::vector<std::string> names;
   for (const PlannedMatrix& m : matrices) names.push_back(m.name);
   TQ_ASSIGN_OR_RETURN(const std::vector<double> rates,
@@ -90,13 +87,16 @@ StatusOr<std::vector<OutputSpec>> PlainTensors(const ModelSource& source,
 
 void AppendSpecs(const PlannedMatrix& m, std::set<std::string>& groups,
                  std::vector<OutputSpec>& specs) {
-  if (m.rtn_bits > 0) {
-    const uint64_t groups_per_row = CeilDiv<uint64_t>(m.cols, kRtnGroupSize);
-    specs.push_back(
-        {m.name + ".codes", DType::kU8, {m.rows, CeilDiv<uint64_t>(m.cols * m.rtn_bits, 8)}});
-    specs.push_back({m.name + ".scale", DType::kF16, {m.rows, groups_per_row}});
-    specs.push_back({m.name + ".zero", DType::kF16, {m.rows, groups_per_row}});
-    specs.push_back({m.name + ".layout", DType::kI32, {6}});
+  if (IsScalar(m.method)) {
+    const GroupedLayout& layout = m.layout;
+    specs.push_back({m.name + ".codes", DType::kU8, {m.rows, layout.code_bytes()}});
+    specs.push_back({m.name + ".scale", DType::kF16, {m.rows, layout.groups()}});
+    TQ_CHECK(layout.zeros != ZeroKind::kHalf);
+    if (layout.zeros == ZeroKind::kPacked) {
+      specs.push_back({m.name + ".zero", DType::kU8, {m.rows, layout.packed_zero_bytes()}});
+    }
+    if (layout.ordered) specs.push_back({m.name + ".order", DType::kI32, {m.cols}});
+    specs.push_back({m.name + ".layout", DType::kI32, {LayoutToInts(layout).size()}});
     return;
   }
   uint64_t bytes = 0;
@@ -247,7 +247,7 @@ uint64_t BytesOfSegments(const std::vector<Segment>& segments, uint64_t cols) {
 }
 
 double CodeRate(const PlannedMatrix& matrix) {
-  if (matrix.rtn_bits > 0) return matrix.rtn_bits;
+  if (IsScalar(matrix.method)) return matrix.layout.bits;
   return CodeBits(matrix) / static_cast<double>(matrix.rows * matrix.cols);
 }
 
@@ -256,7 +256,8 @@ Hash128 HashOfCodes(std::span<const PlannedMatrix> matrices) {
   const auto number = [&](uint64_t value) { hasher.Update(&value, sizeof(value)); };
   for (const PlannedMatrix& m : matrices) {
     hasher.UpdateString(m.name);
-    number(m.rtn_bits);
+    number(static_cast<uint64_t>(m.method));
+    for (const int32_t field : LayoutToInts(m.layout)) number(static_cast<uint64_t>(field));
     number(m.segments.size());
     for (const Segment& s : m.segments) {
       number(s.row_end);
@@ -358,18 +359,62 @@ StatusOr<ModelPlan> PlanUniform(const ModelOutline& outline, const QuantizeOptio
   return planner.Build(x, best);
 }
 
-StatusOr<ModelPlan> PlanRtn(const ModelOutline& outline, const QuantizeOptions& options) {
-  const double bits = options.bits;
-  if (options.budget_bytes > 0) {
-    return InvalidArgument("memory: rtn has one width of code; give --bits");
+bool IsWidth(double bits) { return bits >= 2 && bits <= 8 && bits == std::floor(bits); }
+
+Status CheckScalarOptions(const QuantizeOptions& options) {
+  const std::string_view method = NameOf(options.method);
+  if (options.budget_bytes > 0 || options.memory_bytes > 0) {
+    return InvalidArgument("memory: {} has one width of code; give its bits", method);
   }
-  if (!(bits >= 2 && bits <= 8) || bits != std::floor(bits)) {
-    return InvalidArgument("bits: rtn needs a whole number from 2 to 8, not {}", bits);
+  if (NeedsHessian(options.method) && options.no_hessian) {
+    return InvalidArgument("{}: rounds with Hessians; it cannot do without", method);
+  }
+  for (const auto& [on, name] : {std::pair{options.v1, "v1"},
+                                 {options.no_rotation, "no rotation"},
+                                 {options.hessian_without_scales, "Hessian without scales"}}) {
+    if (on) return InvalidArgument("{}: is of the method trellis, not {}", name, method);
+  }
+  return OkStatus();
+}
+
+StatusOr<ModelPlan> PlanScalar(const ModelOutline& outline, const QuantizeOptions& options) {
+  const double bits = options.bits;
+  if (!IsWidth(bits)) {
+    return InvalidArgument("bits: {} needs a whole number from 2 to 8, not {}",
+                           NameOf(options.method), bits);
+  }
+  const uint32_t size = options.group_size;
+  if (size != 0 && size != 32 && size != 64 && size != 128) {
+    return InvalidArgument("group size: {} must be 32, 64 or 128, or 0 for whole rows", size);
   }
   std::vector<PlannedMatrix> matrices = outline.matrices;
-  for (PlannedMatrix& m : matrices) m.rtn_bits = static_cast<uint32_t>(bits);
+  for (PlannedMatrix& m : matrices) {
+    if (m.vocabulary) {
+      const double rate = m.fixed_rate > 0 ? m.fixed_rate : bits;
+      m.segments =
+          SplitRows(m.rows, PositionOfRate(rate), 0.5, HigherRowsOf(m), VariantOf(options));
+      continue;
+    }
+    if (m.fixed_rate > 0) {
+      return InvalidArgument(
+          "override: {} is of the decoder, which has codes of one width with the method {}; only "
+          "embedding and head have rates of their own",
+          m.name, NameOf(options.method));
+    }
+    m.method = options.method;
+    m.layout.rows = m.rows;
+    m.layout.cols = m.cols;
+    m.layout.bits = static_cast<uint32_t>(bits);
+    // More columns than a group may have are refused below.
+    m.layout.group_size =
+        size != 0 ? size : static_cast<uint32_t>(std::min<uint64_t>(m.cols, UINT32_MAX));
+    m.layout.zeros = options.symmetric ? ZeroKind::kSymmetric : ZeroKind::kPacked;
+    m.layout.ordered = options.method == Method::kGptq && options.act_order;
+    TQ_RETURN_IF_ERROR(CheckGroupedLayout(m.layout).WithContext(m.name));
+  }
   ModelPlan plan = FinishPlan(outline, std::move(matrices));
-  plan.decoder_rate = plan.embedding_rate = bits;
+  plan.method = options.method;
+  plan.decoder_rate = bits;
   return plan;
 }
 

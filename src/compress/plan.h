@@ -17,6 +17,7 @@
 #include "base/hash.h"
 #include "base/status.h"
 #include "checkpoint/model_source.h"
+#include "codec/grouped_matrix.h"
 #include "codec/packed_matrix.h"
 #include "compress/quantize.h"
 #include "compress/rates.h"
@@ -30,9 +31,10 @@ struct PlannedMatrix {
   uint64_t rows = 0, cols = 0;
   bool vocabulary = false;  // embedding or head: nothing is mixed along the rows
   double fixed_rate = 0;    // by an override; 0: none
+  Method method = Method::kTrellis;
   // Trellis: codes and rows; scales are found later.
   std::vector<Segment> segments;
-  uint32_t rtn_bits = 0;
+  GroupedLayout layout;  // of scalar codes
 };
 
 // A tensor of the output file, known before its contents.
@@ -43,6 +45,7 @@ struct OutputSpec {
 };
 
 struct ModelPlan {
+  Method method = Method::kTrellis;     // of the decoder
   std::vector<PlannedMatrix> matrices;  // in the order of work: layer by layer, then the head
   std::vector<OutputSpec> tensors;      // of the output file, in its order
   double decoder_rate = 0, embedding_rate = 0;
@@ -76,7 +79,14 @@ StatusOr<uint64_t> TargetBytes(const ModelOutline& outline, const QuantizeOption
 using PlanLoss = std::function<double(std::span<const PlannedMatrix>)>;
 StatusOr<ModelPlan> PlanUniform(const ModelOutline& outline, const QuantizeOptions& options,
                                 const PlanLoss& loss = {});
-StatusOr<ModelPlan> PlanRtn(const ModelOutline& outline, const QuantizeOptions& options);
+// Whether scalar codes may have so many bits: 2 to 8, a whole number.
+bool IsWidth(double bits);
+// Whether options are asked for that the scalar method does not have.
+Status CheckScalarOptions(const QuantizeOptions& options);
+// Scalar codes of options.bits in the decoder. Embedding and head have trellis codes of that rate
+// (or of an override's) by whatever method, so that methods differ in the decoder alone. An error
+// if the options have no such codes.
+StatusOr<ModelPlan> PlanScalar(const ModelOutline& outline, const QuantizeOptions& options);
 // Tensors and sizes that follow from matrices whose codes are chosen.
 ModelPlan FinishPlan(const ModelOutline& outline, std::vector<PlannedMatrix> matrices);
 
@@ -98,9 +108,6 @@ Hash128 HashOfCodes(std::span<const PlannedMatrix> matrices);
 
 HigherRows HigherRowsOf(const PlannedMatrix& matrix);
 CodeVariant VariantOf(const QuantizeOptions& options);
-
-// "RTN" groups: columns that share a scale and a zero point.
-inline constexpr uint32_t kRtnGroupSize = 32;
 
 // The data type in which a plain tensor (norm) of the source is stored: its own, if it
 // is one of F32, F16, BF16, else F32.

@@ -91,6 +91,7 @@ struct Operations {
   double hessians = 0;  // of a token in the sums of x x^T
   double factors = 0;   // of all Hessians
   double feedback = 0;  // of all matrices
+  double scales = 0;    // of AWQ's search
 };
 
 Operations CountOperations(const ModelOutline& outline, bool tied) {
@@ -103,6 +104,8 @@ Operations CountOperations(const ModelOutline& outline, bool tied) {
       const double rows = static_cast<double>(outline.matrices[i].rows);
       if (group.layer >= 0) ops.forward += 2 * rows * n;
       ops.feedback += 2 * rows * n * n;
+      // Twenty scales, each a product with H.
+      if (group.layer >= 0) ops.scales += 20 * 2 * rows * n * n;
     }
   }
   return ops;
@@ -126,20 +129,22 @@ double MeasuringOperations(const ModelOutline& outline, SensitivityMeasure measu
                      (probes * tokens * ops.forward + 2 * probes * tokens / 2 * head);
 }
 
-// Of quantising: a group and its Hessian, and half a layer with the Hessians of all its groups, in
-// float32.
-uint64_t QuantizingBytes(const ModelOutline& outline, bool tied) {
-  uint64_t largest_group = 0, layer_hessians = 0, half = 0;
+// Of quantising: a group and its Hessian (gptq: and its factor), and half a layer with the Hessians
+// of all its groups (awq: a group and its error), in float32.
+uint64_t QuantizingBytes(const ModelOutline& outline, Method method, bool tied) {
+  uint64_t largest_group = 0, layer_hessians = 0, half = 0, scaled = 0;
   for (const MatrixGroup& group : GroupsOf(outline.matrices, tied)) {
     const uint64_t n = outline.matrices[group.begin].cols;
     uint64_t weights = 0;
     for (size_t i = group.begin; i < group.end; ++i) weights += outline.matrices[i].rows * n;
-    largest_group = std::max(largest_group, 4 * (weights + n * n));
+    const uint64_t hessians = method == Method::kGptq ? 2 * n * n : n * n;
+    largest_group = std::max(largest_group, 4 * (weights + hessians));
     if (group.layer != 0) continue;
     layer_hessians += 4 * n * n;
     if (group.suffix == "gate_up" || group.suffix == "down") half += 4 * weights;
+    if (method == Method::kAwq) scaled = std::max(scaled, 8 * weights);
   }
-  return std::max(largest_group, half + layer_hessians) + kWorkBytes;
+  return std::max(largest_group, std::max(half, scaled) + layer_hessians) + kWorkBytes;
 }
 
 // How the rates will be chosen, as far as that can be known without measuring.
@@ -156,10 +161,10 @@ StatusOr<ChosenPlan> ChoosePlan(CompressionJob& job, const QuantizeOptions& opti
                                 QuantizePreview& preview) {
   const ModelOutline& outline = job.outline();
   ChosenPlan chosen;
-  if (options.method == Method::kRtn) {
-    TQ_ASSIGN_OR_RETURN(chosen.plan, PlanRtn(outline, options));
+  if (IsScalar(options.method)) {
+    TQ_ASSIGN_OR_RETURN(chosen.plan, PlanScalar(outline, options));
     preview.budget_bytes = chosen.plan.bytes;
-    preview.rates = "rtn";
+    preview.rates = NameOf(PlanKind::kScalar);
     return chosen;
   }
   TQ_ASSIGN_OR_RETURN(preview.budget_bytes, TargetBytes(outline, options));
@@ -192,8 +197,8 @@ StatusOr<ChosenPlan> ChoosePlan(CompressionJob& job, const QuantizeOptions& opti
 // Hessians it takes what quantising does).
 uint64_t PeakBytes(const CompressionJob& job, const QuantizeOptions& options,
                    const ChosenPlan& chosen, bool tied) {
-  uint64_t peak = QuantizingBytes(job.outline(), tied);
-  if (options.method != Method::kTrellis || options.no_hessian) return peak;
+  uint64_t peak = QuantizingBytes(job.outline(), options.method, tied);
+  if (options.no_hessian) return peak;
   if (options.calibration == "self") {
     peak = std::max(peak, SampleMemoryNeeded(job.source(), options.calibration_tokens,
                                              options.calibration_context));
@@ -209,11 +214,11 @@ StatusOr<double> EstimateSeconds(const ModelOutline& outline, const QuantizeOpti
                                  const ChosenPlan& chosen, bool tied, Executor& executor) {
   const Operations ops = CountOperations(outline, tied);
   const double candidates = static_cast<double>(chosen.candidates);
-  const double tokens =
-      options.method == Method::kRtn ? 0 : static_cast<double>(options.calibration_tokens);
+  const double tokens = options.no_hessian ? 0 : static_cast<double>(options.calibration_tokens);
   double operations = tokens * (ops.forward + ops.hessians);
   if (options.calibration == "self") operations += tokens * ops.forward;
-  if (options.method == Method::kTrellis && !options.no_hessian) {
+  if (options.method == Method::kAwq) operations += ops.scales;
+  if (!options.no_hessian) {
     operations += ops.factors + candidates * ops.feedback;
     if (chosen.Measures()) {
       operations += MeasuringOperations(outline, chosen.measure, tied, ops);
@@ -225,15 +230,17 @@ StatusOr<double> EstimateSeconds(const ModelOutline& outline, const QuantizeOpti
     }
   }
   TQ_ASSIGN_OR_RETURN(const double speed_of_products, MatmulSpeed(options.dense.get(), executor));
-  double seconds = operations / speed_of_products;
-  if (options.method == Method::kTrellis) {
-    const RatePosition position = PositionOfRate(chosen.plan.decoder_rate);
-    trellis::Code code = trellis::kNativeCodes[position.index];
-    if (options.fast) code.state_bits = 12;
-    TQ_ASSIGN_OR_RETURN(const double speed, EncodeSpeed(code, options.rounding.get(), executor));
-    seconds += candidates * static_cast<double>(outline.parameters) / speed;
+  double encoded = 0;  // weights with trellis codes
+  for (const PlannedMatrix& m : chosen.plan.matrices) {
+    if (m.method == Method::kTrellis) encoded += static_cast<double>(m.rows * m.cols);
   }
-  return seconds;
+  const bool scalar = IsScalar(options.method);
+  const RatePosition position =
+      PositionOfRate(scalar ? chosen.plan.embedding_rate : chosen.plan.decoder_rate);
+  trellis::Code code = trellis::kNativeCodes[position.index];
+  if (options.fast) code.state_bits = 12;
+  TQ_ASSIGN_OR_RETURN(const double speed, EncodeSpeed(code, options.rounding.get(), executor));
+  return operations / speed_of_products + candidates * encoded / speed;
 }
 
 }  // namespace

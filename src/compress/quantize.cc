@@ -35,21 +35,26 @@ struct Candidate {
 };
 
 std::string DescribeRates(const QuantizeOptions& options) {
-  std::string text = options.method == Method::kRtn ? "rtn" : "trellis";
+  std::string text(NameOf(options.method));
   text += options.budget_bytes > 0 ? fmt::format(", {} bytes", options.budget_bytes)
                                    : fmt::format(", {} bits", options.bits);
-  if (options.method == Method::kRtn) return text;
-  if (options.min_bits > LowestRate() || options.max_bits < HighestRate()) {
+  const bool scalar = IsScalar(options.method);
+  if (scalar) {
+    text +=
+        options.group_size > 0 ? fmt::format(", groups of {}", options.group_size) : ", whole rows";
+    if (options.symmetric) text += ", symmetric";
+    if (options.method == Method::kGptq && options.act_order) text += ", by activation";
+  } else if (options.min_bits > LowestRate() || options.max_bits < HighestRate()) {
     text += fmt::format(", codes of {} to {} bits", options.min_bits, options.max_bits);
   }
   for (const RateOverride& o : options.overrides) {
     text += fmt::format(", {} at {} bits", o.pattern, o.bits);
   }
-  if (!options.verify) text += ", unverified";
+  if (!scalar && !options.verify) text += ", unverified";
   if (options.fast) text += ", fast";
   for (const auto& [on, name] :
-       {std::pair{options.sensitivity == SensitivityMeasure::kNone, "uniform"},
-        {options.sensitivity == SensitivityMeasure::kHessian, "by Hessians"},
+       {std::pair{!scalar && options.sensitivity == SensitivityMeasure::kNone, "uniform"},
+        {!scalar && options.sensitivity == SensitivityMeasure::kHessian, "by Hessians"},
         {options.no_rotation, "no rotation"},
         {options.no_hessian, "no Hessian"},
         {options.hessian_without_scales, "Hessian without scales"},
@@ -86,7 +91,7 @@ class QuantizeJob {
 
 StatusOr<ModelPlan> QuantizeJob::MakePlan(PlanKind kind) const {
   const ModelOutline& outline = job_.outline();
-  if (kind == PlanKind::kRtn) return PlanRtn(outline, options_);
+  if (kind == PlanKind::kScalar) return PlanScalar(outline, options_);
   if (kind == PlanKind::kUniform) {
     const bool measured = table_ && table_->measure == SensitivityMeasure::kKl;
     return measured ? PlanUniform(outline, options_, *table_) : PlanUniform(outline, options_);
@@ -102,7 +107,7 @@ StatusOr<ModelPlan> QuantizeJob::MakePlan(PlanKind kind) const {
 
 Status QuantizeJob::MakeCandidates() {
   SensitivityMeasure measure = SensitivityMeasure::kNone;
-  if (options_.method == Method::kTrellis && options_.sensitivity != SensitivityMeasure::kNone) {
+  if (!IsScalar(options_.method) && options_.sensitivity != SensitivityMeasure::kNone) {
     const auto start = std::chrono::steady_clock::now();
     TQ_ASSIGN_OR_RETURN(table_, job_.Sensitivity(options_.sensitivity));
     sensitivity_seconds_ =
@@ -200,8 +205,8 @@ StatusOr<QuantizeReport> QuantizeJob::Run() {
     options_.budget_bytes = memory_->weights;
   }
   // Whatever is wrong with the budget is found before the long work.
-  if (options_.method == Method::kRtn) {
-    TQ_ASSIGN_OR_RETURN(const ModelPlan plan, PlanRtn(job_.outline(), options_));
+  if (IsScalar(options_.method)) {
+    TQ_ASSIGN_OR_RETURN(const ModelPlan plan, PlanScalar(job_.outline(), options_));
     bytes_ = plan.bytes;
   } else {
     TQ_ASSIGN_OR_RETURN(bytes_, TargetBytes(job_.outline(), options_));
@@ -226,6 +231,20 @@ StatusOr<QuantizeReport> QuantizeJob::Run() {
 }
 
 }  // namespace
+
+std::string_view NameOf(Method method) {
+  switch (method) {
+    case Method::kTrellis:
+      return "trellis";
+    case Method::kRtn:
+      return "rtn";
+    case Method::kGptq:
+      return "gptq";
+    case Method::kAwq:
+      return "awq";
+  }
+  return "";
+}
 
 std::string_view NameOf(SensitivityMeasure measure) {
   switch (measure) {

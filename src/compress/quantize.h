@@ -21,7 +21,14 @@
 
 namespace tq {
 
-enum class Method { kTrellis, kRtn };
+enum class Method { kTrellis, kRtn, kGptq, kAwq };
+std::string_view NameOf(Method method);  // "trellis", "rtn", "gptq", "awq"
+// Whether the decoder has scalar codes of one width in groups of columns.
+constexpr bool IsScalar(Method method) { return method != Method::kTrellis; }
+// Whether the method rounds with the Hessian, and not only reports errors with it.
+constexpr bool NeedsHessian(Method method) {
+  return method == Method::kGptq || method == Method::kAwq;
+}
 
 // What rates are allocated by (sensitivity.h); kNone: one rate for the decoder.
 enum class SensitivityMeasure { kNone, kHessian, kKl };
@@ -30,18 +37,23 @@ std::string_view NameOf(SensitivityMeasure measure);  // "uniform", "hessian", "
 struct QuantizeOptions {
   std::filesystem::path model, output;
   Method method = Method::kTrellis;
-  double bits = 2.0;          // trellis: whole-model average; rtn: width of the code
+  double bits = 2.0;          // trellis: whole-model average; scalar: width of the decoder's code
   uint64_t budget_bytes = 0;  // trellis: bytes of the file instead of `bits`; 0: by bits
   // Trellis, instead of both: memory in which the model runs `context` positions on `run_threads`
   // threads, with this much left over; 0: no matter.
   uint64_t memory_bytes = 0, context = 4096, reserve_bytes = 0;
   size_t run_threads = 4;
+  // Scalar codes: columns of a group, 32, 64 or 128, or 0: a row is one group.
+  uint32_t group_size = 128;
+  bool symmetric = false;            // scalar: no zero points
+  bool act_order = true;             // gptq: columns by descending activation
   std::string calibration = "self";  // a text file, or "self": sampled from the model
   uint64_t calibration_tokens = 65536;
   uint64_t calibration_context = 512;
   uint64_t calibration_memory = uint64_t{4} << 30;  // states above this are spilled to disk
   uint64_t seed = 1;
-  std::vector<RateOverride> overrides;  // trellis: rates of the codes, by matrix
+  // Rates of trellis codes, by matrix; with scalar codes of embedding and head alone.
+  std::vector<RateOverride> overrides;
   SensitivityMeasure sensitivity = SensitivityMeasure::kKl;
   std::filesystem::path sensitivity_file;  // read if it is there, else written; empty: neither
   bool verify = true;                   // the true KL decides between allocated and uniform rates

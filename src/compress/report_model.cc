@@ -66,7 +66,8 @@ std::vector<BytePart> PartsOf(const ModelPlan& plan) {
     if (t.name.ends_with(".codes")) {
       (is_vocabulary ? vocabulary : decoder).bytes += bytes;
     } else if (t.name.ends_with("_scale") || t.name.ends_with(".layout") ||
-               t.name.ends_with(".scale") || t.name.ends_with(".zero")) {
+               t.name.ends_with(".scale") || t.name.ends_with(".zero") ||
+               t.name.ends_with(".order")) {
       scales.bytes += bytes;
     } else {
       norms.bytes += bytes;
@@ -100,7 +101,7 @@ void AddPredictions(const SensitivityTable& table, const ModelPlan& plan,
 ReportModel MakeReportModel(std::string name, Method method, const QuantizeReport& report) {
   ReportModel model;
   model.name = std::move(name);
-  model.method = method == Method::kRtn ? "rtn" : "trellis";
+  model.method = NameOf(method);
   model.bytes = report.bytes;
   model.bits_per_weight = report.bits_per_weight;
   model.decoder_bits_per_weight = report.decoder_bits_per_weight;

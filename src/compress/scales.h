@@ -24,7 +24,7 @@ namespace tq {
 struct NamedWeights {
   std::string name;
   uint64_t rows = 0, cols = 0;
-  float* values = nullptr;
+  const float* values = nullptr;
 };
 
 // si_j ~ (column rms)_j^weight_power * h_jj^-input_power; so_i ~ (row rms)_i^row_power.

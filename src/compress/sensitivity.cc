@@ -15,6 +15,7 @@
 #include "compress/calibrate.h"
 #include "compress/group.h"
 #include "compress/kl_probe.h"
+#include "compress/methods/trellis/trellis_coder.h"
 
 namespace tq {
 namespace {
@@ -111,17 +112,19 @@ Status Meter::Store(const std::string& name, const std::vector<double>& values) 
 
 StatusOr<Meter::NoisyGroup> Meter::AddNoise(const MatrixGroup& group,
                                             std::optional<Tensor> hessian) {
-  TQ_ASSIGN_OR_RETURN(const GroupQuantizer quantizer,
-                      GroupQuantizer::Load(source_, options_, outline_.matrices, group,
+  const auto members = std::span(outline_.matrices).subspan(group.begin, group.end - group.begin);
+  TQ_ASSIGN_OR_RETURN(const std::vector<Tensor> weights, LoadWeights(source_, members));
+  TQ_ASSIGN_OR_RETURN(const TrellisCoder coder,
+                      TrellisCoder::Create(options_, TrellisSettings{}, members, weights,
                                            std::move(hessian), executor_));
   NoisyGroup noisy;
   const size_t levels = probe_ ? kLevels : 1;
   for (size_t level = 0; level < levels; ++level) {
     std::vector<Tensor> disturbed;
-    for (size_t i = 0; i < quantizer.size(); ++i) {
+    for (size_t i = 0; i < weights.size(); ++i) {
       TQ_RETURN_IF_ERROR(CheckCancelled());
       TQ_ASSIGN_OR_RETURN(DisturbedMatrix matrix,
-                          quantizer.Disturb(i, kProbeErrors[level], executor_));
+                          coder.Disturb(i, weights[i], kProbeErrors[level], executor_));
       if (level == kHessianLevel) {
         noisy.hessian_error.push_back(
             matrix.norm > 0 ? matrix.loss / matrix.norm / kProbeErrors[level] : 0);
