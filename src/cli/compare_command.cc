@@ -21,16 +21,24 @@ class CompareCommand final : public Command {
 
   void AddTo(CLI::App& app) override {
     CLI::App* sub = Register(
-        app, "compare", "Measure what a model loses at several sizes",
+        app, "compare", "Measure what a model loses at several sizes and by several methods",
         "  tq compare SmolLM2-135M --bits 4,3,2 --text wiki.test.txt --report compare.html\n"
+        "  tq compare model --bits 4,3 --methods trellis,gptq,awq,rtn --text wiki.test.txt\n"
         "  tq compare model --bits 2 --rates uniform,hessian,kl --text text.txt --json -\n"
         "Everything is quantised in one pass over the original; no model is kept.");
     flags_.AddTo(*sub);
-    sub->add_option("--bits", options_.bits, "Sizes in bits per weight of the whole file: 4,3,2")
+    sub->add_option(
+           "--bits", options_.bits,
+           "trellis: sizes in bits per weight of the whole file, 4,3,2; rtn, gptq, awq: widths "
+           "of the decoder's code")
         ->delimiter(',')
         ->check(CLI::Range(0.1, 16.0))
         ->required();
-    sub->add_option("--rates", rates_, "How rates are chosen: uniform, hessian, kl")
+    sub->add_option("--methods", methods_, "Methods: trellis, rtn, gptq, awq")
+        ->delimiter(',')
+        ->check(CLI::IsMember(kMethodNames))
+        ->capture_default_str();
+    sub->add_option("--rates", rates_, "trellis: how rates are chosen: uniform, hessian, kl")
         ->delimiter(',')
         ->check(CLI::IsMember({"uniform", "hessian", "kl"}))
         ->capture_default_str();
@@ -47,6 +55,11 @@ class CompareCommand final : public Command {
     sub->add_option("--work", options_.work, "Folder for unfinished work")->capture_default_str();
     sub->add_flag("--quiet", quiet_, "No progress");
     AddJsonOption(*sub, json_);
+    sub->callback([this, sub] {
+      options_.methods.clear();
+      for (const std::string& name : methods_) options_.methods.push_back(MethodNamed(name));
+      CheckFlagsOfMethods(*sub, options_.methods);
+    });
   }
 
   Status Run() override {
@@ -60,7 +73,9 @@ class CompareCommand final : public Command {
       }
     }
     // Uniform rates alone take no windows held apart, and calibrate as tq quantize --uniform does.
-    if (std::ranges::all_of(options_.rates, [](SensitivityMeasure measure) {
+    const bool trellis =
+        std::ranges::find(options_.methods, Method::kTrellis) != options_.methods.end();
+    if (!trellis || std::ranges::all_of(options_.rates, [](SensitivityMeasure measure) {
           return measure == SensitivityMeasure::kNone;
         })) {
       options_.quantize.sensitivity = SensitivityMeasure::kNone;
@@ -88,6 +103,9 @@ class CompareCommand final : public Command {
                  fmt::format("{:.3f} +- {:.3f}", r.perplexity, r.perplexity_stderr),
                  predicted ? fmt::format("{:.4f}", *predicted) : "-");
     }
+    for (const auto& [name, reason] : result.impossible) {
+      fmt::print(out, "{:>20} not possible: {}\n", name, reason);
+    }
   }
 
   CompressionReport MakePage(const CompareResult& result) const {
@@ -114,7 +132,7 @@ class CompareCommand final : public Command {
   std::vector<std::string> words_;
   QuantizeFlags flags_;
   CompareOptions options_;
-  std::vector<std::string> rates_ = {"kl"};
+  std::vector<std::string> methods_ = {"trellis"}, rates_ = {"kl"};
   std::vector<std::filesystem::path> reports_;
   std::string json_;
   bool quiet_ = false;

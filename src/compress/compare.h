@@ -15,10 +15,13 @@
 namespace tq {
 
 struct CompareOptions {
-  // Model, calibration and how rates are chosen; its bits and output are of no account.
+  // Model, calibration, how rates are chosen and groups of scalar codes; its method, bits and
+  // output are of no account.
   QuantizeOptions quantize;
-  std::vector<double> bits;  // sizes, whole-model bits per weight
-  // Ways to choose rates; kNone: uniform.
+  std::vector<Method> methods = {Method::kTrellis};
+  // Of each method: for trellis sizes in whole-model bits per weight, for others widths of code.
+  std::vector<double> bits;
+  // Trellis: ways to choose rates; kNone: uniform.
   std::vector<SensitivityMeasure> rates = {SensitivityMeasure::kKl};
   std::filesystem::path text;  // losses are measured on it
   uint64_t context = 512;      // tokens per window
@@ -28,7 +31,13 @@ struct CompareOptions {
 };
 
 struct CompareResult {
-  std::vector<ReportModel> models;  // sizes in their order, at each the ways to choose rates
+  // Sizes in their order, at each the methods, trellis by each way to choose rates.
+  std::vector<ReportModel> models;
+  // What cannot be had: a method's name and size, and why.
+  struct Impossible {
+    std::string name, reason;
+  };
+  std::vector<Impossible> impossible;
   uint64_t parameters = 0, original_bytes = 0;
   uint64_t windows = 0;
 };

@@ -63,6 +63,48 @@ TEST_F(CompareTest, MeasuresSizesTimesWays) {
   EXPECT_FALSE(fs::exists(folder_ / "work"));
 }
 
+TEST_F(CompareTest, MeasuresMethodsSideBySide) {
+  options_.methods = {Method::kTrellis, Method::kGptq, Method::kAwq, Method::kRtn};
+  options_.rates = {SensitivityMeasure::kNone};
+  options_.quantize.sensitivity = SensitivityMeasure::kNone;
+  options_.quantize.group_size = 32;
+  const auto result = Run();
+  ASSERT_TRUE(result.ok()) << result.status().message();
+  ASSERT_EQ(result->models.size(), 5u);
+  ASSERT_EQ(result->impossible.size(), 3u);
+  EXPECT_EQ(result->impossible[0].name, "2.5 bits, gptq");
+  EXPECT_THAT(result->impossible[0].reason, HasSubstr("whole number from 2 to 8"));
+  EXPECT_EQ(result->models[0].name, "3 bits, trellis, uniform");
+  EXPECT_EQ(result->models[4].name, "2.5 bits, trellis, uniform");
+  // Each is what quantising by its method alone makes.
+  for (size_t i = 1; i < 4; ++i) {
+    const ReportModel& model = result->models[i];
+    EXPECT_EQ(model.method, NameOf(options_.methods[i]));
+    EXPECT_EQ(model.name, "3 bits, " + model.method);
+    QuantizeOptions options = options_.quantize;
+    options.method = options_.methods[i];
+    options.bits = 3;
+    options.output = folder_ / model.method;
+    NullProgress progress;
+    const auto made = Quantize(options, *pool_, progress);
+    ASSERT_TRUE(made.ok()) << made.status().message();
+    EXPECT_EQ(made->bytes, model.bytes);
+    ASSERT_EQ(made->matrices.size(), model.matrices.size());
+    for (size_t m = 0; m < made->matrices.size(); ++m) {
+      EXPECT_EQ(made->matrices[m].hessian_error, model.matrices[m].hessian_error);
+    }
+  }
+}
+
+TEST_F(CompareTest, SizesThatNoMethodHasAreAnError) {
+  options_.methods = {Method::kGptq, Method::kRtn};
+  options_.bits = {2.5};
+  EXPECT_THAT(Run().status().message(), HasSubstr("whole number from 2 to 8"));
+  options_.bits = {3};
+  options_.quantize.no_hessian = true;
+  EXPECT_THAT(Run().status().message(), HasSubstr("cannot do without"));
+}
+
 TEST_F(CompareTest, FiguresAreThoseOfAQuantisedModel) {
   options_.rates = {SensitivityMeasure::kKl};
   options_.bits = {3};
