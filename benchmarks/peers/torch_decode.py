@@ -6,6 +6,8 @@ graph holds a whole token: embedding, layers, head and argmax. The median of --r
 --tokens tokens each, after --context positions. Also the time of the matrix products alone.
 
     benchmarks/peers/torch_decode.py --shape 8b --context 64 --tokens 64 --json -
+
+With --compile, torch.compile fuses what lies between the products and chooses kernels by timing.
 """
 
 import argparse
@@ -111,6 +113,7 @@ def main() -> int:
     parser.add_argument("--context", type=int, default=64)
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--repeat", type=int, default=7)
+    parser.add_argument("--compile", action="store_true", help="through torch.compile")
     parser.add_argument("--json", help="file for the numbers (-: standard output)")
     args = parser.parse_args()
 
@@ -119,8 +122,13 @@ def main() -> int:
         token = torch.zeros(1, dtype=torch.long, device="cuda")
         position = torch.zeros(1, dtype=torch.long, device="cuda")
 
+        next_token = model.token
+        if args.compile:
+            next_token = torch.compile(
+                model.token, mode="max-autotune-no-cudagraphs", fullgraph=True)
+
         def step():
-            token.copy_(model.token(token, position))
+            token.copy_(next_token(token, position))
             position.add_(1)
 
         position.fill_(args.context)
@@ -136,12 +144,14 @@ def main() -> int:
     result = {
         "device": torch.cuda.get_device_name(),
         "torch": torch.__version__,
+        "compiled": args.compile,
         "shape": args.shape,
         "context": args.context,
         "tokens_per_s": 1e3 * args.tokens / statistics.median(times),
         "products_ms": statistics.median(alone),
     }
-    print(f"{result['device']}, {args.shape} in bf16: {result['tokens_per_s']:.1f} tokens/s; "
+    name = f"{args.shape} in bf16{', compiled' * args.compile}"
+    print(f"{result['device']}, {name}: {result['tokens_per_s']:.1f} tokens/s; "
           f"products alone {result['products_ms']:.3f} ms a token",
           file=sys.stderr if args.json == "-" else sys.stdout)
     if args.json == "-":
