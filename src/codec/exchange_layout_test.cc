@@ -1,0 +1,209 @@
+#include "codec/exchange_layout.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cstring>
+#include <limits>
+#include <memory>
+#include <tuple>
+#include <vector>
+
+#include "base/random.h"
+#include "codec/grouped_matrix_for_test.h"
+#include "device/thread_pool.h"
+
+namespace tq {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+
+bool IsAwq(ExchangeFormat format) { return format == ExchangeFormat::kAwq; }
+
+// Random words are codes and zeros, whatever the format.
+Tensor RandomWords(Shape shape, Random& random) {
+  Tensor tensor = *Tensor::Zeros(DType::kI32, std::move(shape));
+  for (uint64_t i = 0; i < tensor.num_elements(); ++i) {
+    tensor.mutable_as<uint32_t>()[i] = random.NextU32();
+  }
+  return tensor;
+}
+
+enum class Groups { kNone, kInOrder, kShuffled };
+
+ExchangeTensors MakeTensors(ExchangeFormat format, const ExchangeSizes& s, Groups inputs,
+                            uint64_t seed) {
+  Random random(seed, "exchange");
+  const uint64_t groups = CeilDiv<uint64_t>(s.cols, s.group_size);
+  ExchangeTensors t;
+  t.qweight = RandomWords(
+      IsAwq(format) ? Shape{s.cols, s.rows / 8} : Shape{s.cols * s.bits / 32, s.rows}, random);
+  t.qzeros = RandomWords({groups, s.rows * s.bits / 32}, random);
+  t.scales = *Tensor::Zeros(DType::kF16, {groups, s.rows});
+  for (uint64_t i = 0; i < t.scales.num_elements(); ++i) {
+    const double scale = 0.001 + 0.01 * random.NextUniform();
+    t.scales.mutable_as<uint16_t>()[i] = FloatToHalf(static_cast<float>(scale));
+  }
+  if (inputs == Groups::kNone) return t;
+  std::vector<int32_t> group(s.cols);
+  for (uint64_t c = 0; c < s.cols; ++c) group[c] = static_cast<int32_t>(c / s.group_size);
+  if (inputs == Groups::kShuffled) {
+    for (uint64_t c = s.cols; c > 1; --c) std::swap(group[c - 1], group[random.NextBelow(c)]);
+  }
+  t.g_idx = *Tensor::FromValues<int32_t>(DType::kI32, {s.cols}, group);
+  return t;
+}
+
+// Bit `bit` of the words at `first`, first + stride, ...
+uint32_t BitOf(const Tensor& words, uint64_t first, uint64_t stride, uint64_t bit) {
+  return words.as<uint32_t>()[first + bit / 32 * stride] >> (bit % 32) & 1;
+}
+
+// W[r, c] by the description of the formats, a bit at a time.
+float WeightOf(ExchangeFormat format, const ExchangeSizes& s, const ExchangeTensors& t, uint64_t r,
+               uint64_t c) {
+  constexpr uint64_t kOutputOfNibble[] = {0, 2, 4, 6, 1, 3, 5, 7};
+  const uint64_t g = t.g_idx.data() == nullptr ? c / s.group_size
+                                               : static_cast<uint64_t>(t.g_idx.as<int32_t>()[c]);
+  const auto nibble = static_cast<uint64_t>(std::find(kOutputOfNibble, kOutputOfNibble + 8, r % 8) -
+                                            kOutputOfNibble);
+  const uint64_t across = s.rows * s.bits / 32;
+  uint32_t code = 0, zero = 0;
+  for (uint32_t b = 0; b < s.bits; ++b) {
+    if (IsAwq(format)) {
+      code |= BitOf(t.qweight, c * across, 1, (r / 8 * 8 + nibble) * 4 + b) << b;
+      zero |= BitOf(t.qzeros, g * across, 1, (r / 8 * 8 + nibble) * 4 + b) << b;
+    } else {
+      code |= BitOf(t.qweight, r, s.rows, c * s.bits + b) << b;
+      zero |= BitOf(t.qzeros, g * across, 1, r * s.bits + b) << b;
+    }
+  }
+  if (format == ExchangeFormat::kGptqV1) zero += 1;
+  return HalfToFloat(t.scales.as<uint16_t>()[g * s.rows + r]) *
+         (static_cast<float>(code) - static_cast<float>(zero));
+}
+
+bool SameBytes(const Tensor& a, const Tensor& b) {
+  return a.dtype() == b.dtype() && a.shape() == b.shape() &&
+         std::memcmp(a.data(), b.data(), a.num_bytes()) == 0;
+}
+
+class ExchangeLayoutTest
+    : public ::testing::TestWithParam<std::tuple<ExchangeFormat, uint32_t, uint32_t, Groups>> {};
+
+TEST_P(ExchangeLayoutTest, MeansWhatTheFormatSaysAndComesBack) {
+  const auto [format, bits, group_size, inputs] = GetParam();
+  const ExchangeSizes sizes{96, 160, bits, group_size};
+  const ExchangeTensors tensors = MakeTensors(format, sizes, inputs, 1);
+  const std::unique_ptr<ThreadPool> threads = *ThreadPool::Create(3);
+  ThreadPool& pool = *threads;
+  const auto matrix = FromExchange(format, sizes, tensors, pool);
+  ASSERT_TRUE(matrix.ok()) << matrix.status().message();
+  EXPECT_EQ(matrix->ordered, inputs == Groups::kShuffled && group_size < sizes.cols);
+  std::vector<float> weights(sizes.rows * sizes.cols);
+  DecodeRows(*matrix, 0, sizes.rows, weights.data());
+  for (uint64_t r = 0; r < sizes.rows; ++r) {
+    for (uint64_t c = 0; c < sizes.cols; ++c) {
+      ASSERT_EQ(weights[r * sizes.cols + c], WeightOf(format, sizes, tensors, r, c))
+          << r << " " << c;
+    }
+  }
+  const auto back = ToExchange(format, *matrix, pool);
+  ASSERT_TRUE(back.ok()) << back.status().message();
+  EXPECT_TRUE(SameBytes(back->qweight, tensors.qweight));
+  EXPECT_TRUE(SameBytes(back->qzeros, tensors.qzeros));
+  EXPECT_TRUE(SameBytes(back->scales, tensors.scales));
+  if (tensors.g_idx.data() != nullptr) {
+    EXPECT_TRUE(SameBytes(back->g_idx, tensors.g_idx));
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Gptq, ExchangeLayoutTest,
+    ::testing::Combine(::testing::Values(ExchangeFormat::kGptqV1, ExchangeFormat::kGptqV2),
+                       ::testing::Values(2u, 3u, 4u, 8u), ::testing::Values(32u, 128u, 160u),
+                       ::testing::Values(Groups::kNone, Groups::kInOrder, Groups::kShuffled)));
+INSTANTIATE_TEST_SUITE_P(Awq, ExchangeLayoutTest,
+                         ::testing::Combine(::testing::Values(ExchangeFormat::kAwq),
+                                            ::testing::Values(4u), ::testing::Values(32u, 64u),
+                                            ::testing::Values(Groups::kNone)));
+
+// Zeros in the middle throughout take no memory.
+TEST(ExchangeLayout, SymmetricZerosAreNotStored) {
+  const ExchangeSizes sizes{16, 64, 4, 32};
+  ExchangeTensors tensors = MakeTensors(ExchangeFormat::kGptqV1, sizes, Groups::kNone, 2);
+  std::fill_n(tensors.qzeros.mutable_as<uint32_t>(), tensors.qzeros.num_elements(), 0x77777777);
+  InlineExecutor executor;
+  const auto matrix = FromExchange(ExchangeFormat::kGptqV1, sizes, tensors, executor);
+  ASSERT_TRUE(matrix.ok());
+  EXPECT_EQ(matrix->zeros, ZeroKind::kSymmetric);
+  EXPECT_TRUE(
+      SameBytes(ToExchange(ExchangeFormat::kGptqV1, *matrix, executor)->qzeros, tensors.qzeros));
+}
+
+// Every way in which a file can lie.
+TEST(ExchangeLayout, RefusesWhatDoesNotFitByName) {
+  constexpr ExchangeFormat kGptq = ExchangeFormat::kGptqV2;
+  const ExchangeSizes sizes{32, 64, 4, 32};
+  const ExchangeTensors good = MakeTensors(kGptq, sizes, Groups::kInOrder, 3);
+  InlineExecutor executor;
+  const auto error = [&](ExchangeFormat format, const ExchangeSizes& s, const ExchangeTensors& t) {
+    return FromExchange(format, s, t, executor).status().message();
+  };
+  ASSERT_TRUE(FromExchange(kGptq, sizes, good, executor).ok());
+  EXPECT_THAT(error(kGptq, {32, 64, 5, 32}, good), HasSubstr("bits = 5"));
+  EXPECT_THAT(error(ExchangeFormat::kAwq, {32, 64, 3, 32}, good), HasSubstr("bits = 3"));
+  EXPECT_THAT(error(kGptq, {0, 64, 4, 32}, good), HasSubstr("rows = 0"));
+  EXPECT_THAT(error(kGptq, {uint64_t{1} << 40, 64, 4, 32}, good), HasSubstr("rows = "));
+  EXPECT_THAT(error(kGptq, {32, 64, 4, 0}, good), HasSubstr("group_size = 0"));
+  EXPECT_THAT(error(kGptq, {33, 64, 4, 32}, good), HasSubstr("33 outputs"));
+  EXPECT_THAT(error(kGptq, {32, 63, 4, 32}, good), HasSubstr("63 inputs"));
+  EXPECT_THAT(error(kGptq, {32, 128, 4, 32}, good), HasSubstr("qweight is I32 [8, 32]"));
+  EXPECT_THAT(error(kGptq, {32, 64, 4, 64}, good), HasSubstr("qzeros is I32 [2, 4]"));
+  EXPECT_THAT(error(ExchangeFormat::kAwq, sizes, good), HasSubstr("qweight"));
+
+  ExchangeTensors bad = good;
+  bad.qweight = Tensor();
+  EXPECT_THAT(error(kGptq, sizes, bad), HasSubstr("no qweight"));
+  bad = good;
+  bad.scales = *Tensor::Zeros(DType::kF32, {2, 32});
+  EXPECT_THAT(error(kGptq, sizes, bad), HasSubstr("scales is F32"));
+  bad = MakeTensors(kGptq, sizes, Groups::kInOrder, 3);
+  bad.scales.mutable_as<uint16_t>()[32 + 7] = 0x8000;  // -0
+  EXPECT_THAT(error(kGptq, sizes, bad), HasSubstr("scales[1, 7] is 0"));
+  bad.scales.mutable_as<uint16_t>()[32 + 7] = 0x7C00;  // infinity
+  EXPECT_THAT(error(kGptq, sizes, bad), AllOf(HasSubstr("row 7 group 1"), HasSubstr("finite")));
+
+  bad = MakeTensors(kGptq, sizes, Groups::kInOrder, 3);
+  for (const int32_t group : {-1, 2, std::numeric_limits<int32_t>::min()}) {
+    bad.g_idx.mutable_as<int32_t>()[5] = group;
+    EXPECT_THAT(error(kGptq, sizes, bad), HasSubstr("g_idx[5] = " + std::to_string(group)));
+  }
+  bad.g_idx.mutable_as<int32_t>()[5] = 1;
+  EXPECT_THAT(error(kGptq, sizes, bad), HasSubstr("group 0 31 inputs, must be 32"));
+  ExchangeTensors awq = MakeTensors(ExchangeFormat::kAwq, sizes, Groups::kInOrder, 3);
+  EXPECT_THAT(error(ExchangeFormat::kAwq, sizes, awq), HasSubstr("g_idx"));
+}
+
+TEST(ExchangeLayout, RefusesWhatAFormatCannotSay) {
+  InlineExecutor executor;
+  const auto error = [&](ExchangeFormat format, const GroupedLayout& layout) {
+    GroupedTensors tensors = testing::RandomTensors(layout, 4);
+    auto matrix = MakeGroupedMatrix(layout, std::move(tensors));
+    return ToExchange(format, *matrix, executor).status().message();
+  };
+  using testing::MakeLayout;
+  EXPECT_THAT(error(ExchangeFormat::kGptqV2, MakeLayout(32, 64, 5, 32)), HasSubstr("bits = 5"));
+  EXPECT_THAT(error(ExchangeFormat::kGptqV2, MakeLayout(32, 64, 4, 32)), HasSubstr("integer"));
+  EXPECT_THAT(error(ExchangeFormat::kGptqV1, MakeLayout(32, 64, 2, 8, ZeroKind::kPacked)),
+              HasSubstr("is 0, must be an integer from 1 to 4"));
+  EXPECT_THAT(error(ExchangeFormat::kAwq, MakeLayout(32, 64, 4, 32, ZeroKind::kSymmetric, true)),
+              HasSubstr("act-order"));
+  EXPECT_THAT(error(ExchangeFormat::kAwq, MakeLayout(36, 64, 4, 32, ZeroKind::kSymmetric)),
+              HasSubstr("36 outputs"));
+}
+
+}  // namespace
+}  // namespace tq
