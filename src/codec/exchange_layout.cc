@@ -7,8 +7,8 @@
 #include <utility>
 #include <vector>
 
+#include "base/bit_fields.h"
 #include "base/checked.h"
-#include "codec/bit_fields.h"
 
 namespace tq {
 namespace {

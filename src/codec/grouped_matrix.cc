@@ -4,6 +4,7 @@
 #include <limits>
 #include <string>
 
+#include "base/bit_fields.h"
 #include "base/checked.h"
 #include "kernels/gemm/gemm_f32.h"
 #include "kernels/gemm/grouped_codes.h"
@@ -75,15 +76,6 @@ Status CheckOrder(const GroupedLayout& layout, const Tensor& order) {
   return OkStatus();
 }
 
-// The code at place `i` of a row.
-uint32_t CodeAt(const uint8_t* codes, uint64_t i, uint32_t bits) {
-  const uint64_t bit = i * bits;
-  const uint32_t shift = bit % 8;
-  uint32_t value = codes[bit / 8] >> shift;
-  if (shift + bits > 8) value |= static_cast<uint32_t>(codes[bit / 8 + 1]) << (8 - shift);
-  return value & ((1u << bits) - 1);
-}
-
 // The zeros of a row as halves, which hold all integers up to 255: `zeros` [groups], or where the
 // matrix has them.
 const uint16_t* ZerosOf(const GroupedMatrix& m, uint64_t row, uint16_t* zeros) {
@@ -91,7 +83,7 @@ const uint16_t* ZerosOf(const GroupedMatrix& m, uint64_t row, uint16_t* zeros) {
   const uint8_t* packed =
       m.zeros == ZeroKind::kPacked ? m.zero.data() + row * m.packed_zero_bytes() : nullptr;
   for (uint64_t g = 0; g < m.groups(); ++g) {
-    const uint32_t zero = packed == nullptr ? 1u << (m.bits - 1) : CodeAt(packed, g, m.bits);
+    const uint32_t zero = packed == nullptr ? 1u << (m.bits - 1) : FieldAt(packed, g, m.bits);
     zeros[g] = FloatToHalf(static_cast<float>(zero));
   }
   return zeros;

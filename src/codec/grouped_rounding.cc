@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "base/bit_fields.h"
+
 namespace tq {
 namespace {
 
@@ -17,14 +19,6 @@ uint16_t HalfAtLeast(double value) {
   uint16_t half = FloatToHalf(static_cast<float>(value));
   while (static_cast<double>(HalfToFloat(half)) < value) ++half;
   return half;
-}
-
-// Adds a code to a row of zeroed codes.
-void PutCode(uint8_t* codes, uint64_t i, uint32_t bits, uint32_t q) {
-  const uint64_t bit = i * bits;
-  const uint32_t shifted = q << (bit % 8);
-  codes[bit / 8] |= static_cast<uint8_t>(shifted);
-  if (shifted >> 8 != 0) codes[bit / 8 + 1] |= static_cast<uint8_t>(shifted >> 8);
 }
 
 // Calls visit(first column, number of columns, group) for the groups of a row.
@@ -101,13 +95,13 @@ void SetGrid(GroupedMatrix& m, uint64_t row, uint64_t group, const GroupGrid& gr
   if (m.zeros == ZeroKind::kHalf) {
     m.zero.mutable_as<uint16_t>()[at] = FloatToHalf(grid.zero);
   } else if (m.zeros == ZeroKind::kPacked) {
-    PutCode(m.zero.mutable_data() + row * m.packed_zero_bytes(), group, m.bits,
-            static_cast<uint32_t>(grid.zero));
+    PutField(m.zero.mutable_data() + row * m.packed_zero_bytes(), group, m.bits,
+             static_cast<uint32_t>(grid.zero));
   }
 }
 
 void SetCode(GroupedMatrix& m, uint64_t row, uint64_t i, uint32_t q) {
-  PutCode(m.codes.mutable_data() + row * m.code_bytes(), i, m.bits, q);
+  PutField(m.codes.mutable_data() + row * m.code_bytes(), i, m.bits, q);
 }
 
 StatusOr<GroupedMatrix> QuantizeToNearest(const float* weights, const GroupedLayout& layout,

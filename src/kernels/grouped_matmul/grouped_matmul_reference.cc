@@ -4,6 +4,7 @@
 #include <cstring>
 #include <utility>
 
+#include "base/bit_fields.h"
 #include "kernels/grouped_matmul/grouped_matmul.h"
 #include "kernels/transformer/elementwise.h"
 
@@ -18,20 +19,10 @@ float HalfToFloat(uint16_t half) {
   return value;
 }
 
-// The i-th integer of `bits` bits of a row of `count` of them.
-int CodeAt(const uint8_t* codes, size_t i, int bits) {
-  int value = 0;
-  for (int b = 0; b < bits; ++b) {
-    const size_t at = i * bits + b;
-    value |= (codes[at / 8] >> (at % 8) & 1) << b;
-  }
-  return value;
-}
-
 float ZeroOf(const Weights& w, size_t row, size_t group) {
   if (w.half_zero != nullptr) return HalfToFloat(w.half_zero[row * w.groups + group]);
   if (w.packed_zero == nullptr) return static_cast<float>(1 << (w.bits - 1));
-  return static_cast<float>(CodeAt(w.packed_zero + row * w.packed_bytes, group, w.bits));
+  return static_cast<float>(FieldAt(w.packed_zero + row * w.packed_bytes, group, static_cast<uint32_t>(w.bits)));
 }
 
 float ScaleOf(const Weights& w, size_t row, size_t group) {
