@@ -57,6 +57,11 @@ MODELS = {
         },
     ),
     "bitnet": ("BitNet", {"tie_word_embeddings": True}),
+    "mixtral": ("Mixtral", {"num_local_experts": 5, "num_experts_per_tok": 2}),
+    "qwen3_moe": (
+        "Qwen3Moe",
+        {"num_experts": 5, "num_experts_per_tok": 2, "moe_intermediate_size": 20, "norm_topk_prob": True},
+    ),
     "gemma3": ("Gemma3Text", {"num_hidden_layers": 7, "sliding_window": 9, "query_pre_attn_scalar": 10}),
 }
 TOKENS = 40
@@ -87,8 +92,8 @@ def randomise(model: torch.nn.Module) -> None:
     generator = torch.Generator().manual_seed(20261130)
     for name, parameter in model.named_parameters():
         noise = torch.randn(parameter.shape, generator=generator)
-        if parameter.dim() == 2:
-            parameter.data = noise * (1.2 / parameter.shape[1] ** 0.5)
+        if parameter.dim() >= 2:  # three: the matrices of all experts
+            parameter.data = noise * (1.2 / parameter.shape[-1] ** 0.5)
         else:
             mean = 0.0 if "Gemma" in type(model).__name__ or name.endswith("bias") else 1.0
             parameter.data = mean + 0.2 * noise
@@ -133,7 +138,7 @@ def main() -> int:
         logits = logits_of(load(folder), expected["tokens"])
         error = ((logits - expected["logits"]).norm() / expected["logits"].norm()).item()
         worst = max(worst, error)
-        print(f"{name:8} transformers {transformers.__version__} differs from what is stored by {error:.1e}")
+        print(f"{name:9} transformers {transformers.__version__} differs from what is stored by {error:.1e}")
     if worst > 1e-5:
         print(f"the largest difference is {worst:.1e}, above 1e-5", file=sys.stderr)
         return 1

@@ -169,6 +169,16 @@ StatusOr<bool> GgufFile::GetBoolOr(std::string_view key, bool fallback) const {
   return WrongType(*this, key, "a boolean");
 }
 
+GgufTensor SliceOf(const GgufTensor& stack, uint64_t i) {
+  TQ_CHECK(stack.shape.size() == 3 && i < stack.shape[0]);
+  GgufTensor slice = stack;
+  slice.name = fmt::format("{}[{}]", stack.name, i);
+  slice.shape.erase(slice.shape.begin());
+  slice.bytes = stack.bytes / stack.shape[0];
+  slice.offset += i * slice.bytes;
+  return slice;
+}
+
 StatusOr<std::span<const uint8_t>> GgufFile::Bytes(const GgufTensor& tensor) const {
   TQ_RETURN_IF_ERROR(FileOf(tensor).VerifySize());
   return FileOf(tensor).Range(tensor.offset, tensor.bytes);

@@ -35,16 +35,23 @@ std::string GgufTensorName(std::string_view name, const ModelConfig& config) {
       {"lm_head.weight", "output.weight"}};
   // Behind the layer, without ".weight" or ".bias".
   static const std::map<std::string_view, std::string_view> kInLayer = {
-      {"self_attn.q_proj", "attn_q"},      {"self_attn.k_proj", "attn_k"},
-      {"self_attn.v_proj", "attn_v"},      {"self_attn.o_proj", "attn_output"},
-      {"self_attn.q_norm", "attn_q_norm"}, {"self_attn.k_norm", "attn_k_norm"},
-      {"mlp.gate_proj", "ffn_gate"},       {"mlp.up_proj", "ffn_up"},
-      {"mlp.down_proj", "ffn_down"}};
+      {"self_attn.q_proj", "attn_q"},
+      {"self_attn.k_proj", "attn_k"},
+      {"self_attn.v_proj", "attn_v"},
+      {"self_attn.o_proj", "attn_output"},
+      {"self_attn.q_norm", "attn_q_norm"},
+      {"self_attn.k_norm", "attn_k_norm"},
+      {"mlp.gate_proj", "ffn_gate"},
+      {"mlp.up_proj", "ffn_up"},
+      {"mlp.down_proj", "ffn_down"},
+      {"mlp.gate", "ffn_gate_inp"},
+      {"block_sparse_moe.gate", "ffn_gate_inp"}};
   if (const auto at = kPlain.find(name); at != kPlain.end()) return std::string(at->second);
   constexpr std::string_view kPrefix = "model.layers.";
   const size_t dot = name.find('.', kPrefix.size()), last = name.rfind('.');
   const std::string_view layer = name.substr(kPrefix.size(), dot - kPrefix.size());
   const std::string_view member = name.substr(dot + 1, last - dot - 1);
+  if (ExpertOf(name)) return fmt::format("blk.{}.ffn_{}_exps.weight", layer, MatrixRole(name));
   const LayerNormNames norms = NormNames(config);
   const std::string_view theirs = member == norms.attention       ? "attn_norm"
                                   : member == norms.mlp           ? "ffn_norm"

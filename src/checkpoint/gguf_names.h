@@ -19,7 +19,8 @@ struct GgufConfigKey {
 };
 std::span<const GgufConfigKey> GgufCommonKeys();
 
-// GGUF's name of a tensor that Hugging Face calls `name` (one of ModelTensors).
+// GGUF's name of a tensor that Hugging Face calls `name` (one of ModelTensors). An expert's matrix
+// is a slice (SliceOf) of the tensor of that name: those of all experts of a layer are stacked.
 std::string GgufTensorName(std::string_view name, const ModelConfig& config);
 
 // Whether a tensor (Hugging Face's name) is a norm: of architectures whose norms add 1, GGUF stores

@@ -27,19 +27,8 @@ class GgufSource final : public ModelSource {
     TQ_ASSIGN_OR_RETURN(config_, ModelConfigFromGguf(*file_));
     std::set<std::string> wanted;
     for (const TensorSpec& spec : ModelTensors(config_)) {
-      std::string name = Name(spec.name);
-      const GgufTensor* tensor = file_->Find(name);
-      if (tensor == nullptr) {
-        return NotFound("{}: tensor {} is missing", path_.string(), Quote(name));
-      }
-      if (tensor->shape != spec.shape) {
-        return InvalidArgument("{}: tensor {} has shape {}, the metadata say {}", path_.string(),
-                               Quote(name), ShapeToString(tensor->shape),
-                               ShapeToString(spec.shape));
-      }
-      tensors_.push_back({spec.name, GgufTypeName(static_cast<uint32_t>(tensor->type)), spec.shape,
-                          tensor->bytes});
-      wanted.insert(std::move(name));
+      TQ_RETURN_IF_ERROR(AddTensor(spec));
+      wanted.insert(GgufTensorName(spec.name, config_));
     }
     for (const GgufTensor& tensor : file_->tensors()) {
       const bool in_config = tensor.name == kGgufRopeFactors && config_.architecture == "llama";
@@ -56,7 +45,7 @@ class GgufSource final : public ModelSource {
 
   StatusOr<Tensor> LoadFloat(std::string_view name) const override {
     TQ_ASSIGN_OR_RETURN(const SourceTensorInfo* info, Get(name));
-    const GgufTensor& stored = *file_->Find(Name(name));
+    const GgufTensor stored = Stored(name);
     TQ_ASSIGN_OR_RETURN(Tensor tensor, file_->LoadFloat(stored));
     TQ_RETURN_IF_ERROR(CheckBlocks(name, stored, tensor.as<float>(), tensor.num_elements()));
     if (HasRotaryRows(name, config_)) {
@@ -77,7 +66,7 @@ class GgufSource final : public ModelSource {
   Status LoadRows(std::string_view name, std::span<const int32_t> rows, float* out) const override {
     TQ_ASSIGN_OR_RETURN(const SourceTensorInfo* info, Get(name));
     TQ_ASSIGN_OR_RETURN(const uint64_t columns, CheckRows(name, info->shape, rows));
-    const GgufTensor& tensor = *file_->Find(Name(name));
+    const GgufTensor tensor = Stored(name);
     const bool reordered = HasRotaryRows(name, config_);
     for (const int32_t row : rows) {
       const auto at = static_cast<uint64_t>(row);
@@ -92,7 +81,7 @@ class GgufSource final : public ModelSource {
 
   StatusOr<Tensor> LoadStored(std::string_view name) const override {
     TQ_ASSIGN_OR_RETURN(Tensor tensor, LoadFloat(name));
-    const GgufType type = file_->Find(Name(name))->type;
+    const GgufType type = Stored(name).type;
     const bool shifted = config_.norm_plus_one && IsGgufNorm(name);
     if (shifted || (type != GgufType::kF16 && type != GgufType::kBF16)) return tensor;
     // Back to the 16 bits it came from, which is exact.
@@ -109,13 +98,46 @@ class GgufSource final : public ModelSource {
 
   Status HashTensor(std::string_view name, Hasher& hasher) const override {
     TQ_ASSIGN_OR_RETURN(const SourceTensorInfo* info, Get(name));
-    const GgufTensor& tensor = *file_->Find(Name(name));
+    const GgufTensor tensor = Stored(name);
     hasher.UpdateString(info->type);
     return HashFileRange(file_->FileOf(tensor), tensor.offset, tensor.bytes, hasher);
   }
 
  private:
-  std::string Name(std::string_view name) const { return GgufTensorName(name, config_); }
+  Status AddTensor(const TensorSpec& spec) {
+    const std::string name = GgufTensorName(spec.name, config_);
+    const std::optional<uint32_t> expert = ExpertOf(spec.name);
+    Shape shape = spec.shape;
+    if (expert) shape.insert(shape.begin(), config_.num_experts);
+    const GgufTensor* tensor = file_->Find(name);
+    if (tensor == nullptr) {
+      TQ_RETURN_IF_ERROR(RefuseSeparateExperts(name));
+      return NotFound("{}: tensor {} is missing", path_.string(), Quote(name));
+    }
+    if (tensor->shape != shape) {
+      return InvalidArgument("{}: tensor {} has shape {}, the metadata say {}", path_.string(),
+                             Quote(name), ShapeToString(tensor->shape), ShapeToString(shape));
+    }
+    tensors_.push_back({spec.name, GgufTypeName(static_cast<uint32_t>(tensor->type)), spec.shape,
+                        expert ? SliceOf(*tensor, *expert).bytes : tensor->bytes});
+    return OkStatus();
+  }
+  // The first files of Mixtral have a tensor "blk.0.ffn_gate.3.weight" for each expert.
+  Status RefuseSeparateExperts(std::string_view stacked) const {
+    constexpr std::string_view kEnding = "_exps.weight";
+    if (!stacked.ends_with(kEnding)) return OkStatus();
+    const std::string first =
+        fmt::format("{}.0.weight", stacked.substr(0, stacked.size() - kEnding.size()));
+    if (file_->Find(first) == nullptr) return OkStatus();
+    return Unimplemented("{}: tensor {}: experts that are not stacked in {} are not supported",
+                         path_.string(), Quote(first), Quote(stacked));
+  }
+  // One of tensors(), or the slice of a stack that it is.
+  GgufTensor Stored(std::string_view name) const {
+    const GgufTensor& tensor = *file_->Find(GgufTensorName(name, config_));
+    const std::optional<uint32_t> expert = ExpertOf(name);
+    return expert ? SliceOf(tensor, *expert) : tensor;
+  }
   // As CheckFinite, with the block whose scale or offset is at fault. The values are a tensor or
   // a row, in the file's order; block and element count from their start.
   Status CheckBlocks(std::string_view name, const GgufTensor& tensor, const float* values,

@@ -1,6 +1,7 @@
 #include "checkpoint/model_config.h"
 
 #include <algorithm>
+#include <charconv>
 #include <cmath>
 #include <nlohmann/json.hpp>
 #include <numbers>
@@ -18,6 +19,9 @@ constexpr uint32_t kMaxLayers = 4096;
 constexpr uint32_t kMaxHeads = 4096;
 constexpr uint32_t kMaxHeadDim = 1024;
 constexpr uint32_t kMaxPosition = 1 << 30;
+constexpr uint32_t kMaxExperts = 1024;
+// Of all layers: names and places of their tensors are held in memory.
+constexpr uint64_t kMaxAllExperts = 1 << 16;
 
 Status CheckRange(std::string_view file, std::string_view field, uint32_t value, uint32_t limit) {
   if (value >= 1 && value <= limit) return OkStatus();
@@ -75,6 +79,24 @@ nlohmann::ordered_json RopeScalingToJson(const RopeScaling& scaling) {
 
 }  // namespace
 
+Status CheckExperts(const ModelConfig& config, std::string_view file) {
+  const Architecture* architecture = FindArchitecture(config.architecture);
+  if (architecture == nullptr || !architecture->experts) {
+    if (config.num_experts == 0) return OkStatus();
+    return InvalidArgument("{}: {} experts, models of architecture {} have none", file,
+                           config.num_experts, config.architecture);
+  }
+  TQ_RETURN_IF_ERROR(CheckRange(file, "number of experts", config.num_experts, kMaxExperts));
+  TQ_RETURN_IF_ERROR(CheckRange(file, "number of experts per token", config.experts_per_token,
+                                config.num_experts));
+  const uint64_t all = uint64_t{config.num_layers} * config.num_experts;
+  if (all > kMaxAllExperts) {
+    return InvalidArgument("{}: {} experts in {} layers are {}, at most {} are allowed", file,
+                           config.num_experts, config.num_layers, all, kMaxAllExperts);
+  }
+  return CheckRange(file, "intermediate size of experts", config.mlp_size(), kMaxFeatures);
+}
+
 Status CheckModelConfig(const ModelConfig& config, std::string_view file) {
   TQ_RETURN_IF_ERROR(CheckRange(file, "vocab_size", config.vocab_size, kMaxVocab));
   TQ_RETURN_IF_ERROR(CheckRange(file, "hidden_size", config.hidden_size, kMaxFeatures));
@@ -100,6 +122,7 @@ Status CheckModelConfig(const ModelConfig& config, std::string_view file) {
     return InvalidArgument("{}: rms_norm_eps is {}, allowed are 0 to 1", file, config.rms_norm_eps);
   }
   TQ_RETURN_IF_ERROR(CheckRope(config, file));
+  TQ_RETURN_IF_ERROR(CheckExperts(config, file));
   for (const auto& [name, value] : {std::pair{"query scale", config.query_scalar},
                                     {"softcap of attention", config.attention_softcap},
                                     {"softcap of logits", config.logit_softcap}}) {
@@ -142,6 +165,9 @@ nlohmann::ordered_json ModelConfigToJsonValue(const ModelConfig& config) {
   for (const ConfigField& field : architecture.fields) {
     if (field.json != nullptr) json[field.json] = ToJson(field, config);
   }
+  if (architecture.renormalise_field != nullptr) {
+    json[architecture.renormalise_field] = config.renormalise_experts;
+  }
   json["attention_bias"] = false;
   json["mlp_bias"] = false;
   json["tie_word_embeddings"] = config.tie_embeddings;
@@ -183,10 +209,42 @@ LayerNormNames NormNames(const ModelConfig& config) {
           "post_feedforward_layernorm"};
 }
 
+MlpNames NamesOfMlp(const ModelConfig& config, std::optional<uint32_t> expert) {
+  if (!expert) return {"mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"};
+  const ExpertNames& names = *FindArchitecture(config.architecture)->experts;
+  const auto name = [&](const char* matrix) {
+    return fmt::format("{}.{}.{}", names.experts, *expert, matrix);
+  };
+  return {name(names.gate), name(names.up), name(names.down)};
+}
+
+std::string_view RouterName(const ModelConfig& config) {
+  return FindArchitecture(config.architecture)->experts->router;
+}
+
+std::string_view MatrixRole(std::string_view name) {
+  constexpr std::string_view kWeight = ".weight", kProjection = "_proj";
+  if (name.ends_with(kWeight)) name.remove_suffix(kWeight.size());
+  std::string_view role = name.substr(name.rfind('.') + 1);
+  if (role.ends_with(kProjection)) role.remove_suffix(kProjection.size());
+  return role == "w1" ? "gate" : role == "w3" ? "up" : role == "w2" ? "down" : role;
+}
+
+std::optional<uint32_t> ExpertOf(std::string_view name) {
+  constexpr std::string_view kExperts = ".experts.";
+  const size_t at = name.find(kExperts);
+  if (at == std::string_view::npos) return std::nullopt;
+  const std::string_view number = name.substr(at + kExperts.size());
+  uint32_t expert = 0;
+  const auto [end, error] = std::from_chars(number.data(), number.data() + number.size(), expert);
+  if (error != std::errc()) return std::nullopt;
+  return expert;
+}
+
 namespace {
 
 void AppendLayer(const ModelConfig& config, uint32_t index, std::vector<TensorSpec>& specs) {
-  const uint64_t hidden = config.hidden_size, inner = config.intermediate_size;
+  const uint64_t hidden = config.hidden_size, inner = config.mlp_size();
   const uint64_t q = config.q_size(), kv = config.kv_size();
   const LayerNormNames norms = NormNames(config);
   const auto add = [&](std::string_view name, Shape shape, std::string_view kind = "weight") {
@@ -209,10 +267,19 @@ void AppendLayer(const ModelConfig& config, uint32_t index, std::vector<TensorSp
   add("self_attn.o_proj", {hidden, q});
   if (config.sandwich_norms) add(norms.attention_out, {hidden});
   add(norms.mlp, {hidden});
-  add("mlp.gate_proj", {inner, hidden});
-  add("mlp.up_proj", {inner, hidden});
-  if (config.sub_norms) add(kMlpSubNorm, {inner});
-  add("mlp.down_proj", {hidden, inner});
+  const auto add_mlp = [&](const MlpNames& names) {
+    add(names.gate, {inner, hidden});
+    add(names.up, {inner, hidden});
+    if (config.sub_norms) add(kMlpSubNorm, {inner});
+    add(names.down, {hidden, inner});
+  };
+  if (config.num_experts == 0) {
+    add_mlp(NamesOfMlp(config));
+  } else {
+    add(RouterName(config), {config.num_experts, hidden});
+    specs.back().router = true;
+  }
+  for (uint32_t e = 0; e < config.num_experts; ++e) add_mlp(NamesOfMlp(config, e));
   if (config.sandwich_norms) add(norms.mlp_out, {hidden});
 }
 

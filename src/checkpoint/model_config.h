@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <nlohmann/json_fwd.hpp>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -66,9 +67,15 @@ struct ModelConfig {
   // Positions that one of a sliding layer sees, itself included; 0: no layer slides. Every so
   // many-th layer sees all; 0: none does.
   uint32_t sliding_window = 0, full_attention_every = 0;
+  // MLPs of so many experts, of which so many see a token; 0: one MLP, which sees all.
+  uint32_t num_experts = 0, experts_per_token = 0;
+  uint32_t expert_size = 0;          // intermediate size of an expert; 0: intermediate_size
+  bool renormalise_experts = false;  // weights of a token's experts are divided by their sum
 
   uint32_t q_size() const { return num_heads * head_dim; }
   uint32_t kv_size() const { return num_kv_heads * head_dim; }
+  // Features between the matrices of an MLP, or of each expert.
+  uint32_t mlp_size() const { return expert_size != 0 ? expert_size : intermediate_size; }
   bool IsSliding(uint32_t layer) const {
     return sliding_window != 0 &&
            (full_attention_every == 0 || (layer + 1) % full_attention_every != 0);
@@ -91,11 +98,17 @@ nlohmann::ordered_json ModelConfigToJsonValue(const ModelConfig& config);
 
 // Ranges and consistency of all fields; errors name `file`, field, value and limit.
 Status CheckModelConfig(const ModelConfig& config, std::string_view file);
+// The part of it that is about experts.
+Status CheckExperts(const ModelConfig& config, std::string_view file);
 
 // A weight tensor that the architecture has, under Hugging Face's name.
 struct TensorSpec {
   std::string name;
-  Shape shape;  // [out, in] for matrices, [features] for norms and biases
+  Shape shape;          // [out, in] for matrices, [features] for norms and biases
+  bool router = false;  // the matrix [experts, hidden] that chooses experts
+
+  // Whether compressed models hold codes of it; everything else stays as it is.
+  bool is_coded() const { return shape.size() == 2 && !router; }
 };
 // All of them in the order of the forward pass: embedding, layers, final norm, head. A tied
 // head has no tensor of its own.
@@ -111,5 +124,19 @@ LayerNormNames NormNames(const ModelConfig& config);
 // Those of sub_norms, [q_size] and [intermediate_size].
 inline constexpr std::string_view kAttentionSubNorm = "self_attn.attn_sub_norm",
                                   kMlpSubNorm = "mlp.ffn_sub_norm";
+
+// Those of the matrices of an MLP, or of expert `expert` of a sparse one, without ".weight".
+struct MlpNames {
+  std::string gate, up, down;
+};
+MlpNames NamesOfMlp(const ModelConfig& config, std::optional<uint32_t> expert = std::nullopt);
+// That of what chooses experts.
+std::string_view RouterName(const ModelConfig& config);
+
+// What a matrix (with or without ".weight") is to its layer: "q", "k", "v", "o", "gate", "up" or
+// "down"; for others the last part of its name.
+std::string_view MatrixRole(std::string_view name);
+// The expert that a matrix or a group of them belongs to: "...experts.3.w1" -> 3.
+std::optional<uint32_t> ExpertOf(std::string_view name);
 
 }  // namespace tq

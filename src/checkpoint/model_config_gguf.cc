@@ -95,10 +95,12 @@ Status RefuseUnhonoured(const Keys& keys, const Architecture& architecture) {
       return Unimplemented("{}: key {} is not supported", keys.file_name(), Quote(key));
     }
   }
-  TQ_ASSIGN_OR_RETURN(const uint32_t experts, keys.UintOr("expert_count", 0));
-  if (experts != 0) {
-    return Unimplemented("{}: {} = {} is not supported", keys.file_name(),
-                         keys.Full("expert_count"), experts);
+  if (!architecture.experts) {
+    TQ_ASSIGN_OR_RETURN(const uint32_t experts, keys.UintOr("expert_count", 0));
+    if (experts != 0) {
+      return Unimplemented("{}: {} = {} is not supported", keys.file_name(),
+                           keys.Full("expert_count"), experts);
+    }
   }
   if (keys.Has("tensor_data_layout")) {
     TQ_ASSIGN_OR_RETURN(const std::string text, keys.String("tensor_data_layout"));
@@ -182,6 +184,8 @@ Status ReadRope(const Keys& keys, ModelConfig* config) {
 Status ReadOwnKeys(const Keys& keys, const Architecture& architecture, ModelConfig* config) {
   for (const ConfigField& field : architecture.fields) {
     if (field.gguf == nullptr) continue;
+    // What experts there are no file leaves to be guessed.
+    if (architecture.experts) TQ_RETURN_IF_ERROR(keys.Uint(field.gguf).status());
     if (const auto* number = std::get_if<uint32_t ModelConfig::*>(&field.member)) {
       TQ_ASSIGN_OR_RETURN(config->**number, keys.UintOr(field.gguf, config->**number));
     } else {
@@ -227,7 +231,9 @@ Status ReadVocabulary(const Keys& keys, ModelConfig* config) {
 StatusOr<ModelConfig> ModelConfigFromGguf(const GgufFile& file) {
   const std::string name = file.path().string();
   TQ_ASSIGN_OR_RETURN(const std::string architecture, file.GetString("general.architecture"));
-  const Architecture* found = FindGgufArchitecture(architecture);
+  TQ_ASSIGN_OR_RETURN(const uint64_t experts, file.GetUintOr(architecture + ".expert_count", 0));
+  const Architecture* found = FindGgufArchitecture(architecture, experts != 0);
+  if (found == nullptr) found = FindGgufArchitecture(architecture, experts == 0);
   if (found == nullptr) {
     return Unimplemented("{}: architecture {} is not supported; {} are", name, Quote(architecture),
                          ListArchitectures());
@@ -243,6 +249,7 @@ StatusOr<ModelConfig> ModelConfigFromGguf(const GgufFile& file) {
   TQ_ASSIGN_OR_RETURN(const double eps,
                       file.GetFloat(keys.Full("attention.layer_norm_rms_epsilon")));
   config.rms_norm_eps = static_cast<float>(eps);
+  config.renormalise_experts = found->experts.has_value();  // as llama.cpp always does
   TQ_RETURN_IF_ERROR(ReadRope(keys, &config));
   TQ_RETURN_IF_ERROR(ReadOwnKeys(keys, *found, &config));
   TQ_RETURN_IF_ERROR(ReadVocabulary(keys, &config));

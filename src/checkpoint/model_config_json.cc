@@ -115,6 +115,8 @@ const std::vector<Neutral>& NeutralFields() {
       {"num_local_experts", 0},
       {"num_experts", 0},
       {"n_routed_experts", 0},
+      {"decoder_sparse_step", 1},
+      {"mlp_only_layers", json::array()},
       {"cross_attention_layers", nullptr},
       {"is_encoder_decoder", false},
       {"auto_map", nullptr},
@@ -127,6 +129,7 @@ const std::vector<Neutral>& NeutralFields() {
 bool IsOf(const Architecture& architecture, std::string_view name) {
   const auto is_name = [&](const char* other) { return other != nullptr && other == name; };
   return std::ranges::any_of(architecture.fields, is_name, &ConfigField::json) ||
+         std::ranges::any_of(architecture.fields, is_name, &ConfigField::alias) ||
          std::ranges::any_of(architecture.without_effect, is_name);
 }
 
@@ -244,20 +247,38 @@ StatusOr<const Architecture*> ReadArchitecture(const Fields& fields, std::string
   return architecture;
 }
 
-Status ReadOwnFields(const Fields& fields, const Architecture& architecture, ModelConfig* config) {
+// By which of its names the file has a field; null if it has none.
+StatusOr<const char*> NameInFile(const Fields& fields, const ConfigField& field,
+                                 std::string_view file) {
+  const bool has_name = field.json != nullptr && fields.Has(field.json);
+  const bool has_alias = field.alias != nullptr && fields.Has(field.alias);
+  if (!has_name) return has_alias ? field.alias : nullptr;
+  if (!has_alias) return field.json;
+  const json *value = fields.Find(field.json), *other = fields.Find(field.alias);
+  if (value != nullptr && other != nullptr && *value == *other) return field.json;
+  return InvalidArgument("{}: {} and {}, which mean the same, differ or are null", file, field.json,
+                         field.alias);
+}
+
+Status ReadOwnFields(const Fields& fields, const Architecture& architecture, std::string_view file,
+                     ModelConfig* config) {
   for (const ConfigField& field : architecture.fields) {
-    if (field.json == nullptr || !fields.Has(field.json)) continue;
-    const bool null = fields.Find(field.json) == nullptr;
+    TQ_ASSIGN_OR_RETURN(const char* name, NameInFile(fields, field, file));
+    if (name == nullptr) continue;
+    const bool null = fields.Find(name) == nullptr;
     if (const auto* number = std::get_if<uint32_t ModelConfig::*>(&field.member)) {
       config->** number = 0;
       if (null) continue;
-      TQ_ASSIGN_OR_RETURN(config->**number, fields.Uint(field.json, std::nullopt));
+      TQ_ASSIGN_OR_RETURN(config->**number, fields.Uint(name, std::nullopt));
     } else {
       float& value = config->*std::get<float ModelConfig::*>(field.member);
       value = 0;
-      TQ_ASSIGN_OR_RETURN(value, fields.Float(field.json, 0));
+      TQ_ASSIGN_OR_RETURN(value, fields.Float(name, 0));
     }
   }
+  if (architecture.renormalise_field == nullptr) return OkStatus();
+  TQ_ASSIGN_OR_RETURN(config->renormalise_experts,
+                      fields.Bool(architecture.renormalise_field, config->renormalise_experts));
   return OkStatus();
 }
 
@@ -316,7 +337,7 @@ StatusOr<ModelConfig> ModelConfigFromDocument(const json& document, std::string_
   ModelConfig config = architecture->defaults;
   TQ_RETURN_IF_ERROR(ReadSizes(fields, file, &config));
   TQ_ASSIGN_OR_RETURN(config.rms_norm_eps, fields.Float("rms_norm_eps", config.rms_norm_eps));
-  TQ_RETURN_IF_ERROR(ReadOwnFields(fields, *architecture, &config));
+  TQ_RETURN_IF_ERROR(ReadOwnFields(fields, *architecture, file, &config));
   TQ_RETURN_IF_ERROR(ReadRope(fields, file, &config));
   TQ_RETURN_IF_ERROR(ReadLayerTypes(fields, file, &config));
   TQ_ASSIGN_OR_RETURN(config.tie_embeddings,

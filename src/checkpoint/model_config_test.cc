@@ -172,6 +172,125 @@ TEST(ModelConfig, Mistral) {
   EXPECT_EQ(ModelConfigFromJson(ModelConfigToJson(*full))->sliding_window, 0u);
 }
 
+// The published config.json of Mixtral 8x7B, but for sizes.
+TEST(ModelConfig, Mixtral) {
+  json config = ConfigOf("mixtral", "MixtralForCausalLM");
+  const auto absent = ModelConfigFromJson(config.dump());
+  ASSERT_TRUE(absent.ok()) << absent.status().message();
+  EXPECT_EQ(absent->num_experts, 8u);
+  EXPECT_EQ(absent->experts_per_token, 2u);
+  config.update({{"num_local_experts", 6},
+                 {"num_experts_per_tok", 3},
+                 {"sliding_window", nullptr},
+                 {"hidden_act", "silu"},
+                 {"output_router_logits", false},
+                 {"router_aux_loss_coef", 0.02},
+                 {"rope_theta", 1e6},
+                 {"tie_word_embeddings", false}});
+  const auto mixtral = ModelConfigFromJson(config.dump());
+  ASSERT_TRUE(mixtral.ok()) << mixtral.status().message();
+  EXPECT_EQ(mixtral->num_experts, 6u);
+  EXPECT_EQ(mixtral->experts_per_token, 3u);
+  EXPECT_EQ(mixtral->mlp_size(), 128u);
+  EXPECT_EQ(mixtral->sliding_window, 0u);
+  EXPECT_TRUE(mixtral->renormalise_experts);
+  EXPECT_EQ(ModelConfigToJson(*ModelConfigFromJson(ModelConfigToJson(*mixtral))),
+            ModelConfigToJson(*mixtral));
+}
+
+TEST(ModelConfig, Qwen3Moe) {
+  json config = ConfigOf("qwen3_moe", "Qwen3MoeForCausalLM");
+  config.update({{"num_experts", 16},
+                 {"num_experts_per_tok", 4},
+                 {"moe_intermediate_size", 96},
+                 {"norm_topk_prob", true},
+                 {"decoder_sparse_step", 1},
+                 {"mlp_only_layers", json::array()},
+                 {"head_dim", 32},
+                 {"attention_bias", false},
+                 {"output_router_logits", false},
+                 {"router_aux_loss_coef", 0.001},
+                 {"max_window_layers", 6},
+                 {"use_sliding_window", false},
+                 {"sliding_window", nullptr}});
+  const auto qwen = ModelConfigFromJson(config.dump());
+  ASSERT_TRUE(qwen.ok()) << qwen.status().message();
+  EXPECT_EQ(qwen->num_experts, 16u);
+  EXPECT_EQ(qwen->experts_per_token, 4u);
+  EXPECT_EQ(qwen->mlp_size(), 96u);
+  EXPECT_TRUE(qwen->renormalise_experts && qwen->qk_norm);
+  EXPECT_EQ(ModelConfigToJson(*ModelConfigFromJson(ModelConfigToJson(*qwen))),
+            ModelConfigToJson(*qwen));
+  // The class' defaults.
+  for (const char* field : {"num_experts", "num_experts_per_tok", "moe_intermediate_size",
+                            "norm_topk_prob", "decoder_sparse_step", "mlp_only_layers"}) {
+    config.erase(field);
+  }
+  const auto absent = ModelConfigFromJson(config.dump());
+  ASSERT_TRUE(absent.ok()) << absent.status().message();
+  EXPECT_EQ(absent->num_experts, 128u);
+  EXPECT_EQ(absent->experts_per_token, 8u);
+  EXPECT_EQ(absent->mlp_size(), 768u);
+  EXPECT_FALSE(absent->renormalise_experts);
+  // Layers without experts among those with them.
+  config["decoder_sparse_step"] = 2;
+  EXPECT_THAT(ModelConfigFromJson(config.dump()), Fails(kUnimplemented, "decoder_sparse_step"));
+  config["decoder_sparse_step"] = 1;
+  config["mlp_only_layers"] = {0};
+  EXPECT_THAT(ModelConfigFromJson(config.dump()), Fails(kUnimplemented, "mlp_only_layers"));
+}
+
+// Robustness case 34.
+TEST(ModelConfig, BrokenExperts) {
+  const auto with = [](const char* field, const json& value) {
+    json config = ConfigOf("mixtral", "MixtralForCausalLM");
+    config[field] = value;
+    return ModelConfigFromJson(config.dump(), "dir/config.json");
+  };
+  EXPECT_THAT(with("num_local_experts", 0), Fails(kInvalid, "dir/config.json", "experts is 0"));
+  EXPECT_THAT(with("num_local_experts", nullptr), Fails(kInvalid, "experts is 0"));
+  EXPECT_THAT(with("num_local_experts", 1025), Fails(kInvalid, "experts is 1025", "1024"));
+  EXPECT_THAT(with("num_local_experts", 4'000'000'000u), Fails(kInvalid, "experts is 4000000000"));
+  EXPECT_THAT(with("num_local_experts", -1), Fails(kInvalid, "num_local_experts"));
+  EXPECT_THAT(with("num_experts_per_tok", 9), Fails(kInvalid, "experts per token is 9", "1 to 8"));
+  EXPECT_THAT(with("num_experts_per_tok", 0), Fails(kInvalid, "experts per token is 0"));
+  // Newer releases of transformers have two names for one field.
+  EXPECT_EQ(with("num_experts", 5)->num_experts, 5u);
+  json config = ConfigOf("mixtral", "MixtralForCausalLM");
+  config.update({{"num_hidden_layers", 4096}, {"num_local_experts", 1024}});
+  EXPECT_THAT(ModelConfigFromJson(config.dump()),
+              Fails(kInvalid, "1024 experts in 4096 layers are 4194304", "65536"));
+  config = ConfigOf("mixtral", "MixtralForCausalLM");
+  config.update({{"num_experts", 8}, {"num_local_experts", 8}});
+  EXPECT_TRUE(ModelConfigFromJson(config.dump()).ok());
+  config["num_experts"] = 6;
+  EXPECT_THAT(ModelConfigFromJson(config.dump()), Fails(kInvalid, "num_local_experts", "differ"));
+  config = ConfigOf("llama", "LlamaForCausalLM");
+  config["num_experts"] = 8;
+  EXPECT_THAT(ModelConfigFromJson(config.dump()), Fails(kUnimplemented, "num_experts"));
+  config = ConfigOf("qwen3_moe", "Qwen3MoeForCausalLM");
+  config["moe_intermediate_size"] = 2'000'000;
+  EXPECT_THAT(ModelConfigFromJson(config.dump()), Fails(kInvalid, "experts is 2000000"));
+  config["moe_intermediate_size"] = 768;
+  config["norm_topk_prob"] = 1;
+  EXPECT_THAT(ModelConfigFromJson(config.dump()), Fails(kInvalid, "norm_topk_prob"));
+  ModelConfig dense = MakeTinyModel().config;
+  dense.num_experts = 4;
+  EXPECT_THAT(CheckModelConfig(dense, "x"), Fails(kInvalid, "4 experts", "llama"));
+}
+
+TEST(ModelConfig, NamesSayWhatAMatrixIs) {
+  EXPECT_EQ(MatrixRole("model.layers.0.self_attn.q_proj"), "q");
+  EXPECT_EQ(MatrixRole("model.layers.0.mlp.down_proj.weight"), "down");
+  EXPECT_EQ(MatrixRole("model.layers.0.block_sparse_moe.experts.1.w1"), "gate");
+  EXPECT_EQ(MatrixRole("model.layers.0.block_sparse_moe.experts.1.w2.weight"), "down");
+  EXPECT_EQ(MatrixRole("model.layers.0.block_sparse_moe.experts.1.w3"), "up");
+  EXPECT_EQ(MatrixRole("lm_head"), "lm_head");
+  EXPECT_EQ(ExpertOf("model.layers.7.mlp.experts.12.gate_up"), 12u);
+  EXPECT_EQ(ExpertOf("model.layers.7.mlp.gate.weight"), std::nullopt);
+  EXPECT_EQ(ExpertOf("model.layers.7.mlp.experts.x.w1"), std::nullopt);
+}
+
 TEST(ModelConfig, Gemma) {
   json config = ConfigOf("gemma2", "Gemma2ForCausalLM");
   config.update({{"hidden_act", "gelu_pytorch_tanh"},
@@ -372,7 +491,6 @@ TEST_F(GgufConfig, SpecialTokens) {
 TEST_F(GgufConfig, RefusesWhatItDoesNotHonour) {
   EXPECT_THAT(WithUint("llama.attention.sliding_window", 128),
               Fails(kUnimplemented, "llama.attention.sliding_window"));
-  EXPECT_THAT(WithUint("llama.expert_count", 8), Fails(kUnimplemented, "expert_count"));
   EXPECT_TRUE(WithUint("llama.expert_count", 0).ok());
   EXPECT_THAT(WithUint("llama.rope.dimension_count", 8), Fails(kUnimplemented, "dimension_count"));
   EXPECT_THAT(With("", [](GgufBuilder& b) { b.Float("llama.rope.scaling.factor", 8); }),
@@ -383,6 +501,50 @@ TEST_F(GgufConfig, RefusesWhatItDoesNotHonour) {
   EXPECT_THAT(With("general.architecture",
                    [](GgufBuilder& b) { b.String("general.architecture", "mamba"); }),
               Fails(kUnimplemented, "mamba", "'llama'"));
+}
+
+// A llama that has experts is a Mixtral; other architectures have them by another name.
+TEST_F(GgufConfig, Experts) {
+  const auto with = [&](uint32_t experts, uint32_t used) {
+    return With("", [&](GgufBuilder& b) {
+      b.Uint("llama.expert_count", experts).Uint("llama.expert_used_count", used);
+    });
+  };
+  const auto mixtral = with(4, 2);
+  ASSERT_TRUE(mixtral.ok()) << mixtral.status().message();
+  EXPECT_EQ(mixtral->architecture, "mixtral");
+  EXPECT_EQ(mixtral->num_experts, 4u);
+  EXPECT_EQ(mixtral->experts_per_token, 2u);
+  EXPECT_EQ(mixtral->mlp_size(), 128u);
+  EXPECT_TRUE(mixtral->renormalise_experts);
+  EXPECT_EQ(with(0, 0)->architecture, "llama");
+  EXPECT_THAT(with(4, 5), Fails(kInvalid, "experts per token is 5", "1 to 4"));
+  EXPECT_THAT(with(4, 0), Fails(kInvalid, "experts per token is 0"));
+  EXPECT_THAT(with(0xffffffff, 2), Fails(kInvalid, "experts is 4294967295"));
+  EXPECT_THAT(WithUint("llama.expert_count", 8), Fails(kNotFound, "llama.expert_used_count"));
+  EXPECT_THAT(With("", [](GgufBuilder& b) { b.String("llama.expert_count", "8"); }),
+              Fails(kInvalid, "llama.expert_count"));
+  for (const auto& [name, experts, error] :
+       {std::tuple{"qwen2", 8u, StatusCode::kUnimplemented}, {"qwen3moe", 0u, kInvalid}}) {
+    GgufBuilder builder;
+    const std::string p = std::string(name) + ".";
+    builder.String("general.architecture", name)
+        .Uint(p + "expert_count", experts)
+        .Uint(p + "expert_used_count", 2)
+        .Uint(p + "expert_feed_forward_length", 64);
+    for (const auto& [key, value] : {std::pair{"context_length", 512},
+                                     {"embedding_length", 64},
+                                     {"feed_forward_length", 128},
+                                     {"block_count", 2},
+                                     {"attention.head_count", 4}}) {
+      builder.Uint(p + key, static_cast<uint32_t>(value));
+    }
+    builder.Float(p + "attention.layer_norm_rms_epsilon", 1e-5f)
+        .Tensor("token_embd.weight", kPackF32, {64, 300}, std::string(64 * 300 * 4, '\0'));
+    WriteText(folder_ / "y.gguf", builder.Build());
+    EXPECT_THAT(ModelConfigFromGguf(**GgufFile::Open(folder_ / "y.gguf")), Fails(error, "expert"))
+        << name;
+  }
 }
 
 }  // namespace

@@ -23,7 +23,7 @@ bool IsMethod(std::string_view method) {
   return std::ranges::find(kMethods, method) != std::end(kMethods);
 }
 
-// X of "X.weight" for matrices (rank 2); norms keep their names.
+// X of "X.weight" for matrices that have codes; norms and routers keep their names.
 std::string MatrixName(const TensorSpec& spec) {
   return spec.name.substr(0, spec.name.size() - std::string_view(".weight").size());
 }
@@ -35,15 +35,13 @@ constexpr int32_t kTrellisCode = 1, kGroupedCode = 2;
 }  // namespace
 
 std::string GroupName(std::string_view matrix) {
-  static constexpr std::pair<std::string_view, std::string_view> kEndings[] = {
-      {".q_proj", ".qkv"},     {".k_proj", ".qkv"},        {".v_proj", ".qkv"},
-      {".o_proj", ".o"},       {".gate_proj", ".gate_up"}, {".up_proj", ".gate_up"},
-      {".down_proj", ".down"},
+  static constexpr std::pair<std::string_view, std::string_view> kGroups[] = {
+      {"q", "qkv"},        {"k", "qkv"},      {"v", "qkv"},     {"o", "o"},
+      {"gate", "gate_up"}, {"up", "gate_up"}, {"down", "down"},
   };
-  for (const auto& [ending, group] : kEndings) {
-    if (matrix.ends_with(ending)) {
-      return std::string(matrix.substr(0, matrix.size() - ending.size())) + std::string(group);
-    }
+  const std::string_view role = MatrixRole(matrix);
+  for (const auto& [member, group] : kGroups) {
+    if (role == member) return fmt::format("{}{}", matrix.substr(0, matrix.rfind('.') + 1), group);
   }
   return std::string(matrix);
 }
@@ -57,7 +55,7 @@ class PackedModel::Loader {
     TQ_RETURN_IF_ERROR(ReadConfig());
     TQ_ASSIGN_OR_RETURN(model_->files_, SafetensorsDirectory::Open(model_->path_));
     for (const TensorSpec& spec : ModelTensors(model_->config_)) {
-      const Status status = spec.shape.size() == 2 ? LoadMatrix(spec) : CheckNorm(spec);
+      const Status status = spec.is_coded() ? LoadMatrix(spec) : CheckPlain(spec);
       TQ_RETURN_IF_ERROR(status);
     }
     for (const std::string& name : model_->files_->names()) {
@@ -176,7 +174,7 @@ class PackedModel::Loader {
     return std::shared_ptr<const InputTransform>(std::move(input));
   }
 
-  Status CheckNorm(const TensorSpec& spec) {
+  Status CheckPlain(const TensorSpec& spec) {
     used_.insert(spec.name);
     TQ_ASSIGN_OR_RETURN(const Tensor tensor, model_->LoadFloat(spec.name));
     if (tensor.shape() == spec.shape) return OkStatus();

@@ -26,6 +26,7 @@ namespace tq {
 //   model.layers.N.self_attn.o_proj       -> model.layers.N.self_attn.o
 //   model.layers.N.mlp.{gate,up}_proj     -> model.layers.N.mlp.gate_up
 //   model.layers.N.mlp.down_proj          -> model.layers.N.mlp.down
+//   ....experts.E.{gate_proj,w1}, {up_proj,w3}, {down_proj,w2}: the same of every expert
 //   model.embed_tokens, lm_head           -> themselves
 std::string GroupName(std::string_view matrix);
 

@@ -12,6 +12,7 @@ struct TensorLine {
   std::string name, type;
   Shape shape;
   uint64_t bytes = 0;
+  bool matrix = true;  // that compressed models have codes of
 
   double bits() const {
     uint64_t elements = 1;
@@ -27,10 +28,10 @@ struct Summary {
 };
 
 bool IsDecoderMatrix(const TensorLine& tensor) {
-  return tensor.shape.size() == 2 && tensor.name.find(".layers.") != std::string::npos;
+  return tensor.matrix && tensor.name.find(".layers.") != std::string::npos;
 }
 
-// Average over the decoder's matrices, without embedding, head and norms.
+// Average over the decoder's matrices, without embedding, head, norms and what chooses experts.
 double DecoderBits(const Summary& summary) {
   uint64_t bytes = 0, elements = 0;
   for (const TensorLine& tensor : summary.tensors) {
@@ -77,8 +78,11 @@ StatusOr<Summary> Summarize(const std::filesystem::path& path) {
   summary.kind = kind == ModelKind::kGguf ? "gguf" : "huggingface";
   summary.parameters = source->num_parameters();
   summary.file_bytes = source->num_bytes();
-  for (const SourceTensorInfo& tensor : source->tensors()) {
-    summary.tensors.push_back({tensor.name, tensor.type, tensor.shape, tensor.bytes});
+  const std::vector<TensorSpec> specs = ModelTensors(source->config());
+  for (size_t i = 0; i < specs.size(); ++i) {
+    const SourceTensorInfo& tensor = source->tensors()[i];  // in the same order
+    summary.tensors.push_back(
+        {tensor.name, tensor.type, tensor.shape, tensor.bytes, specs[i].is_coded()});
   }
   return summary;
 }

@@ -1,6 +1,7 @@
 #include "compress/assign_rates.h"
 
 #include <algorithm>
+#include <map>
 #include <string>
 #include <utility>
 
@@ -23,11 +24,11 @@ struct Candidate {
   size_t matrix = 0;                           // of the outline
 };
 
-const PlannedMatrix* FindMatrix(const std::vector<PlannedMatrix>& matrices,
-                                const std::string& name) {
-  const auto found = std::find_if(matrices.begin(), matrices.end(),
-                                  [&](const PlannedMatrix& m) { return m.name == name; });
-  return found == matrices.end() ? nullptr : &*found;
+// Matrices by name: models with experts have tens of thousands.
+std::map<std::string_view, const PlannedMatrix*> ByName(std::span<const PlannedMatrix> matrices) {
+  std::map<std::string_view, const PlannedMatrix*> by_name;
+  for (const PlannedMatrix& m : matrices) by_name.emplace(m.name, &m);
+  return by_name;
 }
 
 double ErrorOf(const trellis::Code& code) {
@@ -92,9 +93,10 @@ StatusOr<PredictedPlan> PlanAllocated(const ModelOutline& outline, const Quantiz
   std::vector<Candidate> candidates;
   std::vector<AllocationItem> items;
   const std::vector<double> weights = table.AllocationWeights(outline.BitsPerWeight(budget));
+  const auto by_name = ByName(outline.matrices);
   for (size_t i = 0; i < table.items.size(); ++i) {
-    const PlannedMatrix* m = FindMatrix(outline.matrices, table.items[i].matrix);
-    TQ_CHECK(m != nullptr);  // the table was checked against the outline
+    // The table was checked against the outline.
+    const PlannedMatrix* m = by_name.at(table.items[i].matrix);
     TQ_ASSIGN_OR_RETURN(Candidate candidate,
                         MakeCandidate(table.items[i], weights[i], *m, options));
     candidate.matrix = static_cast<size_t>(m - outline.matrices.data());
@@ -185,8 +187,19 @@ double PredictLoss(const SensitivityTable& table, const PlannedMatrix& matrix) {
 }
 
 double PredictLoss(const SensitivityTable& table, std::span<const PlannedMatrix> matrices) {
+  const auto by_name = ByName(matrices);
   double loss = 0;
-  for (const PlannedMatrix& m : matrices) loss += PredictLoss(table, m);
+  for (size_t i = 0; i < table.items.size();) {
+    const std::string& name = table.items[i].matrix;  // whose items follow one another
+    const auto found = by_name.find(name);
+    double of_matrix = 0;
+    for (; i < table.items.size() && table.items[i].matrix == name; ++i) {
+      const SensitivityItem& item = table.items[i];
+      if (found == by_name.end()) continue;
+      of_matrix += item.Loss(MeanError(found->second->segments, item.row_begin, item.row_end));
+    }
+    loss += of_matrix;
+  }
   return loss;
 }
 

@@ -12,22 +12,22 @@
 namespace tq {
 namespace {
 
+// Of a layer without experts.
 struct GroupOfRole {
   GroupRole role;
-  const char* name;    // in `wanted`
   const char* suffix;  // of the group's full name
 };
-constexpr GroupOfRole kGroups[] = {{GroupRole::kQkv, "qkv", "self_attn.qkv"},
-                                   {GroupRole::kO, "o", "self_attn.o"},
-                                   {GroupRole::kGateUp, "gate_up", "mlp.gate_up"},
-                                   {GroupRole::kDown, "down", "mlp.down"}};
+constexpr GroupOfRole kGroups[] = {{GroupRole::kQkv, "self_attn.qkv"},
+                                   {GroupRole::kO, "self_attn.o"},
+                                   {GroupRole::kGateUp, "mlp.gate_up"},
+                                   {GroupRole::kDown, "mlp.down"}};
 
 uint64_t InputFeatures(const ModelConfig& config, GroupRole role) {
   switch (role) {
     case GroupRole::kO:
       return config.q_size();
     case GroupRole::kDown:
-      return config.intermediate_size;
+      return config.mlp_size();
     default:
       return config.hidden_size;
   }
@@ -62,10 +62,13 @@ StatusOr<CalibrationStream> CalibrationStream::Create(const ModelSource& source,
                              config.vocab_size);
     }
   }
+  // With experts there is another store as large (ExpertCalibration).
+  if (config.num_experts != 0) memory_limit /= 2;
   TQ_ASSIGN_OR_RETURN(StateStore states, StateStore::Create(tokens.ids.size() * config.hidden_size,
                                                             memory_limit, folder));
   TQ_ASSIGN_OR_RETURN(KvCache cache, KvCache::Create(config, /*layers=*/1, tokens.context));
-  CalibrationStream stream(source, std::move(tokens), std::move(states), std::move(cache), device);
+  CalibrationStream stream(source, std::move(tokens), std::move(states), std::move(cache),
+                           memory_limit, folder, device);
   const float scale = EmbeddingScale(config);
   for (uint64_t window = 0; window < stream.tokens_.windows(); ++window) {
     TQ_RETURN_IF_ERROR(source.LoadRows("model.embed_tokens.weight", stream.tokens_.window(window),
@@ -85,40 +88,58 @@ uint64_t CalibrationStream::DeviceBytes(const ModelConfig& config) {
     hessians += DenseDevice::GramBytes(features);
     largest_factor = std::max(largest_factor, DenseDevice::FactorBytes(features));
   }
-  const uint64_t half = std::max(FloatLayerBytes(config, LayerPart::kAttention),
-                                 FloatLayerBytes(config, LayerPart::kMlp));
+  const uint64_t half =
+      std::max(FloatLayerBytes(config, LayerPart::kAttention), FloatMlpBytes(config));
   const uint64_t head = sizeof(float) * uint64_t{config.vocab_size} * config.hidden_size;
   return std::max(hessians + std::max(half, largest_factor), head);
 }
 
-StatusOr<std::vector<HessianSum>> CalibrationStream::RunLayer(const std::set<std::string>& wanted,
-                                                              Executor& executor) {
+Status CalibrationStream::RunLayer(const std::set<std::string>& wanted, const TakeSum& take,
+                                   Executor& executor) {
   const ModelConfig& config = source_->config();
   TQ_CHECK(next_layer_ < config.num_layers);
-  std::vector<HessianSum> sums;
-  std::vector<GroupRole> roles;
+  GroupSums sums(executor, device_);
   for (const GroupOfRole& group : kGroups) {
-    if (!wanted.contains(group.name)) continue;
-    TQ_ASSIGN_OR_RETURN(
-        HessianSum sum,
-        HessianSum::Create(fmt::format("model.layers.{}.{}", next_layer_, group.suffix),
-                           InputFeatures(config, group.role), device_));
-    sums.push_back(std::move(sum));
-    roles.push_back(group.role);
+    TQ_RETURN_IF_ERROR(sums.Add(wanted, group.role,
+                                fmt::format("model.layers.{}.{}", next_layer_, group.suffix),
+                                InputFeatures(config, group.role)));
   }
-  Status observed;
-  const InputObserver observer = [&](GroupRole role, const float* x, uint64_t n, uint64_t) {
-    for (size_t i = 0; i < sums.size(); ++i) {
-      if (roles[i] == role && observed.ok()) observed = sums[i].Add(x, n, executor);
-    }
+  const auto run = [&](LayerPart part) -> Status {
+    const Status ran = RunHalf(part, sums.Observer(), executor);
+    TQ_RETURN_IF_ERROR(sums.observed());
+    return ran;
   };
-  for (const LayerPart part : {LayerPart::kAttention, LayerPart::kMlp}) {
-    const Status ran = RunHalf(part, observer, executor);
-    TQ_RETURN_IF_ERROR(observed);  // it says more than what the layer then found
-    TQ_RETURN_IF_ERROR(ran);
+  TQ_RETURN_IF_ERROR(run(LayerPart::kAttention));
+  if (config.num_experts == 0) {
+    TQ_RETURN_IF_ERROR(run(LayerPart::kMlp));
+    TQ_RETURN_IF_ERROR(sums.Give(take));
+  } else {
+    TQ_RETURN_IF_ERROR(sums.Give(take));
+    ExpertCalibration mlp(*source_, next_layer_, {&states_, tokens_.windows(), tokens_.context},
+                          memory_limit_, folder_, device_, *workspace_, executor);
+    TQ_RETURN_IF_ERROR(mlp.Run(wanted, take));
+    shares_[1] = mlp.share();
+    experts_ = mlp.use();
   }
   ++next_layer_;
+  return OkStatus();
+}
+
+StatusOr<std::vector<HessianSum>> CalibrationStream::RunLayer(const std::set<std::string>& wanted,
+                                                              Executor& executor) {
+  std::vector<HessianSum> sums;
+  const auto keep = [&](HessianSum sum) {
+    sums.push_back(std::move(sum));
+    return OkStatus();
+  };
+  TQ_RETURN_IF_ERROR(RunLayer(wanted, keep, executor));
   return sums;
+}
+
+double CalibrationStream::expert_share(uint32_t expert) const {
+  double sum = 0;
+  for (const ExpertUse& use : experts_) sum += use.share;
+  return std::max(experts_[expert].share, kLeastShare * sum / static_cast<double>(experts_.size()));
 }
 
 Status CalibrationStream::RunHalf(LayerPart part, const InputObserver& observer,

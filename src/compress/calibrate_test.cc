@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <set>
 
 #include "../../tests/support/tiny_model.h"
 #include "base/progress.h"
@@ -35,6 +36,15 @@ struct Model {
   explicit Model(const testing::TinyModelOptions& options = {})
       : Model(testing::MakeTinyModel(options)) {}
 };
+
+// Full names of a layer's groups.
+std::set<std::string> GroupsOfLayer(uint32_t layer) {
+  std::set<std::string> names;
+  for (const char* group : {"self_attn.qkv", "self_attn.o", "mlp.gate_up", "mlp.down"}) {
+    names.insert(fmt::format("model.layers.{}.{}", layer, group));
+  }
+  return names;
+}
 
 TEST(CalibrationTokensTest, WindowsAreSpreadOverTheText) {
   const Model m({.add_bos = true});
@@ -159,7 +169,7 @@ TEST(CalibrationStreamTest, SpilledStatesGiveTheSameHessians) {
         CalibrationStream::Create(*m.source, tokens, spill ? 1 : 1 << 30, m.folder.path());
     ASSERT_TRUE(stream.ok()) << stream.status().message();
     for (uint32_t layer = 0; layer < 2; ++layer) {
-      auto sums = stream->RunLayer({"qkv", "o", "gate_up", "down"}, executor);
+      auto sums = stream->RunLayer(GroupsOfLayer(layer), executor);
       ASSERT_TRUE(sums.ok()) << sums.status().message();
       ASSERT_EQ(sums->size(), 4u);
       for (HessianSum& sum : *sums) hessians[spill].push_back(*std::move(sum).Finish(executor));
@@ -209,8 +219,8 @@ TEST(CalibrationStreamTest, NonFiniteActivationsNameTheLayer) {
   auto stream = CalibrationStream::Create(
       *m.source, *CutCalibrationText(SomeText(500), "t", *m.tokenizer, 400, 50), 1 << 30, "");
   ASSERT_TRUE(stream.ok());
-  ASSERT_TRUE(stream->RunLayer({"down"}, executor).ok());
-  const auto sums = stream->RunLayer({"down"}, executor);
+  ASSERT_TRUE(stream->RunLayer({"model.layers.0.mlp.down"}, executor).ok());
+  const auto sums = stream->RunLayer({"model.layers.1.mlp.down"}, executor);
   ASSERT_FALSE(sums.ok());
   EXPECT_EQ(sums.status().code(), StatusCode::kDataLoss);
   EXPECT_NE(sums.status().message().find("layers.1"), std::string::npos) << sums.status().message();

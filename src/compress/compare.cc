@@ -98,11 +98,14 @@ Status CompareJob::PlanAll() {
 // A size that the method has not is told beside those that can be measured.
 Status CompareJob::PlanScalarCodes(const QuantizeOptions& size) {
   std::string name = fmt::format("{} bits, {}", size.bits, NameOf(size.method));
-  if (!IsWidth(size.bits)) {
-    impossible_.push_back({std::move(name), PlanScalar(job_.outline(), size).status().message()});
+  auto plan = PlanScalar(job_.outline(), size);
+  const StatusCode code = plan.status().code();
+  if (!IsWidth(size.bits) || code == StatusCode::kUnimplemented) {
+    impossible_.push_back({std::move(name), plan.status().message()});
     return OkStatus();
   }
-  TQ_ASSIGN_OR_RETURN(plans_.emplace_back(), PlanScalar(job_.outline(), size));
+  if (!plan.ok()) return plan.status();
+  plans_.push_back(*std::move(plan));
   entries_.push_back({std::move(name), size.method, SensitivityMeasure::kNone, {}, nullptr});
   return OkStatus();
 }

@@ -212,8 +212,12 @@ TEST_F(HessianDeviceTest, ALayersHessiansAreTheProcessors) {
     }
   };
   for (uint32_t layer = 0; layer < SmallConfig().num_layers; ++layer) {
-    auto a = cpu->RunLayer({"qkv", "o", "gate_up", "down"}, *pool_);
-    auto b = cuda->RunLayer({"qkv", "o", "gate_up", "down"}, *pool_);
+    std::set<std::string> groups;
+    for (const char* group : {"self_attn.qkv", "self_attn.o", "mlp.gate_up", "mlp.down"}) {
+      groups.insert(fmt::format("model.layers.{}.{}", layer, group));
+    }
+    auto a = cpu->RunLayer(groups, *pool_);
+    auto b = cuda->RunLayer(groups, *pool_);
     ASSERT_TRUE(a.ok() && b.ok()) << b.status().message();
     ASSERT_EQ(b->size(), 4u);
     for (size_t i = 0; i < 4; ++i) compare(std::move((*a)[i]), std::move((*b)[i]));

@@ -44,9 +44,9 @@ Status CheckDeviceMemory(const DenseDevice& device, const ModelConfig& c) {
 
 uint64_t KlProbe::MemoryNeeded(const ModelSource& source, uint64_t tokens) {
   const ModelConfig& c = source.config();
-  const uint64_t hidden = c.hidden_size, inner = c.intermediate_size, q = c.q_size();
+  const uint64_t hidden = c.hidden_size, inner = c.mlp_size(), q = c.q_size();
   const uint64_t vocabulary = c.vocab_size * hidden;
-  const uint64_t layer = hidden * (2 * q + 2 * c.kv_size() + 3 * inner);
+  const uint64_t layer = FloatLayerBytes(c) / sizeof(float);
   // The states of the original, of a probe, and of those that run along.
   constexpr uint64_t kStreams = 8;
   // A layer noisy in all matrices and a group of it, at each level, and its Hessians; or a

@@ -1,6 +1,7 @@
 #include "compress/parts.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <cstring>
@@ -8,6 +9,7 @@
 #include <utility>
 
 #include "base/cancel.h"
+#include "base/log.h"
 #include "compress/calibrate.h"
 
 namespace tq {
@@ -149,50 +151,75 @@ StatusOr<PartMaker::ScalesByKind> PartMaker::SearchScales(
 }
 
 Status PartMaker::MakeLayer(uint32_t layer, CalibrationStream* stream) {
-  std::set<std::string> wanted, all;
+  std::set<std::string> wanted;
+  std::map<std::string_view, const MatrixGroup*> missing;
   std::set<Kind> scaled;  // whose matrices depend on what follows them in the layer
   for (const MatrixGroup& group : groups_) {
-    if (group.layer != layer) continue;
-    all.insert(group.suffix);
-    if (IsMissing(group)) wanted.insert(group.suffix);
+    if (group.layer != layer || !IsMissing(group)) continue;
+    const std::string& name = matrices_[group.begin].group;
+    wanted.insert(name);
+    missing.emplace(name, &group);
     for (const Kind kind : MissingKinds(group)) {
       if (kind.method == Method::kAwq) scaled.insert(kind);
     }
   }
-  if (!scaled.empty()) wanted = all;
-  std::map<std::string, HessianSum> sums;
-  if (stream != nullptr) {
-    progress_.Update(weights_done_, fmt::format("calibrating layer {}", layer));
-    TQ_ASSIGN_OR_RETURN(std::vector<HessianSum> layer_sums, stream->RunLayer(wanted, executor_));
-    for (HessianSum& sum : layer_sums) {
-      std::string name = sum.name();
-      sums.emplace(std::move(name), std::move(sum));
+  if (stream == nullptr) {
+    for (const auto& [name, group] : missing) {
+      TQ_RETURN_IF_ERROR(MakeGroup(*group, std::nullopt, {}));
     }
+    return OkStatus();
   }
+  const auto calibrating = fmt::format("calibrating layer {}", layer);
+  progress_.Update(weights_done_, calibrating);
+  if (!scaled.empty()) return MakeScaledLayer(layer, scaled, *stream);
+  const auto make = [&](HessianSum sum) -> Status {
+    const MatrixGroup& group = *missing.at(sum.name());
+    TQ_ASSIGN_OR_RETURN(Tensor hessian, std::move(sum).Finish(executor_));
+    TQ_RETURN_IF_ERROR(MakeGroup(group, std::move(hessian), {}));
+    if (group.expert) progress_.Update(weights_done_, calibrating);
+    return OkStatus();
+  };
+  TQ_RETURN_IF_ERROR(stream->RunLayer(wanted, make, executor_));
+  WarnOfRareExperts(layer, *stream);
+  return OkStatus();
+}
+
+Status PartMaker::MakeScaledLayer(uint32_t layer, const std::set<Kind>& scaled,
+                                  CalibrationStream& stream) {
+  std::set<std::string> all;
+  for (const MatrixGroup& group : groups_) {
+    if (group.layer == layer) all.insert(matrices_[group.begin].group);
+  }
+  TQ_ASSIGN_OR_RETURN(std::vector<HessianSum> sums, stream.RunLayer(all, executor_));
   std::map<std::string, GroupInput> inputs;
-  ScalesByKind scales;
-  if (!scaled.empty()) {
-    TQ_CHECK(stream != nullptr);
-    for (auto& [name, sum] : sums) {
-      GroupInput& input = inputs[name];
-      input.magnitude = sum.MeanMagnitude();
-      TQ_ASSIGN_OR_RETURN(input.hessian, std::move(sum).Finish(executor_));
-    }
-    TQ_ASSIGN_OR_RETURN(scales, SearchScales(layer, scaled, inputs));
+  for (HessianSum& sum : sums) {
+    GroupInput& input = inputs[sum.name()];
+    input.magnitude = sum.MeanMagnitude();
+    TQ_ASSIGN_OR_RETURN(input.hessian, std::move(sum).Finish(executor_));
   }
+  TQ_ASSIGN_OR_RETURN(const ScalesByKind scales, SearchScales(layer, scaled, inputs));
   for (const MatrixGroup& group : groups_) {
     if (group.layer != layer || !IsMissing(group)) continue;
-    std::optional<Tensor> hessian;
-    if (const std::string& name = matrices_[group.begin].group; inputs.contains(name)) {
-      hessian = std::move(inputs.at(name).hessian);
-    } else if (stream != nullptr) {
-      auto sum = sums.extract(name);
-      TQ_CHECK(!sum.empty());
-      TQ_ASSIGN_OR_RETURN(hessian, std::move(sum.mapped()).Finish(executor_));
-    }
-    TQ_RETURN_IF_ERROR(MakeGroup(group, std::move(hessian), scales));
+    TQ_RETURN_IF_ERROR(
+        MakeGroup(group, std::move(inputs.at(matrices_[group.begin].group).hessian), scales));
   }
   return OkStatus();
+}
+
+void PartMaker::WarnOfRareExperts(uint32_t layer, const CalibrationStream& stream) const {
+  std::vector<std::string> rare;
+  std::set<uint32_t> seen;
+  for (const MatrixGroup& group : groups_) {
+    if (group.layer != layer || !group.expert || !IsMissing(group)) continue;
+    const uint64_t rows = stream.expert_rows(*group.expert);
+    if (rows >= kPoolRows || !seen.insert(*group.expert).second) continue;
+    rare.push_back(fmt::format("{} ({} rows)", *group.expert, rows));
+  }
+  if (rare.empty()) return;
+  Warn(
+      "layer {}: calibration reached experts {} with fewer than {} rows: their Hessians are mostly "
+      "that of the layer's other inputs; more --calibration-tokens would help",
+      layer, fmt::join(rare, ", "), kPoolRows);
 }
 
 Status PartMaker::MakeMissing(CalibrationTokens text) {

@@ -25,6 +25,8 @@
 
 namespace tq {
 
+class CalibrationStream;
+
 class PartMaker {
  public:
   // All must outlive it.
@@ -56,9 +58,13 @@ class PartMaker {
   // AWQ's scales of a layer.
   using ScalesByKind = std::map<Kind, LayerScales>;
 
-  Status MakeLayer(uint32_t layer, class CalibrationStream* stream);
+  Status MakeLayer(uint32_t layer, CalibrationStream* stream);
+  // A layer that AWQ scales as a whole, with all its Hessians at once.
+  Status MakeScaledLayer(uint32_t layer, const std::set<Kind>& scaled, CalibrationStream& stream);
   StatusOr<ScalesByKind> SearchScales(uint32_t layer, const std::set<Kind>& kinds,
                                       const std::map<std::string, GroupInput>& inputs);
+  // Names the experts of the last layer whose Hessians are more the pool's than their own.
+  void WarnOfRareExperts(uint32_t layer, const CalibrationStream& stream) const;
   Status MakeGroup(const MatrixGroup& group, std::optional<Tensor> hessian,
                    const ScalesByKind& scales);
   Status Store(QuantizedMatrix matrix, const PlannedMatrix& planned);

@@ -33,30 +33,21 @@ double CodeBits(const PlannedMatrix& m) {
   return bits;
 }
 
-// All matrices of the model, in the order of work, without rates.
-std::vector<PlannedMatrix> ListMatrices(const ModelConfig& c) {
-  std::vector<PlannedMatrix> matrices;
-  const auto add = [&](std::string name, uint64_t rows, uint64_t cols, bool vocabulary) {
+// All matrices of the model, in the order of work, without rates: those of the layers, then the
+// head and the embedding.
+std::vector<PlannedMatrix> ListMatrices(const ModelConfig& config) {
+  std::vector<PlannedMatrix> matrices, vocabulary;
+  for (const TensorSpec& spec : ModelTensors(config)) {
+    if (!spec.is_coded()) continue;
     PlannedMatrix m;
-    m.group = GroupName(name);
-    m.name = std::move(name);
-    m.rows = rows;
-    m.cols = cols;
-    m.vocabulary = vocabulary;
-    matrices.push_back(std::move(m));
-  };
-  for (uint32_t layer = 0; layer < c.num_layers; ++layer) {
-    const std::string prefix = fmt::format("model.layers.{}.", layer);
-    add(prefix + "self_attn.q_proj", c.q_size(), c.hidden_size, false);
-    add(prefix + "self_attn.k_proj", c.kv_size(), c.hidden_size, false);
-    add(prefix + "self_attn.v_proj", c.kv_size(), c.hidden_size, false);
-    add(prefix + "self_attn.o_proj", c.hidden_size, c.q_size(), false);
-    add(prefix + "mlp.gate_proj", c.intermediate_size, c.hidden_size, false);
-    add(prefix + "mlp.up_proj", c.intermediate_size, c.hidden_size, false);
-    add(prefix + "mlp.down_proj", c.hidden_size, c.intermediate_size, false);
+    m.name = spec.name.substr(0, spec.name.size() - std::string_view(".weight").size());
+    m.group = GroupName(m.name);
+    m.rows = spec.shape[0];
+    m.cols = spec.shape[1];
+    m.vocabulary = m.group == m.name;
+    (m.vocabulary ? vocabulary : matrices).push_back(std::move(m));
   }
-  if (!c.tie_embeddings) add("lm_head", c.vocab_size, c.hidden_size, true);
-  add("model.embed_tokens", c.vocab_size, c.hidden_size, true);
+  std::move(vocabulary.rbegin(), vocabulary.rend(), std::back_inserter(matrices));
   return matrices;
 }
 
@@ -70,7 +61,7 @@ Status FixRates(const QuantizeOptions& options, std::vector<PlannedMatrix>& matr
   return OkStatus();
 }
 
-// The plain tensors of the source (norms): everything that is no matrix.
+// The plain tensors of the source: everything that gets no codes.
 StatusOr<std::vector<OutputSpec>> PlainTensors(const ModelSource& source,
                                                const std::vector<PlannedMatrix>& matrices) {
   std::set<std::string> names;
@@ -231,6 +222,7 @@ std::vector<MatrixGroup> GroupsOf(const std::vector<PlannedMatrix>& matrices, bo
     if (!m.vocabulary) {
       group.layer = std::stoll(m.group.substr(kLayers.size()));
       group.suffix = m.group.substr(m.group.rfind('.') + 1);
+      group.expert = ExpertOf(m.group);
     } else {
       // An embedding that is no head is only looked up.
       group.is_head = tied || m.group == "lm_head";
@@ -400,6 +392,12 @@ StatusOr<ModelPlan> PlanScalar(const ModelOutline& outline, const QuantizeOption
           "override: {} is of the decoder, which has codes of one width with the method {}; only "
           "embedding and head have rates of their own",
           m.name, NameOf(options.method));
+    }
+    if (options.method == Method::kAwq && ExpertOf(m.name)) {
+      return Unimplemented(
+          "method awq: {} is of an expert; scales for models with experts are not implemented, "
+          "gptq is",
+          m.name);
     }
     m.method = options.method;
     m.layout.rows = m.rows;

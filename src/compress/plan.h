@@ -10,6 +10,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -57,7 +58,7 @@ struct ModelPlan {
 // What is known of a model before rates are chosen.
 struct ModelOutline {
   std::vector<PlannedMatrix> matrices;  // without codes; overrides applied
-  std::vector<OutputSpec> plain;        // norms: tensors that are no matrix
+  std::vector<OutputSpec> plain;        // norms and routers: tensors without codes
   uint64_t parameters = 0;
 
   // Of a file of so many bytes.
@@ -93,9 +94,10 @@ ModelPlan FinishPlan(const ModelOutline& outline, std::vector<PlannedMatrix> mat
 // A run of matrices with one input, [begin, end) of a plan's or an outline's.
 struct MatrixGroup {
   size_t begin = 0, end = 0;
-  int64_t layer = -1;    // -1: embedding or head
-  std::string suffix;    // "qkv", "o", "gate_up", "down" of a layer's group
-  bool is_head = false;  // its input is the last layer's output
+  int64_t layer = -1;                   // -1: embedding or head
+  std::string suffix;                   // "qkv", "o", "gate_up", "down" of a layer's group
+  bool is_head = false;                 // its input is the last layer's output
+  std::optional<uint32_t> expert = {};  // of the layer's MLP, if it has any
 };
 std::vector<MatrixGroup> GroupsOf(const std::vector<PlannedMatrix>& matrices, bool tied);
 

@@ -94,15 +94,18 @@ struct Operations {
   double scales = 0;    // of AWQ's search
 };
 
-Operations CountOperations(const ModelOutline& outline, bool tied) {
+Operations CountOperations(const ModelOutline& outline, const ModelConfig& config) {
   Operations ops;
-  for (const MatrixGroup& group : GroupsOf(outline.matrices, tied)) {
+  for (const MatrixGroup& group : GroupsOf(outline.matrices, config.tie_embeddings)) {
     const double n = static_cast<double>(outline.matrices[group.begin].cols);
-    ops.hessians += n * n;
+    // The share of tokens that an expert sees.
+    const double seen =
+        group.expert ? static_cast<double>(config.experts_per_token) / config.num_experts : 1;
+    ops.hessians += seen * n * n;
     ops.factors += n * n * n / 3 + 8 * n * n;
     for (size_t i = group.begin; i < group.end; ++i) {
       const double rows = static_cast<double>(outline.matrices[i].rows);
-      if (group.layer >= 0) ops.forward += 2 * rows * n;
+      if (group.layer >= 0) ops.forward += seen * 2 * rows * n;
       ops.feedback += 2 * rows * n * n;
       // Twenty scales, each a product with H.
       if (group.layer >= 0) ops.scales += 20 * 2 * rows * n * n;
@@ -121,6 +124,7 @@ double MeasuringOperations(const ModelOutline& outline, SensitivityMeasure measu
   for (const MatrixGroup& group : GroupsOf(outline.matrices, tied)) {
     const PlannedMatrix& m = outline.matrices[group.begin];
     if (group.is_head) head = 2 * static_cast<double>(m.rows * m.cols);
+    if (group.expert.value_or(0) > 0) continue;  // measured with the first
     // A change in a layer runs the later half of the layers, on average.
     probes += group.layer >= 0 ? 0.5 : static_cast<double>(VocabularySlices(m.rows).size() - 1);
   }
@@ -129,8 +133,8 @@ double MeasuringOperations(const ModelOutline& outline, SensitivityMeasure measu
                      (probes * tokens * ops.forward + 2 * probes * tokens / 2 * head);
 }
 
-// Of quantising: a group and its Hessian (gptq: and its factor), and half a layer with the Hessians
-// of all its groups (awq: a group and its error), in float32.
+// Of quantising: a group and its Hessian (gptq: and its factor), and half a layer, or an expert,
+// with the Hessians of all its groups (awq: a group and its error), in float32.
 uint64_t QuantizingBytes(const ModelOutline& outline, Method method, bool tied) {
   uint64_t largest_group = 0, layer_hessians = 0, half = 0, scaled = 0;
   for (const MatrixGroup& group : GroupsOf(outline.matrices, tied)) {
@@ -139,7 +143,7 @@ uint64_t QuantizingBytes(const ModelOutline& outline, Method method, bool tied) 
     for (size_t i = group.begin; i < group.end; ++i) weights += outline.matrices[i].rows * n;
     const uint64_t hessians = method == Method::kGptq ? 2 * n * n : n * n;
     largest_group = std::max(largest_group, 4 * (weights + hessians));
-    if (group.layer != 0) continue;
+    if (group.layer != 0 || group.expert.value_or(0) > 0) continue;
     layer_hessians += 4 * n * n;
     if (group.suffix == "gate_up" || group.suffix == "down") half += 4 * weights;
     if (method == Method::kAwq) scaled = std::max(scaled, 8 * weights);
@@ -211,8 +215,10 @@ uint64_t PeakBytes(const CompressionJob& job, const QuantizeOptions& options,
 
 // All candidates are quantised in one pass; measuring passes over fewer tokens.
 StatusOr<double> EstimateSeconds(const ModelOutline& outline, const QuantizeOptions& options,
-                                 const ChosenPlan& chosen, bool tied, Executor& executor) {
-  const Operations ops = CountOperations(outline, tied);
+                                 const ChosenPlan& chosen, const ModelConfig& config,
+                                 Executor& executor) {
+  const bool tied = config.tie_embeddings;
+  const Operations ops = CountOperations(outline, config);
   const double candidates = static_cast<double>(chosen.candidates);
   const double tokens = options.no_hessian ? 0 : static_cast<double>(options.calibration_tokens);
   double operations = tokens * (ops.forward + ops.hessians);
@@ -265,7 +271,8 @@ StatusOr<QuantizePreview> PreviewQuantize(const QuantizeOptions& asked, Executor
   preview.bytes = plan.bytes;
   preview.bits_per_weight = plan.bits_per_weight;
   if (preview.memory) preview.memory->weights = plan.bytes;
-  TQ_ASSIGN_OR_RETURN(preview.seconds, EstimateSeconds(outline, options, chosen, tied, executor));
+  TQ_ASSIGN_OR_RETURN(preview.seconds,
+                      EstimateSeconds(outline, options, chosen, job.source().config(), executor));
   preview.peak_bytes = PeakBytes(job, options, chosen, tied);
   preview.disk_bytes = WorkBytes(chosen.candidates, plan.bytes);
   return preview;

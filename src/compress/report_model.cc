@@ -16,7 +16,7 @@ struct LayerAndRole {
 
 // "model.layers.3.mlp.down_proj" -> 3, "down".
 LayerAndRole Place(std::string_view name) {
-  constexpr std::string_view kLayers = "model.layers.", kProjection = "_proj";
+  constexpr std::string_view kLayers = "model.layers.";
   if (name == "model.embed_tokens") return {-1, "embedding"};
   if (name == "lm_head") return {-1, "head"};
   LayerAndRole place;
@@ -24,9 +24,7 @@ LayerAndRole Place(std::string_view name) {
     const std::string_view rest = name.substr(kLayers.size());
     std::from_chars(rest.data(), rest.data() + rest.size(), place.layer);
   }
-  std::string_view role = name.substr(name.rfind('.') + 1);
-  if (role.ends_with(kProjection)) role.remove_suffix(kProjection.size());
-  place.role = role;
+  place.role = MatrixRole(name);
   return place;
 }
 

@@ -8,6 +8,8 @@
 #include <cstring>
 #include <iterator>
 #include <map>
+#include <set>
+#include <span>
 #include <utility>
 
 #include "base/cancel.h"
@@ -64,16 +66,32 @@ class Meter {
  private:
   // A group whose matrices carry noise, [level][matrix], and what became of its output.
   struct NoisyGroup {
+    const MatrixGroup* group = nullptr;
     std::vector<std::vector<Tensor>> weights;
     std::vector<double> hessian_error;
+    double share = 0;  // of the group's output in the residual stream
+  };
+  // Groups of a layer that are probed together: one, or those of all its experts in one role.
+  struct ProbedGroups {
+    std::vector<const NoisyGroup*> members;
+    PowerLaw law;
+    double weight = 0;  // sum over members of Weight
   };
 
   StatusOr<NoisyGroup> AddNoise(const MatrixGroup& group, std::optional<Tensor> hessian);
   Status MeasureLayer(uint32_t layer);
-  StatusOr<Levels> ProbeGroup(const MatrixGroup& group, const NoisyGroup& noisy);
+  // All groups of the next layer of the stream, in the plan's order.
+  StatusOr<std::vector<NoisyGroup>> AddNoiseToLayer(uint32_t layer);
+  // By the groups' suffix. KL by noise in them, which parts hold that earlier runs have measured.
+  StatusOr<std::map<std::string, ProbedGroups>> ProbeLayer(uint32_t layer,
+                                                           std::span<const NoisyGroup> noisy);
+  StatusOr<Levels> ProbeGroups(std::span<const NoisyGroup* const> members);
+  Status RunNoisyLayer(uint32_t layer, std::span<const NoisyGroup> noisy);
   Status MeasureVocabulary(const MatrixGroup& group, std::optional<Tensor> hessian);
   StatusOr<double> ProbeVocabulary(const MatrixGroup& group, Tensor weights);
-  void AddItems(const MatrixGroup& group, const NoisyGroup& noisy, const Levels* kl);
+  void PutNoise(const NoisyGroup& noisy, size_t level, LayerTensors& tensors) const;
+  static double Weight(const NoisyGroup& noisy, double hessian_error);
+  void AddItems(const NoisyGroup& noisy, const ProbedGroups& probed);
   // The KL of part `name`, if an earlier run measured it.
   std::vector<double> Finished(const std::string& name, size_t count) const;
   Status Store(const std::string& name, const std::vector<double>& values) const;
@@ -118,6 +136,7 @@ StatusOr<Meter::NoisyGroup> Meter::AddNoise(const MatrixGroup& group,
                       TrellisCoder::Create(options_, TrellisSettings{}, members, weights,
                                            std::move(hessian), executor_));
   NoisyGroup noisy;
+  noisy.group = &group;
   const size_t levels = probe_ ? kLevels : 1;
   for (size_t level = 0; level < levels; ++level) {
     std::vector<Tensor> disturbed;
@@ -137,89 +156,125 @@ StatusOr<Meter::NoisyGroup> Meter::AddNoise(const MatrixGroup& group,
   return noisy;
 }
 
-StatusOr<Levels> Meter::ProbeGroup(const MatrixGroup& group, const NoisyGroup& noisy) {
+StatusOr<std::vector<Meter::NoisyGroup>> Meter::AddNoiseToLayer(uint32_t layer) {
+  std::set<std::string> wanted;
+  std::map<std::string_view, const MatrixGroup*> by_name;
+  for (const MatrixGroup& group : groups_) {
+    if (group.layer != layer) continue;
+    const std::string& name = outline_.matrices[group.begin].group;
+    wanted.insert(name);
+    by_name.emplace(name, &group);
+  }
+  std::vector<NoisyGroup> layer_groups;
+  const auto disturb = [&](HessianSum sum) -> Status {
+    const MatrixGroup& group = *by_name.at(sum.name());
+    TQ_ASSIGN_OR_RETURN(Tensor hessian, std::move(sum).Finish(executor_));
+    TQ_ASSIGN_OR_RETURN(NoisyGroup noisy, AddNoise(group, std::move(hessian)));
+    layer_groups.push_back(std::move(noisy));
+    if (!probe_) Tick(outline_.matrices[group.begin].group);
+    return OkStatus();
+  };
+  TQ_RETURN_IF_ERROR(stream_->RunLayer(wanted, disturb, executor_));
+  TQ_CHECK(layer_groups.size() == wanted.size());
+  for (NoisyGroup& noisy : layer_groups) {
+    const MatrixGroup& group = *noisy.group;
+    const bool attention = group.suffix == "qkv" || group.suffix == "o";
+    noisy.share = group.expert
+                      ? stream_->expert_share(*group.expert)
+                      : stream_->branch_share(attention ? LayerPart::kAttention : LayerPart::kMlp);
+  }
+  return layer_groups;
+}
+
+StatusOr<Levels> Meter::ProbeGroups(std::span<const NoisyGroup* const> members) {
   const uint32_t layer = probe_->current();
   Levels kl{};
   for (size_t level = 0; level < kLevels; ++level) {
     LayerTensors tensors = probe_->tensors(layer);
-    for (size_t i = group.begin; i < group.end; ++i) {
-      *tensors.Find(outline_.matrices[i].name) = noisy.weights[level][i - group.begin];
-    }
+    for (const NoisyGroup* noisy : members) PutNoise(*noisy, level, tensors);
     TQ_ASSIGN_OR_RETURN(const auto changed, probe_->MakeLayer(std::move(tensors)));
     TQ_ASSIGN_OR_RETURN(kl[level], probe_->KlWithLayer(*changed));
-    Tick(outline_.matrices[group.begin].group);
+    Tick(outline_.matrices[members[0]->group->begin].group);
   }
   return kl;
 }
 
-void Meter::AddItems(const MatrixGroup& group, const NoisyGroup& noisy, const Levels* kl) {
-  double sum = 0;
-  for (const double error : noisy.hessian_error) sum += error;
-  const PowerLaw law = kl != nullptr ? Fit(*kl) : PowerLaw{};
-  const bool attention = group.suffix == "qkv" || group.suffix == "o";
+void Meter::PutNoise(const NoisyGroup& noisy, size_t level, LayerTensors& tensors) const {
+  const MatrixGroup& group = *noisy.group;
   for (size_t i = group.begin; i < group.end; ++i) {
-    const PlannedMatrix& m = outline_.matrices[i];
-    SensitivityItem item{m.name, 0, m.rows, 0, law.exponent, noisy.hessian_error[i - group.begin]};
-    item.hessian_loss = item.hessian_error *
-                        stream_->branch_share(attention ? LayerPart::kAttention : LayerPart::kMlp);
-    if (kl != nullptr) {
-      const double share =
-          sum > 0 ? item.hessian_error / sum : 1 / static_cast<double>(group.end - group.begin);
-      item.scale = law.scale * share;
-    }
-    table_.items.push_back(std::move(item));
+    *tensors.Find(outline_.matrices[i].name) = noisy.weights[level][i - group.begin];
   }
 }
 
-Status Meter::MeasureLayer(uint32_t layer) {
-  TQ_ASSIGN_OR_RETURN(std::vector<HessianSum> sums,
-                      stream_->RunLayer({"qkv", "o", "gate_up", "down"}, executor_));
-  std::map<std::string, HessianSum> by_group;
-  for (HessianSum& sum : sums) {
-    std::string name = sum.name();
-    by_group.emplace(std::move(name), std::move(sum));
+StatusOr<std::map<std::string, Meter::ProbedGroups>> Meter::ProbeLayer(
+    uint32_t layer, std::span<const NoisyGroup> noisy) {
+  std::map<std::string, ProbedGroups> probed;
+  std::vector<std::string> order;
+  for (const NoisyGroup& group : noisy) {
+    ProbedGroups& together = probed[group.group->suffix];
+    if (together.members.empty()) order.push_back(group.group->suffix);
+    together.members.push_back(&group);
+    for (const double error : group.hessian_error) together.weight += Weight(group, error);
   }
-  std::array<LayerTensors, kLevels> all_noisy;
-  if (probe_) all_noisy.fill(probe_->tensors(layer));
+  if (!probe_) return probed;
   const std::string part = fmt::format("sensitivity.{}", layer);
-  size_t group_count = 0;
-  for (const MatrixGroup& group : groups_) group_count += group.layer == layer;
-  const std::vector<double> finished = Finished(part, group_count * kLevels);
+  const std::vector<double> finished = Finished(part, order.size() * kLevels);
   std::vector<double> measured;
-  for (const MatrixGroup& group : groups_) {
-    if (group.layer != layer) continue;
-    auto sum = by_group.extract(outline_.matrices[group.begin].group);
-    TQ_CHECK(!sum.empty());
-    TQ_ASSIGN_OR_RETURN(Tensor hessian, std::move(sum.mapped()).Finish(executor_));
-    TQ_ASSIGN_OR_RETURN(const NoisyGroup noisy, AddNoise(group, std::move(hessian)));
-    if (!probe_) {
-      AddItems(group, noisy, nullptr);
-      Tick(outline_.matrices[group.begin].group);
-      continue;
-    }
+  for (const std::string& suffix : order) {
     Levels kl{};
     if (!finished.empty()) {
       std::copy_n(finished.begin() + static_cast<ptrdiff_t>(measured.size()), kLevels, kl.begin());
       done_ += kLevels;
     } else {
-      TQ_ASSIGN_OR_RETURN(kl, ProbeGroup(group, noisy));
+      TQ_ASSIGN_OR_RETURN(kl, ProbeGroups(probed[suffix].members));
     }
     measured.insert(measured.end(), kl.begin(), kl.end());
-    AddItems(group, noisy, &kl);
-    for (size_t level = 0; level < kLevels; ++level) {
-      decoder_sum_[level] += kl[level];
-      for (size_t i = group.begin; i < group.end; ++i) {
-        *all_noisy[level].Find(outline_.matrices[i].name) = noisy.weights[level][i - group.begin];
-      }
-    }
+    for (size_t level = 0; level < kLevels; ++level) decoder_sum_[level] += kl[level];
+    probed[suffix].law = Fit(kl);
   }
-  if (!probe_) return OkStatus();
   if (finished.empty()) TQ_RETURN_IF_ERROR(Store(part, measured));
+  return probed;
+}
+
+// What KL of groups that were probed together is split by: errors, where an expert's count by its
+// share of the MLP's output.
+double Meter::Weight(const NoisyGroup& noisy, double hessian_error) {
+  return noisy.group->expert ? hessian_error * noisy.share : hessian_error;
+}
+
+void Meter::AddItems(const NoisyGroup& noisy, const ProbedGroups& probed) {
+  const MatrixGroup& group = *noisy.group;
+  size_t matrices = 0;
+  for (const NoisyGroup* member : probed.members) matrices += member->hessian_error.size();
+  for (size_t i = group.begin; i < group.end; ++i) {
+    const PlannedMatrix& m = outline_.matrices[i];
+    const double error = noisy.hessian_error[i - group.begin];
+    SensitivityItem item{m.name, 0, m.rows, 0, probed.law.exponent, error};
+    item.hessian_loss = error * noisy.share;
+    if (probe_) {
+      const double share = probed.weight > 0 ? Weight(noisy, error) / probed.weight
+                                             : 1 / static_cast<double>(matrices);
+      item.scale = probed.law.scale * share;
+    }
+    table_.items.push_back(std::move(item));
+  }
+}
+
+Status Meter::RunNoisyLayer(uint32_t layer, std::span<const NoisyGroup> noisy) {
   for (size_t level = 0; level < kLevels; ++level) {
-    TQ_ASSIGN_OR_RETURN(const auto noisy_layer, probe_->MakeLayer(std::move(all_noisy[level])));
+    LayerTensors tensors = probe_->tensors(layer);
+    for (const NoisyGroup& group : noisy) PutNoise(group, level, tensors);
+    TQ_ASSIGN_OR_RETURN(const auto noisy_layer, probe_->MakeLayer(std::move(tensors)));
     TQ_RETURN_IF_ERROR(probe_->RunLayer(*noisy_layer, joint_states_[level]));
   }
   return probe_->Advance();
+}
+
+Status Meter::MeasureLayer(uint32_t layer) {
+  TQ_ASSIGN_OR_RETURN(const std::vector<NoisyGroup> noisy, AddNoiseToLayer(layer));
+  TQ_ASSIGN_OR_RETURN(const auto probed, ProbeLayer(layer, noisy));
+  for (const NoisyGroup& group : noisy) AddItems(group, probed.at(group.group->suffix));
+  return probe_ ? RunNoisyLayer(layer, noisy) : OkStatus();
 }
 
 StatusOr<double> Meter::ProbeVocabulary(const MatrixGroup& group, Tensor weights) {
@@ -285,6 +340,8 @@ StatusOr<SensitivityTable> Meter::Run(CalibrationTokens text, CalibrationTokens 
   for (const MatrixGroup& group : groups_) {
     const uint64_t slices =
         group.layer < 0 ? VocabularySlices(outline_.matrices[group.begin].rows).size() - 1 : 1;
+    // KL of all experts of a layer is measured with those of the first.
+    if (with_kl && group.expert.value_or(0) > 0) continue;
     units += with_kl ? slices * kLevels : group.layer >= 0;
   }
   progress_.Begin("sensitivity", units);

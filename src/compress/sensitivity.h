@@ -3,12 +3,13 @@
 //
 // Two measures, both from one pass over the original that keeps numbers, not Hessians:
 //   Hessian  Expected error of a matrix' output, tr(dW H dW^T) / tr(W H W^T), weighed with its
-//            branch's share of the residual stream. Needs one layer in memory at a time. Good
-//            for comparing matrices; not in units of KL.
+//            branch's, or its expert's, share of the residual stream. Needs one layer in memory at
+//            a time. Good for comparing matrices; not in units of KL.
 //   KL       Noise shaped like the rounding error (noise.h) replaces a group of the float model;
 //            the KL divergence of its output is measured at two powers D of the noise and
 //            KL = scale D^exponent fitted. Inside a group (q, k, v; gate, up) KL is split by the
-//            Hessian measure. Needs the whole model in memory as float32.
+//            Hessian measure; so it is between the experts of an MLP, which are changed together
+//            and count by their shares of its output. Needs the whole model in memory as float32.
 // A vocabulary's rows are measured in slices: byte-pair tokens come in the order of their merges,
 // so the first rows are met far more often.
 #pragma once

@@ -88,6 +88,9 @@ Status CheckGgufHolds(const Architecture& architecture, const ModelConfig& confi
     return Unimplemented("models of architecture {} are not written to GGUF",
                          Quote(architecture.model_type));
   }
+  if (config.num_experts != 0) {
+    return Unimplemented("models with experts are not written to GGUF");
+  }
   if (config.rope_scaling.kind == RopeScaling::Kind::kLlama3) {
     return Unimplemented("positions that are scaled as Llama 3's are not written to GGUF");
   }

@@ -47,7 +47,7 @@ class PackedRows final : public WeightRows {
   const GgufFile* gguf() const override { return nullptr; }
 
   StatusOr<uint64_t> RowBlock(const TensorSpec& spec) const override {
-    if (spec.shape.size() == 1) return uint64_t{1};
+    if (!spec.is_coded()) return uint64_t{1};
     TQ_ASSIGN_OR_RETURN(const StoredMatrix* matrix, Matrix(spec));
     const auto* packed = std::get_if<PackedMatrix>(matrix);
     return packed == nullptr ? uint64_t{1} : uint64_t{packed->out_block};
@@ -55,9 +55,10 @@ class PackedRows final : public WeightRows {
 
   Status Read(const TensorSpec& spec, uint64_t begin, uint64_t end, Executor& executor,
               float* out) const override {
-    if (spec.shape.size() == 1) {
+    if (!spec.is_coded()) {
       TQ_ASSIGN_OR_RETURN(const Tensor tensor, model_->LoadFloat(spec.name));
-      std::memcpy(out, tensor.data(), tensor.num_bytes());
+      const uint64_t cols = ExtentOf(spec).cols;
+      std::memcpy(out, tensor.as<float>() + begin * cols, (end - begin) * cols * sizeof(float));
       return OkStatus();
     }
     TQ_RETURN_IF_ERROR(model_->VerifyFiles());

@@ -63,6 +63,7 @@ TEST_P(ArchitectureTest, PackedAgreesWithItsWeights) {
   config.intermediate_size = sizes.intermediate_size;
   config.head_dim = sizes.head_dim;
   config.max_position = sizes.max_position;
+  if (config.expert_size != 0) config.expert_size = 120;
   const testing::TempFolder folder;
   const Twins twins = MakeTwins(folder.path() / "packed", config, "trellis");
   auto packed = Transformer::FromPacked(twins.packed);
@@ -72,6 +73,22 @@ TEST_P(ArchitectureTest, PackedAgreesWithItsWeights) {
   const std::vector<float> expected = Expected(twins.dense, tokens);
   EXPECT_LT(RelativeError(AllLogits(**packed, tokens, MatmulPath::kReference), expected), 1e-3);
   EXPECT_LT(RelativeError(AllLogits(**packed, tokens, MatmulPath::kFast), expected), 0.02);
+}
+
+// Nor where a few positions, or one, go to an expert.
+TEST_P(ArchitectureTest, PiecesOfPackedDoNotChangeABit) {
+  ModelConfig config = SmallConfig(GetParam());
+  config.vocab_size = PackedConfig(true).vocab_size;
+  config.max_position = 64;
+  const testing::TempFolder folder;
+  const Twins twins = MakeTwins(folder.path() / "packed", config, "trellis");
+  auto packed = Transformer::FromPacked(twins.packed);
+  ASSERT_TRUE(packed.ok()) << packed.status().message();
+  const std::vector<int32_t> tokens = SomeTokens(30);
+  const std::vector<float> whole = AllLogits(**packed, tokens, MatmulPath::kFast);
+  for (const uint64_t run : {2, 3, 10}) {
+    EXPECT_EQ(LogitsInRuns(**packed, tokens, run, inline_executor), whole) << run;
+  }
 }
 
 TEST_P(ArchitectureTest, ThreadsDoNotChangeABit) {
@@ -115,7 +132,7 @@ TEST_P(ForwardGolden, AgreesWithTransformers) {
 
 INSTANTIATE_TEST_SUITE_P(All, ForwardGolden,
                          ::testing::Values("llama", "llama3", "mistral", "qwen2", "qwen3", "gemma2",
-                                           "gemma3", "bitnet"),
+                                           "gemma3", "bitnet", "mixtral", "qwen3_moe"),
                          [](const auto& info) { return std::string(info.param); });
 
 TEST(Architecture, ScaledRotaryEmbeddings) {
@@ -134,8 +151,25 @@ TEST(Architecture, ScaledRotaryEmbeddings) {
 
 // Each of what an architecture does changes logits by more than the tolerance above: none could be
 // left out unnoticed.
+using Changes = std::vector<std::pair<const char*, std::function<void(ModelConfig&)>>>;
+void ExpectEachMatters(const ModelConfig& config, const Changes& changes) {
+  const MemorySource source = RandomSource(config, 1);
+  const std::vector<int32_t> tokens = Tokens(40, config.vocab_size);
+  const std::vector<float> whole = Logits(source, tokens, 40);
+  EXPECT_LT(RelativeError(whole, Expected(source, tokens)), 1e-4);
+  for (const auto& [name, change] : changes) {
+    ModelConfig other = config;
+    change(other);
+    MemorySource changed(other);
+    ForEachTensor(config, [&](const std::string& tensor, const Shape&) {
+      changed.Set(tensor, source.Get(tensor));
+    });
+    EXPECT_GT(RelativeError(Logits(changed, tokens, 40), whole), 1e-3) << name;
+  }
+}
+
 TEST(Architecture, EveryTraitMatters) {
-  const std::pair<const char*, std::function<void(ModelConfig&)>> changes[] = {
+  const Changes changes = {
       {"activation", [](ModelConfig& c) { c.activation = Activation::kSilu; }},
       {"norm_plus_one", [](ModelConfig& c) { c.norm_plus_one = false; }},
       {"scaled_embedding", [](ModelConfig& c) { c.scaled_embedding = false; }},
@@ -150,19 +184,17 @@ TEST(Architecture, EveryTraitMatters) {
   config.attention_softcap = 2;
   config.logit_softcap = 3;
   config.full_attention_every = 2;
-  const std::vector<int32_t> tokens = Tokens(40, config.vocab_size);
-  const MemorySource source = RandomSource(config, 1);
-  const std::vector<float> whole = Logits(source, tokens, 40);
-  EXPECT_LT(RelativeError(whole, Expected(source, tokens)), 1e-4);
-  for (const auto& [name, change] : changes) {
-    ModelConfig other = config;
-    change(other);
-    MemorySource changed(other);
-    ForEachTensor(config, [&](const std::string& tensor, const Shape&) {
-      changed.Set(tensor, source.Get(tensor));
-    });
-    EXPECT_GT(RelativeError(Logits(changed, tokens, 40), whole), 1e-3) << name;
-  }
+  ExpectEachMatters(config, changes);
+}
+
+TEST(Architecture, EveryTraitOfExpertsMatters) {
+  ExpectEachMatters(SmallConfig("qwen3_moe"),
+                    {{"renormalise", [](ModelConfig& c) { c.renormalise_experts = true; }},
+                     {"experts per token", [](ModelConfig& c) { c.experts_per_token = 3; }},
+                     {"qk_norm", [](ModelConfig& c) { c.qk_norm = false; }}});
+  ExpectEachMatters(SmallConfig("mixtral"),
+                    {{"renormalise", [](ModelConfig& c) { c.renormalise_experts = false; }},
+                     {"experts per token", [](ModelConfig& c) { c.experts_per_token = 1; }}});
 }
 
 }  // namespace

@@ -65,8 +65,15 @@ Status CpuLayers::LoadAll(std::shared_ptr<const PackedModel> model) {
     TQ_ASSIGN_OR_RETURN(attention.o, group(layer.o));
     MlpWeights mlp;
     mlp.vectors = std::move(layer.mlp);
-    TQ_ASSIGN_OR_RETURN(mlp.gate_up, group(layer.gate_up));
-    TQ_ASSIGN_OR_RETURN(mlp.down, group(layer.down));
+    if (layer.experts.empty()) {
+      TQ_ASSIGN_OR_RETURN(mlp.dense.gate_up, group(layer.gate_up));
+      TQ_ASSIGN_OR_RETURN(mlp.dense.down, group(layer.down));
+    }
+    for (PackedMlp& parts : layer.experts) {
+      GatedMlp& expert = mlp.experts.emplace_back();
+      TQ_ASSIGN_OR_RETURN(expert.gate_up, group(parts.gate_up));
+      TQ_ASSIGN_OR_RETURN(expert.down, group(parts.down));
+    }
     layers_.push_back(std::make_unique<DecoderLayer>(
         config_, static_cast<uint32_t>(i), std::move(attention), std::move(mlp), workspace_));
   }

@@ -293,7 +293,8 @@ Status CheckRunsOnDevice(const PackedModel& model) {
       {c.scaled_embedding, "scaled embeddings"},
       {c.query_scalar != 0, "a scale of queries"},
       {c.attention_softcap != 0 || c.logit_softcap != 0, "soft caps"},
-      {c.sliding_window != 0, "sliding windows"}};
+      {c.sliding_window != 0, "sliding windows"},
+      {c.num_experts != 0, "experts"}};
   for (const auto& [used, what] : lacking) {
     if (used) {
       return Unimplemented(

@@ -13,12 +13,12 @@ constexpr uint64_t kMinChunk = 16, kMaxChunk = 264;
 
 uint64_t WideSize(const ModelConfig& c) {
   return std::max<uint64_t>(2 * uint64_t{c.q_size()} + 2 * uint64_t{c.kv_size()},
-                            2 * uint64_t{c.intermediate_size});
+                            2 * uint64_t{c.mlp_size()});
 }
 
 // Values of the widest input of a group.
 uint64_t InputSize(const ModelConfig& c) {
-  return std::max({c.hidden_size, c.q_size(), c.intermediate_size});
+  return std::max({c.hidden_size, c.q_size(), c.mlp_size()});
 }
 
 }  // namespace
@@ -27,9 +27,10 @@ uint64_t LayerWorkspace::NumBytes(const ModelConfig& config, uint64_t n) {
   // The residual stream and the two buffers, a cosine and a sine of each pair, and a group's
   // input rotated.
   const uint64_t tables = config.rope_local_theta != 0 ? 2 : 1;
-  const uint64_t floats =
-      2 * uint64_t{config.hidden_size} + WideSize(config) + tables * config.head_dim;
-  return n * floats * sizeof(float) + RotatedInput::BufferBytes(n, InputSize(config));
+  uint64_t floats = 2 * uint64_t{config.hidden_size} + WideSize(config) + tables * config.head_dim;
+  if (config.num_experts != 0) floats += 2 * uint64_t{config.hidden_size};
+  return n * floats * sizeof(float) + Routing::NumBytes(config, n) +
+         RotatedInput::BufferBytes(n, InputSize(config));
 }
 
 uint64_t LayerWorkspace::ThreadBytes(const ModelConfig& config, uint64_t n) {
@@ -37,18 +38,23 @@ uint64_t LayerWorkspace::ThreadBytes(const ModelConfig& config, uint64_t n) {
 }
 
 LayerWorkspace::LayerWorkspace(const ModelConfig& config, uint64_t bytes)
-    : rope(RopeFrequencies(config.head_dim, config.rope_theta, config.rope_scaling)),
+    : sparse{.rows = {}, .sum = {}, .routing = Routing(config)},
+      rope(RopeFrequencies(config.head_dim, config.rope_theta, config.rope_scaling)),
       local_rope(config.rope_local_theta != 0
                      ? RopeFrequencies(config.head_dim, config.rope_local_theta, {})
                      : RopeFrequencies(config.head_dim, config.rope_theta, config.rope_scaling)),
       chunk_(std::clamp(bytes / NumBytes(config, 1), kMinChunk, kMaxChunk)),
       hidden_(config.hidden_size),
-      wide_(WideSize(config)) {}
+      wide_(WideSize(config)),
+      has_experts_(config.num_experts != 0) {}
 
 void LayerWorkspace::Resize(uint64_t positions) {
   TQ_CHECK(positions <= chunk_);
   if (narrow.size() < positions * hidden_) narrow.resize(positions * hidden_);
   if (wide.size() < positions * wide_) wide.resize(positions * wide_);
+  if (!has_experts_ || sparse.sum.size() >= positions * hidden_) return;
+  sparse.rows.resize(positions * hidden_);
+  sparse.sum.resize(positions * hidden_);
 }
 
 DecoderLayer::DecoderLayer(const ModelConfig& config, uint32_t index,
@@ -68,9 +74,7 @@ uint64_t DecoderLayer::weight_bytes() const {
     bytes += NumBytes(attention_->vectors) + attention_->qkv->weight_bytes() +
              attention_->o->weight_bytes();
   }
-  if (mlp_) {
-    bytes += NumBytes(mlp_->vectors) + mlp_->gate_up->weight_bytes() + mlp_->down->weight_bytes();
-  }
+  if (mlp_) bytes += mlp_->weight_bytes(config_);
   return bytes;
 }
 
@@ -218,22 +222,20 @@ Status DecoderLayer::Mlp(const ForwardContext& context, float* hidden, uint64_t 
                          const InputObserver& observer) {
   Executor& executor = *context.executor;
   float* normed = workspace_->narrow.data();
-  float* gate = workspace_->wide.data();
-  float* up = gate + n * config_.intermediate_size;
+  float* inner = workspace_->wide.data();
 
   const MlpVectors& vectors = mlp_->vectors;
   RmsNormRows(hidden, vectors.norm.as<float>(), n, config_.hidden_size, config_.rms_norm_eps,
               executor, normed);
-  if (observer) observer(GroupRole::kGateUp, normed, n, config_.hidden_size);
-  TQ_RETURN_IF_ERROR(mlp_->gate_up->Forward(context, normed, n, std::array{gate, up}));
-  GateMultiply(config_.activation, gate, up, n * config_.intermediate_size, executor);
-  if (config_.sub_norms) {
-    RmsNormRows(gate, vectors.sub_norm.as<float>(), n, config_.intermediate_size,
-                config_.rms_norm_eps, executor, gate);
+  float* out = normed;
+  if (mlp_->experts.empty()) {
+    TQ_RETURN_IF_ERROR(
+        mlp_->dense.Run(context, config_, vectors.sub_norm, normed, n, inner, out, observer));
+  } else {
+    TQ_RETURN_IF_ERROR(RunExperts(context, config_, *mlp_, normed, n, inner, workspace_->sparse));
+    out = workspace_->sparse.sum.data();
   }
-  if (observer) observer(GroupRole::kDown, gate, n, config_.intermediate_size);
-  TQ_RETURN_IF_ERROR(mlp_->down->Forward(context, gate, n, std::array{normed}));
-  AddOutput(vectors.out_norm, normed, hidden, n, executor);
+  AddOutput(vectors.out_norm, out, hidden, n, executor);
   return OkStatus();
 }
 

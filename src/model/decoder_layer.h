@@ -1,9 +1,8 @@
-// One layer of a decoder: RMSNorm, grouped-query attention with RoPE, a gated MLP, and what
+// One layer of a decoder: RMSNorm, grouped-query attention with RoPE, an MLP, and what
 // architectures add to them (checkpoint/architectures).
 #pragma once
 
 #include <cstdint>
-#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -11,19 +10,14 @@
 
 #include "base/status.h"
 #include "checkpoint/model_config.h"
+#include "model/input_observer.h"
 #include "model/kv_cache.h"
 #include "model/layer_vectors.h"
 #include "model/linear.h"
+#include "model/mlp.h"
 #include "model/transformer_ops.h"
 
 namespace tq {
-
-enum class GroupRole { kQkv, kO, kGateUp, kDown, kHead };
-
-// Sees the input of every LinearGroup before the product: calibration, sensitivity. A call
-// of Forward with many positions may show them in several pieces, in order.
-using InputObserver =
-    std::function<void(GroupRole role, const float* x, uint64_t n, uint64_t features)>;
 
 // Buffers for the activations of one layer, shared by all layers of a model because they
 // run one after the other. They grow to at most chunk() positions.
@@ -46,21 +40,19 @@ class LayerWorkspace {
   std::vector<float> narrow;    // [n, hidden]: normed input, then the output of o or down
   std::vector<float> wide;      // [n, q + k + v + attention] or [n, gate + up]
   std::vector<float> partials;  // of attention to spans of keys
+  SparseBuffers sparse;         // of MLPs that have experts
   RopeTable rope, local_rope;   // of layers that see all positions, and of those that slide
   // Inputs of trellis-coded matrices.
   std::shared_ptr<RotatedInput> rotated = std::make_shared<RotatedInput>();
 
  private:
   uint64_t chunk_, hidden_, wide_;
+  bool has_experts_;
 };
 
 struct AttentionWeights {
   AttentionVectors vectors;
   std::unique_ptr<LinearGroup> qkv, o;
-};
-struct MlpWeights {
-  MlpVectors vectors;
-  std::unique_ptr<LinearGroup> gate_up, down;
 };
 
 // The residual stream goes in and out in place.
@@ -73,7 +65,7 @@ class DecoderLayer {
 
   // hidden: float [n, hidden] at positions cache.length() .. + n; writes this layer's keys
   // and values into layer `layer` of the cache (the caller advances the cache's length after
-  // all layers).
+  // all layers). `observer` sees no inputs of experts, which get some rows each (calibrate.h).
   // Errors: positions beyond the cache's capacity, a layer that it lacks, and values that
   // are not finite (DataLoss), in which case `hidden` is of no use. The caller, who knows which
   // layer of the model this is, adds that.
@@ -84,7 +76,7 @@ class DecoderLayer {
   Status ForwardSequences(const ForwardContext& context, std::span<KvCache> caches, uint32_t layer,
                           float* hidden);
 
-  // Bytes of weights that one pass reads.
+  // Bytes of weights that one pass reads for a token (MlpWeights).
   uint64_t weight_bytes() const;
 
  private:

@@ -15,6 +15,8 @@ namespace {
 constexpr uint64_t kProgramBytes = uint64_t{15} << 19;
 // Names, shapes and matrices of a layer's 27 tensors: 18 KiB in SmolLM2-135M.
 constexpr uint64_t kLayerBytes = uint64_t{24} << 10;
+// The same of an expert's 11 tensors.
+constexpr uint64_t kExpertBytes = uint64_t{10} << 10;
 // Norms are floats in memory, at least half of which their file counts.
 constexpr uint64_t kNormBytes = sizeof(float) / 2;
 // The tokenizer's tables take some 35 bytes per token, what the heap keeps of reading them
@@ -26,11 +28,12 @@ constexpr uint64_t kPositionBytes = 96;
 // A worker's stack, which attention's 136 KiB of blocks fill most, and its arena of the heap.
 constexpr uint64_t kStackBytes = uint64_t{160} << 10;
 
-// Values of a layer's norms and biases.
+// Values of what a layer has in float32: norms, biases and what chooses experts.
 uint64_t VectorValues(const ModelConfig& c) {
   uint64_t values = (c.sandwich_norms ? 4 : 2) * uint64_t{c.hidden_size};
   if (c.qkv_bias) values += c.q_size() + 2 * uint64_t{c.kv_size()};
-  if (c.sub_norms) values += c.q_size() + uint64_t{c.intermediate_size};
+  if (c.sub_norms) values += c.q_size() + uint64_t{c.mlp_size()};
+  values += uint64_t{c.num_experts} * c.hidden_size;  // the router
   if (c.qk_norm) values += 2 * uint64_t{c.head_dim};
   return values;
 }
@@ -58,7 +61,8 @@ StatusOr<EngineMemory> MemoryToRun(const ModelConfig& config, uint64_t context, 
   const auto all_threads =
       CheckedMul<uint64_t>(threads, kStackBytes + LayerWorkspace::ThreadBytes(config, chunk));
   memory.tokenizer = vocab * kTokenizerBytes;
-  memory.program = kProgramBytes + config.num_layers * kLayerBytes +
+  memory.program = kProgramBytes +
+                   config.num_layers * (kLayerBytes + config.num_experts * kExpertBytes) +
                    (hidden + config.num_layers * VectorValues(config)) * kNormBytes;
   const uint64_t rest = memory.activations + memory.tokenizer + memory.program;
   const auto sum = all_threads ? CheckedAdd(rest, *all_threads) : std::nullopt;

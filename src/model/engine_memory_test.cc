@@ -60,6 +60,36 @@ TEST(EngineMemoryTest, WorkspacesStayBoundedWhateverTheModel) {
   EXPECT_LT(memory->total() - memory->kv_cache, uint64_t{96} << 20);
 }
 
+TEST(EngineMemoryTest, CountsWhatExpertsTake) {
+  ModelConfig config = SmallModel();
+  config.architecture = "qwen3_moe";
+  config.qk_norm = true;
+  config.num_experts = 128;
+  config.experts_per_token = 8;
+  config.expert_size = 768;
+  const auto memory = MemoryToRun(config, 512, 2);
+  ASSERT_TRUE(memory.ok()) << memory.status().message();
+  LayerWorkspace workspace(config, LayerWorkspace::kRunBytes);
+  const uint64_t n = std::min<uint64_t>(512, workspace.chunk());
+  workspace.Resize(n);
+  EXPECT_EQ(workspace.sparse.sum.size(), n * config.hidden_size);
+  const uint64_t buffers = (workspace.narrow.size() + workspace.wide.size() +
+                            workspace.sparse.rows.size() + workspace.sparse.sum.size()) *
+                           sizeof(float);
+  EXPECT_GT(memory->activations, buffers + Routing::NumBytes(config, n));
+  EXPECT_LT(memory->activations, buffers + (uint64_t{6} << 20));
+  ModelConfig dense = config;
+  dense.architecture = "qwen3";
+  dense.num_experts = dense.experts_per_token = dense.expert_size = 0;
+  dense.intermediate_size = 768;
+  const auto without = MemoryToRun(dense, 512, 2);
+  ASSERT_TRUE(without.ok());
+  // Each layer's router, and what is kept of every expert.
+  EXPECT_GT(memory->program - without->program, 30 * 128 * (576 * sizeof(float) / 2 + 4096));
+  config.experts_per_token = 129;
+  EXPECT_EQ(MemoryToRun(config, 512, 2).status().code(), StatusCode::kInvalidArgument);
+}
+
 TEST(EngineMemoryTest, EveryThreadAndPositionCounts) {
   const ModelConfig config = SmallModel();
   const auto base = MemoryToRun(config, 512, 2), threads = MemoryToRun(config, 512, 16),

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <optional>
 #include <string>
 #include <utility>
@@ -9,14 +10,49 @@
 namespace tq {
 
 Tensor* LayerTensors::Find(std::string_view matrix) {
+  const std::optional<uint32_t> expert = ExpertOf(matrix);
+  if (expert && *expert >= experts.size()) return nullptr;
+  const auto of_expert = [&](Tensor MlpTensors::*member) { return &(experts[*expert].*member); };
   const std::pair<std::string_view, Tensor*> matrices[] = {
-      {"q_proj", &q},       {"k_proj", &k},   {"v_proj", &v},      {"o_proj", &o},
-      {"gate_proj", &gate}, {"up_proj", &up}, {"down_proj", &down}};
-  const std::string_view role = matrix.substr(matrix.rfind('.') + 1);
+      {"q", &q},
+      {"k", &k},
+      {"v", &v},
+      {"o", &o},
+      {"gate", expert ? of_expert(&MlpTensors::gate) : &gate},
+      {"up", expert ? of_expert(&MlpTensors::up) : &up},
+      {"down", expert ? of_expert(&MlpTensors::down) : &down}};
+  const std::string_view role = MatrixRole(matrix);
   for (const auto& [name, tensor] : matrices) {
     if (name == role) return tensor;
   }
   return nullptr;
+}
+
+namespace {
+
+// A matrix of layer `index`. The reader promises the architecture's shapes; a source that breaks it
+// is stopped here, before kernels rely on them.
+Status LoadMatrix(const ModelSource& source, uint32_t index, std::string_view name, Shape shape,
+                  Tensor& out) {
+  const std::string full = fmt::format("model.layers.{}.{}.weight", index, name);
+  TQ_ASSIGN_OR_RETURN(out, source.LoadFloat(full));
+  if (out.dtype() == DType::kF32 && out.shape() == shape) return OkStatus();
+  return InvalidArgument("{}: {} has shape {}, not {}", source.path().string(), full,
+                         ShapeToString(out.shape()), ShapeToString(shape));
+}
+
+}  // namespace
+
+StatusOr<MlpTensors> LoadMlpTensors(const ModelSource& source, uint32_t index,
+                                    std::optional<uint32_t> expert) {
+  const ModelConfig& config = source.config();
+  const uint64_t wide = config.mlp_size(), hidden = config.hidden_size;
+  const MlpNames names = NamesOfMlp(config, expert);
+  MlpTensors t;
+  TQ_RETURN_IF_ERROR(LoadMatrix(source, index, names.gate, {wide, hidden}, t.gate));
+  TQ_RETURN_IF_ERROR(LoadMatrix(source, index, names.up, {wide, hidden}, t.up));
+  TQ_RETURN_IF_ERROR(LoadMatrix(source, index, names.down, {hidden, wide}, t.down));
+  return t;
 }
 
 StatusOr<LayerTensors> LoadLayerTensors(const ModelSource& source, uint32_t index, LayerPart part) {
@@ -24,17 +60,10 @@ StatusOr<LayerTensors> LoadLayerTensors(const ModelSource& source, uint32_t inde
   if (index >= config.num_layers) {
     return InvalidArgument("{}: layer {} of {}", source.path().string(), index, config.num_layers);
   }
-  // The reader promises the architecture's shapes; a source that breaks it is stopped here,
-  // before kernels rely on them.
-  const auto load = [&](std::string_view name, Shape shape, Tensor& out) -> Status {
-    const std::string full = fmt::format("model.layers.{}.{}.weight", index, name);
-    TQ_ASSIGN_OR_RETURN(out, source.LoadFloat(full));
-    if (out.dtype() == DType::kF32 && out.shape() == shape) return OkStatus();
-    return InvalidArgument("{}: {} has shape {}, not {}", source.path().string(), full,
-                           ShapeToString(out.shape()), ShapeToString(shape));
+  const auto load = [&](std::string_view name, Shape shape, Tensor& out) {
+    return LoadMatrix(source, index, name, std::move(shape), out);
   };
-  const uint64_t q = config.q_size(), kv = config.kv_size(), wide = config.intermediate_size;
-  const uint64_t hidden = config.hidden_size;
+  const uint64_t q = config.q_size(), kv = config.kv_size(), hidden = config.hidden_size;
   LayerTensors t;
   t.index = index;
   if (part != LayerPart::kMlp) {
@@ -46,9 +75,14 @@ StatusOr<LayerTensors> LoadLayerTensors(const ModelSource& source, uint32_t inde
   }
   if (part != LayerPart::kAttention) {
     TQ_ASSIGN_OR_RETURN(t.mlp, LoadMlpVectors(config, index, VectorsOf(source)));
-    TQ_RETURN_IF_ERROR(load("mlp.gate_proj", {wide, hidden}, t.gate));
-    TQ_RETURN_IF_ERROR(load("mlp.up_proj", {wide, hidden}, t.up));
-    TQ_RETURN_IF_ERROR(load("mlp.down_proj", {hidden, wide}, t.down));
+    if (config.num_experts == 0) {
+      TQ_ASSIGN_OR_RETURN(MlpTensors mlp, LoadMlpTensors(source, index, std::nullopt));
+      t.gate = std::move(mlp.gate), t.up = std::move(mlp.up), t.down = std::move(mlp.down);
+    }
+    for (uint32_t e = 0; e < config.num_experts; ++e) {
+      TQ_ASSIGN_OR_RETURN(MlpTensors expert, LoadMlpTensors(source, index, e));
+      t.experts.push_back(std::move(expert));
+    }
   }
   return t;
 }
@@ -56,6 +90,14 @@ StatusOr<LayerTensors> LoadLayerTensors(const ModelSource& source, uint32_t inde
 VectorSource VectorsOf(const ModelSource& source) {
   return {[&source](const std::string& name) { return source.LoadFloat(name); },
           source.path().string()};
+}
+
+StatusOr<GatedMlp> MakeFloatMlp(MlpTensors tensors, const DenseDevice* device) {
+  GatedMlp mlp;
+  TQ_ASSIGN_OR_RETURN(mlp.gate_up,
+                      MakeDenseGroup("gate and up of a layer", {tensors.gate, tensors.up}, device));
+  TQ_ASSIGN_OR_RETURN(mlp.down, MakeDenseGroup("down of a layer", {tensors.down}, device));
+  return mlp;
 }
 
 std::unique_ptr<DecoderLayer> MakeFloatLayer(const ModelConfig& config, LayerTensors tensors,
@@ -76,12 +118,16 @@ StatusOr<std::unique_ptr<DecoderLayer>> MakeFloatLayer(const ModelConfig& config
     TQ_ASSIGN_OR_RETURN(attention->o, MakeDenseGroup("o of a layer", {t.o}, device));
   }
   std::optional<MlpWeights> mlp;
-  if (t.gate.data() != nullptr) {
+  if (t.mlp.norm.data() != nullptr) {
     mlp.emplace();
     mlp->vectors = std::move(t.mlp);
-    TQ_ASSIGN_OR_RETURN(mlp->gate_up,
-                        MakeDenseGroup("gate and up of a layer", {t.gate, t.up}, device));
-    TQ_ASSIGN_OR_RETURN(mlp->down, MakeDenseGroup("down of a layer", {t.down}, device));
+    if (t.experts.empty()) {
+      TQ_ASSIGN_OR_RETURN(mlp->dense, MakeFloatMlp({t.gate, t.up, t.down}, device));
+    }
+    for (MlpTensors& expert : t.experts) {
+      TQ_ASSIGN_OR_RETURN(GatedMlp made, MakeFloatMlp(std::move(expert), device));
+      mlp->experts.push_back(std::move(made));
+    }
   }
   return std::make_unique<DecoderLayer>(config, t.index, std::move(attention), std::move(mlp),
                                         std::move(workspace));
@@ -94,11 +140,14 @@ std::shared_ptr<LayerWorkspace> MakeFloatWorkspace(const ModelConfig& config,
 }
 
 uint64_t FloatLayerBytes(const ModelConfig& config, LayerPart part) {
-  const uint64_t q = config.q_size(), kv = config.kv_size(), wide = config.intermediate_size;
-  // Rows, or columns, of hidden_size values.
-  const uint64_t attention = part == LayerPart::kMlp ? 0 : 2 * (q + kv);
-  const uint64_t mlp = part == LayerPart::kAttention ? 0 : 3 * wide;
-  return sizeof(float) * config.hidden_size * (attention + mlp);
+  const uint64_t q = config.q_size(), kv = config.kv_size();
+  const uint64_t attention = part == LayerPart::kMlp ? 0 : 2 * (q + kv) * config.hidden_size;
+  const uint64_t mlps = part == LayerPart::kAttention ? 0 : std::max(config.num_experts, 1u);
+  return sizeof(float) * attention + mlps * FloatMlpBytes(config);
+}
+
+uint64_t FloatMlpBytes(const ModelConfig& config) {
+  return sizeof(float) * 3 * config.mlp_size() * config.hidden_size;
 }
 
 StatusOr<std::unique_ptr<DecoderLayer>> LoadFloatLayer(const ModelSource& source, uint32_t index,

@@ -3,7 +3,9 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string_view>
+#include <vector>
 
 #include "base/status.h"
 #include "checkpoint/model_config.h"
@@ -17,6 +19,11 @@ namespace tq {
 
 enum class LayerPart { kWhole, kAttention, kMlp };
 
+// The matrices of an MLP, or of an expert.
+struct MlpTensors {
+  Tensor gate, up, down;
+};
+
 // A layer's float32 weights, matrices [out, in]; those of a half that is left out are empty. Copies
 // share their values.
 struct LayerTensors {
@@ -24,7 +31,8 @@ struct LayerTensors {
   AttentionVectors attention;
   Tensor q, k, v, o;
   MlpVectors mlp;
-  Tensor gate, up, down;
+  Tensor gate, up, down;            // empty where there are experts
+  std::vector<MlpTensors> experts;  // empty where there are none
 
   // The matrix of a Hugging Face name without ".weight", whatever its layer: "...mlp.up_proj"; null
   // for any other name.
@@ -35,6 +43,12 @@ struct LayerTensors {
 // config says.
 StatusOr<LayerTensors> LoadLayerTensors(const ModelSource& source, uint32_t index,
                                         LayerPart part = LayerPart::kWhole);
+// The matrices of its MLP, or of one of its experts alone.
+StatusOr<MlpTensors> LoadMlpTensors(const ModelSource& source, uint32_t index,
+                                    std::optional<uint32_t> expert);
+// An MLP, or an expert, that computes with them, with its products on `device` (null: on the
+// processor).
+StatusOr<GatedMlp> MakeFloatMlp(MlpTensors tensors, const DenseDevice* device);
 // Norms and biases of an unquantised model, which must outlive what loads them.
 VectorSource VectorsOf(const ModelSource& source);
 // A layer that computes with them.
@@ -48,8 +62,9 @@ StatusOr<std::unique_ptr<DecoderLayer>> MakeFloatLayer(const ModelConfig& config
 // A workspace for them: more positions go through a layer at once where a device multiplies.
 std::shared_ptr<LayerWorkspace> MakeFloatWorkspace(const ModelConfig& config,
                                                    const DenseDevice* device);
-// Bytes of a layer's or a half's matrices in float32.
+// Bytes of a layer's or a half's matrices in float32, and of an MLP or an expert alone.
 uint64_t FloatLayerBytes(const ModelConfig& config, LayerPart part = LayerPart::kWhole);
+uint64_t FloatMlpBytes(const ModelConfig& config);
 
 // Layer `index` of the unquantised model, or a half of it, in float32.
 StatusOr<std::unique_ptr<DecoderLayer>> LoadFloatLayer(

@@ -8,9 +8,9 @@
 namespace tq {
 namespace {
 
-StatusOr<Tensor> LoadVector(const VectorSource& source, const std::string& name, uint64_t size) {
+StatusOr<Tensor> LoadTensor(const VectorSource& source, const std::string& name,
+                            const Shape& shape) {
   TQ_ASSIGN_OR_RETURN(Tensor tensor, source.load(name));
-  const Shape shape{size};
   if (tensor.dtype() == DType::kF32 && tensor.shape() == shape) return tensor;
   return InvalidArgument("{}: {} has shape {}, not {}", source.file, name,
                          ShapeToString(tensor.shape()), ShapeToString(shape));
@@ -18,7 +18,7 @@ StatusOr<Tensor> LoadVector(const VectorSource& source, const std::string& name,
 
 StatusOr<Tensor> LoadNorm(const ModelConfig& config, const VectorSource& source,
                           const std::string& name, uint64_t size) {
-  TQ_ASSIGN_OR_RETURN(Tensor stored, LoadVector(source, name, size));
+  TQ_ASSIGN_OR_RETURN(Tensor stored, LoadTensor(source, name, {size}));
   if (!config.norm_plus_one) return stored;
   // The stored values may be shared.
   TQ_ASSIGN_OR_RETURN(Tensor norm, Tensor::Zeros(DType::kF32, stored.shape()));
@@ -48,7 +48,7 @@ StatusOr<AttentionVectors> LoadAttentionVectors(const ModelConfig& config, uint3
   TQ_ASSIGN_OR_RETURN(v.norm, LoadNorm(config, source, InLayer(layer, names.attention), hidden));
   if (config.qkv_bias) {
     const auto bias = [&](std::string_view name, uint64_t size) {
-      return LoadVector(source, InLayer(layer, name, "bias"), size);
+      return LoadTensor(source, InLayer(layer, name, "bias"), {size});
     };
     TQ_ASSIGN_OR_RETURN(v.q_bias, bias("self_attn.q_proj", q));
     TQ_ASSIGN_OR_RETURN(v.k_bias, bias("self_attn.k_proj", kv));
@@ -76,9 +76,13 @@ StatusOr<MlpVectors> LoadMlpVectors(const ModelConfig& config, uint32_t layer,
   MlpVectors v;
   TQ_ASSIGN_OR_RETURN(v.norm,
                       LoadNorm(config, source, InLayer(layer, names.mlp), config.hidden_size));
+  if (config.num_experts != 0) {
+    TQ_ASSIGN_OR_RETURN(v.router, LoadTensor(source, InLayer(layer, RouterName(config)),
+                                             {config.num_experts, config.hidden_size}));
+  }
   if (config.sub_norms) {
-    TQ_ASSIGN_OR_RETURN(v.sub_norm, LoadNorm(config, source, InLayer(layer, kMlpSubNorm),
-                                             config.intermediate_size));
+    TQ_ASSIGN_OR_RETURN(v.sub_norm,
+                        LoadNorm(config, source, InLayer(layer, kMlpSubNorm), config.mlp_size()));
   }
   if (config.sandwich_norms) {
     TQ_ASSIGN_OR_RETURN(
@@ -96,6 +100,8 @@ uint64_t NumBytes(const AttentionVectors& v) {
       {&v.norm, &v.q_bias, &v.k_bias, &v.v_bias, &v.q_norm, &v.k_norm, &v.sub_norm, &v.out_norm});
 }
 
-uint64_t NumBytes(const MlpVectors& v) { return BytesOf({&v.norm, &v.sub_norm, &v.out_norm}); }
+uint64_t NumBytes(const MlpVectors& v) {
+  return BytesOf({&v.norm, &v.router, &v.sub_norm, &v.out_norm});
+}
 
 }  // namespace tq

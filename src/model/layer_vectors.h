@@ -1,4 +1,5 @@
-// The small tensors of a layer, which stay float32 whatever its matrices are: norms and biases.
+// The small tensors of a layer, which stay float32 whatever its matrices are: norms, biases and the
+// matrices that choose experts.
 #pragma once
 
 #include <cstdint>
@@ -22,6 +23,7 @@ struct AttentionVectors {
 };
 struct MlpVectors {
   Tensor norm;      // [hidden], of the input
+  Tensor router;    // [experts, hidden], of a sparse MLP
   Tensor sub_norm;  // [intermediate], of what goes into down
   Tensor out_norm;  // [hidden], of the output
 };

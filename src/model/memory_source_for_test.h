@@ -54,6 +54,11 @@ inline ModelConfig SmallConfig(std::string_view architecture = "llama") {
   config.vocab_size = 61;
   config.hidden_size = 24;
   config.intermediate_size = 40;
+  if (config.num_experts != 0) {
+    config.num_experts = 5;
+    config.experts_per_token = 2;
+    if (config.expert_size != 0) config.expert_size = 20;
+  }
   config.num_layers = 3;
   config.num_heads = 4;
   config.num_kv_heads = 2;

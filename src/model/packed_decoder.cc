@@ -42,8 +42,7 @@ class Finder {
 
   StatusOr<PackedLayer> Layer(uint32_t index) const {
     const ModelConfig& config = model_.config();
-    const uint64_t q = config.q_size(), kv = config.kv_size(), wide = config.intermediate_size;
-    const uint64_t hidden = config.hidden_size;
+    const uint64_t q = config.q_size(), kv = config.kv_size(), hidden = config.hidden_size;
     const std::string prefix = fmt::format("model.layers.{}.", index);
     PackedLayer layer;
     TQ_ASSIGN_OR_RETURN(layer.attention, LoadAttentionVectors(config, index, Vectors()));
@@ -53,10 +52,23 @@ class Finder {
               hidden));
     TQ_ASSIGN_OR_RETURN(layer.o, Group(prefix, {{"self_attn.o_proj", hidden}}, q));
     TQ_ASSIGN_OR_RETURN(layer.mlp, LoadMlpVectors(config, index, Vectors()));
-    TQ_ASSIGN_OR_RETURN(layer.gate_up,
-                        Group(prefix, {{"mlp.gate_proj", wide}, {"mlp.up_proj", wide}}, hidden));
-    TQ_ASSIGN_OR_RETURN(layer.down, Group(prefix, {{"mlp.down_proj", hidden}}, wide));
+    if (config.num_experts == 0) {
+      TQ_ASSIGN_OR_RETURN(PackedMlp mlp, Mlp(prefix, NamesOfMlp(config)));
+      layer.gate_up = std::move(mlp.gate_up), layer.down = std::move(mlp.down);
+    }
+    for (uint32_t e = 0; e < config.num_experts; ++e) {
+      TQ_ASSIGN_OR_RETURN(PackedMlp expert, Mlp(prefix, NamesOfMlp(config, e)));
+      layer.experts.push_back(std::move(expert));
+    }
     return layer;
+  }
+
+  StatusOr<PackedMlp> Mlp(const std::string& prefix, const MlpNames& names) const {
+    const uint64_t wide = model_.config().mlp_size(), hidden = model_.config().hidden_size;
+    PackedMlp mlp;
+    TQ_ASSIGN_OR_RETURN(mlp.gate_up, Group(prefix, {{names.gate, wide}, {names.up, wide}}, hidden));
+    TQ_ASSIGN_OR_RETURN(mlp.down, Group(prefix, {{names.down, hidden}}, wide));
+    return mlp;
   }
 
  private:

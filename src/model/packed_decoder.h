@@ -17,11 +17,16 @@ struct PackedGroup {
   std::vector<const StoredMatrix*> matrices;
 };
 
+struct PackedMlp {
+  PackedGroup gate_up, down;
+};
+
 struct PackedLayer {
   AttentionVectors attention;
   PackedGroup qkv, o;
   MlpVectors mlp;
-  PackedGroup gate_up, down;
+  PackedGroup gate_up, down;       // empty where there are experts
+  std::vector<PackedMlp> experts;  // empty where there are none
 };
 
 struct PackedDecoder {

@@ -98,10 +98,12 @@ inline Twins MakeTwins(const std::filesystem::path& folder, const ModelConfig& c
   contents.method = method;
   std::map<std::string, std::shared_ptr<const InputTransform>> inputs;
   size_t index = 0;
-  ForEachTensor(config, [&](const std::string& tensor_name, const Shape& shape) {
-    if (shape.size() == 1) {
+  for (const TensorSpec& spec : ModelTensors(config)) {
+    const std::string& tensor_name = spec.name;
+    const Shape& shape = spec.shape;
+    if (!spec.is_coded()) {
       contents.tensors.push_back({tensor_name, source.Get(tensor_name)});
-      return;
+      continue;
     }
     const std::string name = tensor_name.substr(0, tensor_name.size() - sizeof("weight"));
     const bool table = shape[0] == config.vocab_size;
@@ -125,7 +127,7 @@ inline Twins MakeTwins(const std::filesystem::path& folder, const ModelConfig& c
       EXPECT_TRUE(AppendMatrix(name, matrix, &contents.tensors).ok());
     }
     dense.Set(tensor_name, std::move(decoded));
-  });
+  }
   const Status status = WritePackedModel(folder, "", std::move(contents));
   EXPECT_TRUE(status.ok()) << status.message();
   auto packed = PackedModel::Open(folder);

@@ -1,10 +1,12 @@
 // For tests: a decoder's forward pass in double, written from the equations alone
 // (Touvron et al., "LLaMA", 2023; Su et al., "RoFormer", 2021; Ainslie et al., "GQA",
-// 2023; Gemma Team, "Gemma 2", 2024), sharing no code with the library but the conversion to half,
-// which models the rounding of the KV cache. Quadratic and slow: it recomputes nothing cleverly.
+// 2023; Gemma Team, "Gemma 2", 2024; Jiang et al., "Mixtral of Experts", 2024), sharing no code
+// with the library but the conversion to half, which models the rounding of the KV cache. Quadratic
+// and slow: it recomputes nothing cleverly.
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <string>
 #include <vector>
@@ -163,13 +165,49 @@ class ReferenceForward {
     const Vector normed = Norm(p + (c_.sandwich_norms ? "pre_feedforward_layernorm.weight"
                                                       : "post_attention_layernorm.weight"),
                                x);
-    Vector gate = Times(p + "mlp.gate_proj.weight", normed);
-    const Vector up = Times(p + "mlp.up_proj.weight", normed);
-    for (size_t i = 0; i < gate.size(); ++i) gate[i] = Activated(gate[i]) * up[i];
-    if (c_.sub_norms) gate = Norm(p + "mlp.ffn_sub_norm.weight", gate);
-    Vector down = Times(p + "mlp.down_proj.weight", gate);
+    Vector down;
+    if (c_.num_experts != 0) {
+      down = OfExperts(p, normed);
+    } else {
+      down = Gated(p, {"mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"}, normed);
+    }
     if (c_.sandwich_norms) down = Norm(p + "post_feedforward_layernorm.weight", down);
     for (size_t i = 0; i < down.size(); ++i) x[i] += down[i];
+  }
+  Vector Gated(const std::string& p, const std::array<std::string, 3>& names,
+               const Vector& normed) const {
+    Vector gate = Times(p + names[0] + ".weight", normed);
+    const Vector up = Times(p + names[1] + ".weight", normed);
+    for (size_t i = 0; i < gate.size(); ++i) gate[i] = Activated(gate[i]) * up[i];
+    if (c_.sub_norms) gate = Norm(p + "mlp.ffn_sub_norm.weight", gate);
+    return Times(p + names[2] + ".weight", gate);
+  }
+  // Mixtral's equation: sum_i Softmax(TopK(x W_g))_i E_i(x), where a softmax over the chosen logits
+  // alone is one over all, renormalised.
+  Vector OfExperts(const std::string& p, const Vector& normed) const {
+    const bool mixtral = c_.architecture == "mixtral";
+    const std::string block = p + (mixtral ? "block_sparse_moe" : "mlp");
+    const Vector logits = Times(block + ".gate.weight", normed);
+    std::vector<size_t> order(logits.size());
+    for (size_t e = 0; e < order.size(); ++e) order[e] = e;
+    std::sort(order.begin(), order.end(),
+              [&](size_t a, size_t b) { return logits[a] > logits[b]; });
+    double all = 0, chosen = 0;
+    for (size_t i = 0; i < order.size(); ++i) {
+      all += std::exp(logits[order[i]]);
+      if (i + 1 == c_.experts_per_token) chosen = all;
+    }
+    Vector sum(normed.size());
+    for (size_t i = 0; i < c_.experts_per_token; ++i) {
+      const std::string expert = block.substr(p.size()) + ".experts." + std::to_string(order[i]);
+      std::array<std::string, 3> names = {expert + ".gate_proj", expert + ".up_proj",
+                                          expert + ".down_proj"};
+      if (mixtral) names = {expert + ".w1", expert + ".w3", expert + ".w2"};
+      const Vector out = Gated(p, names, normed);
+      const double weight = std::exp(logits[order[i]]) / (c_.renormalise_experts ? chosen : all);
+      for (size_t j = 0; j < sum.size(); ++j) sum[j] += weight * out[j];
+    }
+    return sum;
   }
 
   const MemorySource& source_;

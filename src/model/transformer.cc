@@ -26,6 +26,7 @@ Status CheckConfig(const ModelConfig& c) {
       {"num_layers", c.num_layers},     {"num_heads", c.num_heads},
       {"num_kv_heads", c.num_kv_heads}, {"head_dim", c.head_dim},
       {"max_position", c.max_position}, {"intermediate_size", c.intermediate_size}};
+  TQ_RETURN_IF_ERROR(CheckExperts(c, "config"));
   constexpr uint32_t kLimit = 1u << 23;  // times head_dim it still fits 32 bits
   for (const auto& [name, value] : sizes) {
     if (value == 0 || value > kLimit) {
@@ -100,7 +101,9 @@ uint64_t Transformer::BytesPerToken() const { return backend_->BytesPerToken(); 
 
 uint64_t Transformer::WeightsPerToken() const {
   const uint64_t hidden = config_.hidden_size, q = config_.q_size(), kv = config_.kv_size();
-  const uint64_t layer = hidden * (2 * q + 2 * kv + 3 * uint64_t{config_.intermediate_size});
+  const uint64_t mlps = std::max(config_.experts_per_token, 1u);
+  const uint64_t layer =
+      hidden * (2 * q + 2 * kv + config_.num_experts + mlps * 3 * uint64_t{config_.mlp_size()});
   return config_.num_layers * layer + hidden * config_.vocab_size;
 }
 

@@ -66,9 +66,9 @@ class Transformer {
   StatusOr<KvCache> NewCache(uint64_t capacity);
 
   // Bytes of weights that one decoded token reads: all matrices and norms, the head, and one
-  // row of the embedding.
+  // row of the embedding; of experts, the mean of as many as see it.
   uint64_t BytesPerToken() const;
-  // Weights that a decoded token is multiplied with: all matrices of the decoder and the head.
+  // Weights that a decoded token is multiplied with: matrices of the decoder and the head.
   uint64_t WeightsPerToken() const;
 
   // Runs n tokens after what the cache holds and advances it. `logits`: float [1, vocab]

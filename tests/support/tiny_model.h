@@ -12,6 +12,7 @@
 #include <cmath>
 #include <cstdint>
 #include <filesystem>
+#include <map>
 #include <string>
 #include <utility>
 #include <variant>
@@ -38,6 +39,7 @@ struct TinyModelOptions {
   uint32_t kv_heads = 2;
   uint32_t vocab = 300;  // 258 to 960; with fewer the model has no tokenizer
   uint32_t max_position = 512;
+  uint32_t experts = 4, experts_per_token = 2;  // of architectures that have any
   bool tied = true;
   // All values are rounded to this type, so that every way of storing them is the same model.
   DType dtype = DType::kF32;
@@ -89,6 +91,12 @@ inline TinyModel MakeTinyModel(const TinyModelOptions& options = {}) {
   config.head_dim = options.hidden / options.heads;
   if (config.query_scalar != 0) config.query_scalar = static_cast<float>(config.head_dim);
   config.max_position = options.max_position;
+  if (config.num_experts != 0) {
+    config.num_experts = options.experts;
+    config.experts_per_token = options.experts_per_token;
+    if (config.expert_size != 0) config.expert_size = options.intermediate / 2;
+    config.renormalise_experts = true;
+  }
   config.tie_embeddings = options.tied;
   config.bos_id = 0;
   config.eos_id = 1;
@@ -164,6 +172,12 @@ inline std::string TinyGgufName(std::string_view name, const ModelConfig& config
       {"gate_proj.weight", "ffn_gate.weight"},
       {"up_proj.weight", "ffn_up.weight"},
       {"down_proj.weight", "ffn_down.weight"}};
+  // Behind the name of the stack that holds an expert's matrix.
+  static constexpr std::pair<std::string_view, std::string_view> kExperts[] = {
+      {"gate_proj.weight", "ffn_gate_exps.weight"}, {"w1.weight", "ffn_gate_exps.weight"},
+      {"up_proj.weight", "ffn_up_exps.weight"},     {"w3.weight", "ffn_up_exps.weight"},
+      {"down_proj.weight", "ffn_down_exps.weight"}, {"w2.weight", "ffn_down_exps.weight"},
+      {"mlp.gate.weight", "ffn_gate_inp.weight"},   {"moe.gate.weight", "ffn_gate_inp.weight"}};
   constexpr std::string_view kLayers = "model.layers.";
   std::string prefix;
   if (name.starts_with(kLayers)) {
@@ -172,6 +186,9 @@ inline std::string TinyGgufName(std::string_view name, const ModelConfig& config
   }
   if (config.sandwich_norms && name.ends_with("post_attention_layernorm.weight")) {
     return prefix + "post_attention_norm.weight";
+  }
+  for (const auto& [ours, theirs] : kExperts) {
+    if (config.num_experts != 0 && name.ends_with(ours)) return prefix + std::string(theirs);
   }
   for (const auto& [ours, theirs] : kNames) {
     if (name.ends_with(ours)) return prefix + std::string(theirs);
@@ -236,17 +253,28 @@ inline std::vector<float> GgufValues(const TinyTensor& tensor, const ModelConfig
   return values;
 }
 
-// Matrices in `type`, norms and biases in float32.
+// Matrices in `type`; norms, biases and what chooses experts in float32. Matrices of experts are
+// stacked.
 inline GgufBuilder BuildGguf(const TinyModel& model, uint32_t type = kPackF32) {
   const ModelConfig& config = model.config;
   GgufBuilder builder;
   AddConfigKeys(config, builder);
   if (!model.tokenizer.tokens.empty()) AddTokenizerKeys(model.tokenizer, builder);
+  std::map<std::string, std::vector<float>> stacks;
   for (const TinyTensor& tensor : model.tensors) {
-    const std::vector<uint64_t> ne(tensor.shape.rbegin(), tensor.shape.rend());
-    const uint32_t stored = tensor.shape.size() == 1 ? uint32_t{kPackF32} : type;
-    builder.Tensor(TinyGgufName(tensor.name, config), stored, ne,
-                   PackGguf(stored, GgufValues(tensor, config)));
+    std::vector<uint64_t> ne(tensor.shape.rbegin(), tensor.shape.rend());
+    const std::string name = TinyGgufName(tensor.name, config);
+    const bool plain = tensor.shape.size() == 1 || name.ends_with("ffn_gate_inp.weight");
+    const uint32_t stored = plain ? uint32_t{kPackF32} : type;
+    std::vector<float> values = GgufValues(tensor, config);
+    if (name.ends_with("_exps.weight")) {
+      std::vector<float>& stack = stacks[name];
+      stack.insert(stack.end(), values.begin(), values.end());
+      if (stack.size() < values.size() * config.num_experts) continue;
+      values = std::move(stack);
+      ne.push_back(config.num_experts);
+    }
+    builder.Tensor(name, stored, ne, PackGguf(stored, values));
   }
   if (config.rope_scaling.kind == RopeScaling::Kind::kLlama3) {
     const auto plain = RopeFrequencies(config.head_dim, config.rope_theta, {});

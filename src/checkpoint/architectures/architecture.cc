@@ -6,8 +6,9 @@
 namespace tq {
 
 std::span<const Architecture* const> Architectures() {
-  static const Architecture* const all[] = {&Llama(),  &Mistral(), &Qwen2(), &Qwen3(),
-                                            &Gemma2(), &Gemma3(),  &BitNet()};
+  static const Architecture* const all[] = {&Llama(),  &Mistral(), &Qwen2(),
+                                            &Qwen3(),  &Gemma2(),  &Gemma3(),
+                                            &BitNet(), &Mixtral(), &Qwen3Moe()};
   return all;
 }
 
@@ -18,9 +19,12 @@ const Architecture* FindArchitecture(std::string_view model_type) {
   return nullptr;
 }
 
-const Architecture* FindGgufArchitecture(std::string_view name) {
+const Architecture* FindGgufArchitecture(std::string_view name, bool has_experts) {
   for (const Architecture* architecture : Architectures()) {
-    if (architecture->gguf_name != nullptr && architecture->gguf_name == name) return architecture;
+    if (architecture->gguf_name != nullptr && architecture->gguf_name == name &&
+        architecture->experts.has_value() == has_experts) {
+      return architecture;
+    }
   }
   return nullptr;
 }

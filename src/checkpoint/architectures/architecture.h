@@ -2,6 +2,7 @@
 // it, what its models compute, and which fields of a configuration say more.
 #pragma once
 
+#include <optional>
 #include <span>
 #include <string_view>
 #include <variant>
@@ -17,6 +18,14 @@ struct ConfigField {
   const char* json;  // in config.json; nullptr: not there
   const char* gguf;  // in GGUF behind the architecture's name and a dot; nullptr: not there
   std::variant<uint32_t ModelConfig::*, float ModelConfig::*> member;
+  const char* alias = nullptr;  // another name in config.json, that some releases write
+};
+
+// Hugging Face's names of the parts of a sparse MLP behind "model.layers.N.": the router and the
+// experts, and behind an expert's number its matrices.
+struct ExpertNames {
+  const char *router, *experts;
+  const char *gate, *up, *down;
 };
 
 struct Architecture {
@@ -35,6 +44,11 @@ struct Architecture {
   // GGUF does not say by what scores are divided: llama.cpp knows the one model where it is not
   // sqrt(head_dim) but sqrt(hidden_size / num_heads) by so many layers. 0: there is none.
   uint32_t gguf_wide_query_layers = 0;
+  // Of architectures whose MLPs are sparse.
+  std::optional<ExpertNames> experts = {};
+  // Of config.json: whether weights of a token's experts are divided by their sum. nullptr: always
+  // as the defaults say. llama.cpp always divides them.
+  const char* renormalise_field = nullptr;
 };
 
 const Architecture& Llama();
@@ -44,12 +58,15 @@ const Architecture& Qwen3();
 const Architecture& Gemma2();
 const Architecture& Gemma3();
 const Architecture& BitNet();
+const Architecture& Mixtral();
+const Architecture& Qwen3Moe();
 
 // All of them.
 std::span<const Architecture* const> Architectures();
-// By model_type, or by GGUF's name; null if there is none.
+// By model_type, or by GGUF's name, which architectures with and without experts may share; null if
+// there is none.
 const Architecture* FindArchitecture(std::string_view model_type);
-const Architecture* FindGgufArchitecture(std::string_view name);
+const Architecture* FindGgufArchitecture(std::string_view name, bool has_experts);
 // "'llama', 'mistral' ...", for errors.
 std::string ListArchitectures();
 
