@@ -21,7 +21,8 @@ torch_venv=$source/build/oracles_torch
 if [[ ! -x $torch_venv/bin/python ]]; then
   python3 -m venv "$torch_venv"
 fi
-"$torch_venv/bin/pip" install --quiet --disable-pip-version-check torch transformers safetensors
+"$torch_venv/bin/pip" install --quiet --disable-pip-version-check \
+  torch transformers safetensors accelerate
 "$torch_venv/bin/python" "$source/benchmarks/oracles/forward_oracle.py" \
   "$source/tests/golden/forward" --check
 

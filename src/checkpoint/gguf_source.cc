@@ -1,7 +1,11 @@
 // ModelSource over a GGUF file.
+#include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <optional>
 #include <set>
+#include <utility>
+#include <vector>
 
 #include "checkpoint/gguf.h"
 #include "checkpoint/gguf_blocks.h"
@@ -16,6 +20,28 @@ namespace {
 void ReorderRows(const float* in, uint64_t rows, uint64_t cols, uint64_t head_dim, float* out) {
   for (uint64_t row = 0; row < rows; ++row) {
     std::memcpy(out + row * cols, in + GgufRow(row, head_dim) * cols, cols * sizeof(float));
+  }
+}
+
+// The one magnitude of a row of values that are -scale, 0 and scale (0: all are 0), and which of
+// them they are; nothing if there are others.
+std::optional<float> SplitTernaryRow(const float* row, uint64_t cols, int8_t* trits) {
+  float scale = 0;
+  for (uint64_t i = 0; i < cols; ++i) scale = std::max(scale, std::fabs(row[i]));
+  for (uint64_t i = 0; i < cols; ++i) {
+    if (row[i] != 0 && std::fabs(row[i]) != scale) return std::nullopt;
+    trits[i] = static_cast<int8_t>((row[i] > 0) - (row[i] < 0));
+  }
+  return scale;
+}
+
+// Scales of rows of zeros, which may be any, become another row's; equal ones become one.
+void UniteScales(std::vector<float>& scales) {
+  const auto some = std::find_if(scales.begin(), scales.end(), [](float s) { return s != 0; });
+  const float scale = some == scales.end() ? 1 : *some;
+  std::replace(scales.begin(), scales.end(), 0.0f, scale);
+  if (std::all_of(scales.begin(), scales.end(), [&](float s) { return s == scale; })) {
+    scales.resize(1);
   }
 }
 
@@ -79,6 +105,37 @@ class GgufSource final : public ModelSource {
     return OkStatus();
   }
 
+  StatusOr<bool> IsTernary(std::string_view name) const override {
+    TQ_ASSIGN_OR_RETURN(const auto matrix, LoadTernary(name, ternary::Packing::k2Bits));
+    return matrix.has_value();
+  }
+
+  StatusOr<std::optional<TernaryMatrix>> LoadTernary(std::string_view name,
+                                                     ternary::Packing packing) const override {
+    const SourceTensorInfo* info = Find(name);
+    // Layers with experts run in floating point.
+    if (info == nullptr || !IsLayerMatrix(name) || config_.num_experts != 0) {
+      return std::optional<TernaryMatrix>();
+    }
+    const GgufType type = Stored(name).type;
+    if (type != GgufType::kTQ1_0 && type != GgufType::kTQ2_0) return std::optional<TernaryMatrix>();
+    const uint64_t rows = info->shape[0], cols = info->shape[1];
+    TQ_ASSIGN_OR_RETURN(Tensor trits, Tensor::Zeros(DType::kI8, info->shape));
+    std::vector<float> scales(rows), row(cols);
+    for (uint64_t i = 0; i < rows; ++i) {
+      const auto at = static_cast<int32_t>(i);
+      TQ_RETURN_IF_ERROR(LoadRows(name, {&at, 1}, row.data()));
+      const auto scale = SplitTernaryRow(row.data(), cols, trits.mutable_as<int8_t>() + i * cols);
+      if (!scale) return std::optional<TernaryMatrix>();
+      scales[i] = *scale;
+    }
+    UniteScales(scales);
+    InlineExecutor executor;
+    auto matrix = PackTernaryMatrix(packing, trits.view(), std::move(scales), executor);
+    if (!matrix.ok()) return matrix.status().WithContext(Where(name));
+    return std::optional(*std::move(matrix));
+  }
+
   StatusOr<Tensor> LoadStored(std::string_view name) const override {
     TQ_ASSIGN_OR_RETURN(Tensor tensor, LoadFloat(name));
     const GgufType type = Stored(name).type;
@@ -104,8 +161,13 @@ class GgufSource final : public ModelSource {
   }
 
  private:
+  std::string Name(std::string_view name) const { return GgufTensorName(name, config_); }
+  std::string Where(std::string_view name) const {
+    return fmt::format("{}: tensor {}", file_->FileOf(*file_->Find(Name(name))).path().string(),
+                       Quote(name));
+  }
   Status AddTensor(const TensorSpec& spec) {
-    const std::string name = GgufTensorName(spec.name, config_);
+    const std::string name = Name(spec.name);
     const std::optional<uint32_t> expert = ExpertOf(spec.name);
     Shape shape = spec.shape;
     if (expert) shape.insert(shape.begin(), config_.num_experts);
@@ -134,7 +196,7 @@ class GgufSource final : public ModelSource {
   }
   // One of tensors(), or the slice of a stack that it is.
   GgufTensor Stored(std::string_view name) const {
-    const GgufTensor& tensor = *file_->Find(GgufTensorName(name, config_));
+    const GgufTensor& tensor = *file_->Find(Name(name));
     const std::optional<uint32_t> expert = ExpertOf(name);
     return expert ? SliceOf(tensor, *expert) : tensor;
   }

@@ -231,6 +231,14 @@ Status ReadVocabulary(const Keys& keys, ModelConfig* config) {
 StatusOr<ModelConfig> ModelConfigFromGguf(const GgufFile& file) {
   const std::string name = file.path().string();
   TQ_ASSIGN_OR_RETURN(const std::string architecture, file.GetString("general.architecture"));
+  // Besides llama.cpp's "bitnet", whose MLP has SiLU, forks write names that begin so. llama.cpp's
+  // converter writes it for models with squared ReLU as well.
+  if (architecture.starts_with("bitnet")) {
+    return Unimplemented(
+        "{}: architecture {} is not supported, as GGUF files do not say whether its activation is "
+        "SiLU or a squared ReLU; the model's Hugging Face directory does",
+        name, Quote(architecture));
+  }
   TQ_ASSIGN_OR_RETURN(const uint64_t experts, file.GetUintOr(architecture + ".expert_count", 0));
   const Architecture* found = FindGgufArchitecture(architecture, experts != 0);
   if (found == nullptr) found = FindGgufArchitecture(architecture, experts == 0);

@@ -138,6 +138,13 @@ Status ModelSource::LoadRows(std::string_view name, std::span<const int32_t> row
   return OkStatus();
 }
 
+StatusOr<bool> ModelSource::IsTernary(std::string_view) const { return false; }
+
+StatusOr<std::optional<TernaryMatrix>> ModelSource::LoadTernary(std::string_view,
+                                                                ternary::Packing) const {
+  return std::optional<TernaryMatrix>();
+}
+
 uint64_t ModelSource::num_parameters() const {
   uint64_t total = 0;
   for (const SourceTensorInfo& info : tensors_) {
@@ -152,6 +159,27 @@ uint64_t ModelSource::num_bytes() const {
   uint64_t total = 0;
   for (const SourceTensorInfo& info : tensors_) total += info.bytes;
   return total;
+}
+
+bool IsLayerMatrix(std::string_view tensor) {
+  constexpr std::string_view kPrefix = "model.layers.";
+  static constexpr std::array<std::string_view, 7> kMembers = {
+      "self_attn.q_proj.weight", "self_attn.k_proj.weight", "self_attn.v_proj.weight",
+      "self_attn.o_proj.weight", "mlp.gate_proj.weight",    "mlp.up_proj.weight",
+      "mlp.down_proj.weight"};
+  if (!tensor.starts_with(kPrefix)) return false;
+  const size_t dot = tensor.find('.', kPrefix.size());
+  return dot != tensor.npos &&
+         std::find(kMembers.begin(), kMembers.end(), tensor.substr(dot + 1)) != kMembers.end();
+}
+
+StatusOr<Tensor> DecodeTernary(const TernaryMatrix& matrix, std::string_view name) {
+  const Shape shape{matrix.rows, matrix.cols};
+  TQ_ASSIGN_OR_RETURN(const uint64_t bytes, NumBytes(shape, DType::kF32));
+  TQ_ASSIGN_OR_RETURN(auto memory, AllocateAligned(bytes, name));
+  DecodeRows(matrix, 0, matrix.rows, reinterpret_cast<float*>(memory.get()));
+  const uint8_t* data = memory.get();
+  return Tensor({DType::kF32, shape, data}, std::move(memory));
 }
 
 std::optional<uint64_t> FindNonFinite(const float* values, uint64_t n) {
@@ -171,10 +199,11 @@ std::optional<uint64_t> FindNonFinite(const float* values, uint64_t n) {
   return std::nullopt;
 }
 
-Status CheckFinite(const float* values, uint64_t n, const fs::path& file, std::string_view tensor) {
+Status CheckFinite(const float* values, uint64_t n, const fs::path& file, std::string_view tensor,
+                   uint64_t first) {
   const auto bad = FindNonFinite(values, n);
   if (!bad) return OkStatus();
-  return DataLoss("{}: tensor {}: element {} is {}", file.string(), Quote(tensor), *bad,
+  return DataLoss("{}: tensor {}: element {} is {}", file.string(), Quote(tensor), first + *bad,
                   values[*bad]);
 }
 

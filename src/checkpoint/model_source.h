@@ -4,6 +4,7 @@
 
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -12,6 +13,7 @@
 #include "base/hash.h"
 #include "base/status.h"
 #include "checkpoint/model_config.h"
+#include "codec/ternary_matrix.h"
 #include "tensor/tensor.h"
 
 namespace tq {
@@ -50,8 +52,8 @@ class ModelSource {
   uint64_t num_bytes() const;
 
   // The tensor as float32 [shape], freshly allocated (GGUF: dequantised, llama's q and k
-  // rows un-permuted to Hugging Face's order). NaN and infinity are an error naming
-  // tensor and index.
+  // rows un-permuted to Hugging Face's order; ternary matrices: W = scale * t). NaN and infinity
+  // are an error naming tensor and index.
   virtual StatusOr<Tensor> LoadFloat(std::string_view name) const = 0;
   // Rows of a matrix as float32 [rows, columns], any number of times and in any order. Memory
   // is that of `out` alone where the format allows it. Checked as by LoadFloat, these rows only.
@@ -59,7 +61,15 @@ class ModelSource {
   // The tensor with the dtype it is stored in if that is F32, F16 or BF16, else as float32:
   // for what is copied into the compressed model (norms). Checked as by LoadFloat.
   virtual StatusOr<Tensor> LoadStored(std::string_view name) const = 0;
-  // The stored bytes of a tensor, for fingerprints.
+  // Whether LoadTernary has something of this name. May read the tensor.
+  virtual StatusOr<bool> IsTernary(std::string_view name) const;
+  // A matrix of one scale, or one per row, times -1, 0 and 1, which runs as such (ternary_matmul.h:
+  // rows of x are rounded to 8 bits): those that quantization_config makes ternary, and those of
+  // GGUF's ternary types whose rows have one scale each. Nothing for all others, and for names that
+  // the model has not. Checked as by LoadFloat; an error names the tensor.
+  virtual StatusOr<std::optional<TernaryMatrix>> LoadTernary(std::string_view name,
+                                                             ternary::Packing packing) const;
+  // The stored bytes of a tensor, and all else that its values depend on, for fingerprints.
   virtual Status HashTensor(std::string_view name, Hasher& hasher) const = 0;
 
   // GGUF only: the open file (for the tokenizer); null for directories.

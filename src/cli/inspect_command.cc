@@ -12,7 +12,8 @@ struct TensorLine {
   std::string name, type;
   Shape shape;
   uint64_t bytes = 0;
-  bool matrix = true;  // that compressed models have codes of
+  bool matrix = true;         // that compressed models have codes of
+  bool runs_ternary = false;  // ModelSource::LoadTernary
 
   double bits() const {
     uint64_t elements = 1;
@@ -81,8 +82,9 @@ StatusOr<Summary> Summarize(const std::filesystem::path& path) {
   const std::vector<TensorSpec> specs = ModelTensors(source->config());
   for (size_t i = 0; i < specs.size(); ++i) {
     const SourceTensorInfo& tensor = source->tensors()[i];  // in the same order
+    TQ_ASSIGN_OR_RETURN(const bool ternary, source->IsTernary(tensor.name));
     summary.tensors.push_back(
-        {tensor.name, tensor.type, tensor.shape, tensor.bytes, specs[i].is_coded()});
+        {tensor.name, tensor.type, tensor.shape, tensor.bytes, specs[i].is_coded(), ternary});
   }
   return summary;
 }
@@ -105,8 +107,9 @@ class InspectCommand final : public Command {
                                              static_cast<double>(summary.parameters);
     std::FILE* out = HumanOutput(json_);
     for (const TensorLine& tensor : summary.tensors) {
-      fmt::print(out, "{:48} {:>16} {:>20} {:8.3f} bits {:>12} bytes\n", tensor.name,
-                 ShapeToString(tensor.shape), tensor.type, tensor.bits(), tensor.bytes);
+      fmt::print(out, "{:48} {:>16} {:>20} {:8.3f} bits {:>12} bytes{}\n", tensor.name,
+                 ShapeToString(tensor.shape), tensor.type, tensor.bits(), tensor.bytes,
+                 tensor.runs_ternary ? ", runs ternary" : "");
     }
     fmt::print(out,
                "{}: {} parameters, {} ({} bytes), {:.4f} bits per weight, decoder {:.4f} bits\n",
@@ -125,7 +128,8 @@ class InspectCommand final : public Command {
                                    {"type", tensor.type},
                                    {"shape", tensor.shape},
                                    {"bits", tensor.bits()},
-                                   {"bytes", tensor.bytes}});
+                                   {"bytes", tensor.bytes},
+                                   {"runs_ternary", tensor.runs_ternary}});
     }
     return WriteJson(json_, object);
   }

@@ -12,6 +12,11 @@ namespace tq {
 void DenseMatmul(const float* x, uint64_t n, uint64_t k, const float* w, uint64_t m,
                  Executor& executor, float* y);
 
+// The same of weights in bfloat16, [m, k], which become floats piece by piece: the bits of
+// DenseMatmul.
+void DenseMatmulBFloat16(const float* x, uint64_t n, uint64_t k, const uint16_t* w, uint64_t m,
+                         Executor& executor, float* y);
+
 // h [k, k] += x^T x for x [n, k]; only the upper triangle (column >= row) of h is touched.
 void AccumulateHessian(const float* x, uint64_t n, uint64_t k, Executor& executor, float* h);
 

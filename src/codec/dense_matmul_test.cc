@@ -2,11 +2,13 @@
 
 #include <gtest/gtest.h>
 
+#include <array>
 #include <cmath>
 #include <vector>
 
 #include "base/random.h"
 #include "device/thread_pool.h"
+#include "tensor/dtype.h"
 
 namespace tq {
 namespace {
@@ -46,6 +48,27 @@ TEST(DenseMatmul, SameBitsForAnyThreadsAndBatch) {
       }
       ASSERT_NEAR(one[i * m + j], exact, std::ldexp((k + 1) * size, -23));
     }
+  }
+}
+
+TEST(DenseMatmul, BFloat16GivesTheBitsOfItsFloats) {
+  InlineExecutor here;
+  auto pool = Pool(3);
+  for (const auto& [n, k, m] : std::vector<std::array<uint64_t, 3>>{
+           {1, 1, 1}, {1, 192, 48}, {1, 500, 203}, {3, 191, 47}, {30, 193, 49}, {530, 70, 100}}) {
+    const std::vector<float> x = RandomFloats(n * k, 1);
+    std::vector<float> w = RandomFloats(m * k, 2);
+    std::vector<uint16_t> narrow;
+    for (float& value : w) {
+      narrow.push_back(FloatToBFloat16(value));
+      value = BFloat16ToFloat(narrow.back());
+    }
+    std::vector<float> expected(n * m), one(n * m), three(n * m);
+    DenseMatmul(x.data(), n, k, w.data(), m, here, expected.data());
+    DenseMatmulBFloat16(x.data(), n, k, narrow.data(), m, here, one.data());
+    DenseMatmulBFloat16(x.data(), n, k, narrow.data(), m, *pool, three.data());
+    EXPECT_EQ(one, expected) << n << " x " << k << " x " << m;
+    EXPECT_EQ(three, expected) << n << " x " << k << " x " << m;
   }
 }
 

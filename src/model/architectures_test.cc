@@ -132,7 +132,9 @@ TEST_P(ForwardGolden, AgreesWithTransformers) {
 
 INSTANTIATE_TEST_SUITE_P(All, ForwardGolden,
                          ::testing::Values("llama", "llama3", "mistral", "qwen2", "qwen3", "gemma2",
-                                           "gemma3", "bitnet", "mixtral", "qwen3_moe"),
+                                           "gemma3", "bitnet", "bitnet_bitlinear",
+                                           "bitnet_autobitlinear", "bitnet_online", "mixtral",
+                                           "qwen3_moe"),
                          [](const auto& info) { return std::string(info.param); });
 
 TEST(Architecture, ScaledRotaryEmbeddings) {

@@ -50,7 +50,8 @@ class Backend {
   virtual uint64_t BytesPerToken() const = 0;
 };
 
-// Reads everything into float32; the source may go afterwards.
+// Reads everything, ternary matrices as such and all else into float32; the source may go
+// afterwards.
 StatusOr<std::unique_ptr<Backend>> MakeFloatBackend(const ModelSource& source);
 // Weights stay packed in the mapped files.
 StatusOr<std::unique_ptr<Backend>> MakePackedBackend(std::shared_ptr<const PackedModel> model);

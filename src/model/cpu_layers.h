@@ -19,7 +19,8 @@ namespace tq {
 
 class CpuLayers {
  public:
-  // Reads everything into float32; the source may go afterwards.
+  // Reads everything, ternary matrices as such (ternary_layer.h) and all else into float32; the
+  // source may go afterwards.
   static StatusOr<std::unique_ptr<CpuLayers>> Load(const ModelSource& source);
   // Layers from `first` on and the head, which stay packed in the mapped files.
   static StatusOr<std::unique_ptr<CpuLayers>> Load(std::shared_ptr<const PackedModel> model,

@@ -25,7 +25,7 @@ uint64_t InputSize(const ModelConfig& c) {
 
 uint64_t LayerWorkspace::NumBytes(const ModelConfig& config, uint64_t n) {
   // The residual stream and the two buffers, a cosine and a sine of each pair, and a group's
-  // input rotated.
+  // input rotated; as integers of 8 bits, for ternary matrices, it takes less.
   const uint64_t tables = config.rope_local_theta != 0 ? 2 : 1;
   uint64_t floats = 2 * uint64_t{config.hidden_size} + WideSize(config) + tables * config.head_dim;
   if (config.num_experts != 0) floats += 2 * uint64_t{config.hidden_size};

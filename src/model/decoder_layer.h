@@ -10,6 +10,7 @@
 
 #include "base/status.h"
 #include "checkpoint/model_config.h"
+#include "codec/ternary_matmul.h"
 #include "model/input_observer.h"
 #include "model/kv_cache.h"
 #include "model/layer_vectors.h"
@@ -44,6 +45,8 @@ class LayerWorkspace {
   RopeTable rope, local_rope;   // of layers that see all positions, and of those that slide
   // Inputs of trellis-coded matrices.
   std::shared_ptr<RotatedInput> rotated = std::make_shared<RotatedInput>();
+  // Those of ternary ones.
+  std::shared_ptr<TernaryInput> ternary = std::make_shared<TernaryInput>();
 
  private:
   uint64_t chunk_, hidden_, wide_;

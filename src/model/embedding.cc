@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <utility>
 #include <variant>
 
@@ -17,16 +16,22 @@ void Scale(float scale, float* values, uint64_t n) {
 class DenseEmbedding final : public EmbeddingTable {
  public:
   DenseEmbedding(Tensor weights, float scale) : weights_(std::move(weights)), scale_(scale) {
-    TQ_CHECK(weights_.dtype() == DType::kF32 && weights_.shape().size() == 2);
+    TQ_CHECK(weights_.dtype() == DType::kF32 || weights_.dtype() == DType::kBF16);
+    TQ_CHECK(weights_.shape().size() == 2);
   }
   void Lookup(std::span<const int32_t> ids, float* out) const override {
     const uint64_t hidden = weights_.shape()[1];
     for (size_t i = 0; i < ids.size(); ++i) {
-      std::memcpy(out + i * hidden, weights_.as<float>() + ids[i] * hidden, bytes_per_row());
+      const uint64_t row = ids[i];
+      const Status converted = ConvertToFloat(
+          {weights_.dtype(), {hidden}, weights_.data() + row * bytes_per_row()}, out + i * hidden);
+      TQ_CHECK(converted.ok());
     }
     Scale(scale_, out, ids.size() * hidden);
   }
-  uint64_t bytes_per_row() const override { return weights_.shape()[1] * sizeof(float); }
+  uint64_t bytes_per_row() const override {
+    return weights_.shape()[1] * DTypeSize(weights_.dtype());
+  }
 
  private:
   Tensor weights_;

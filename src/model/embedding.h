@@ -25,7 +25,7 @@ class EmbeddingTable {
 // What an architecture multiplies embeddings by.
 float EmbeddingScale(const ModelConfig& config);
 
-// From a float32 tensor [vocab, hidden].
+// From a tensor [vocab, hidden] of float32 or bfloat16.
 std::unique_ptr<EmbeddingTable> MakeDenseEmbedding(Tensor weights, float scale);
 // From a packed matrix, which `owner` keeps alive. Rows must stand alone (out_block == 1).
 StatusOr<std::unique_ptr<EmbeddingTable>> MakeStoredEmbedding(const StoredMatrix* matrix,

@@ -41,6 +41,26 @@ class DenseGroup final : public LinearGroup {
   std::vector<Tensor> weights_;
 };
 
+class BFloat16Group final : public LinearGroup {
+ public:
+  explicit BFloat16Group(Tensor weights) : weights_(std::move(weights)) {
+    TQ_CHECK(weights_.dtype() == DType::kBF16 && weights_.shape().size() == 2);
+  }
+  uint64_t in_features() const override { return weights_.shape()[1]; }
+  size_t size() const override { return 1; }
+  uint64_t out_features(size_t) const override { return weights_.shape()[0]; }
+  uint64_t weight_bytes() const override { return weights_.num_bytes(); }
+  Status Forward(const ForwardContext& context, const float* x, uint64_t n,
+                 std::span<float* const> y) override {
+    DenseMatmulBFloat16(x, n, in_features(), weights_.as<uint16_t>(), out_features(0),
+                        *context.executor, y[0]);
+    return OkStatus();
+  }
+
+ private:
+  Tensor weights_;
+};
+
 class DeviceGroup final : public LinearGroup {
  public:
   DeviceGroup(std::span<const Tensor> weights, std::unique_ptr<DenseDevice::Weights> on_device)
@@ -159,6 +179,10 @@ StatusOr<std::unique_ptr<LinearGroup>> MakeDenseGroup(std::string_view name,
   if (device == nullptr) return MakeDenseGroup(std::move(weights));
   TQ_ASSIGN_OR_RETURN(auto on_device, device->Upload(weights, name));
   return std::unique_ptr<LinearGroup>(std::make_unique<DeviceGroup>(weights, std::move(on_device)));
+}
+
+std::unique_ptr<LinearGroup> MakeBFloat16Group(Tensor weights) {
+  return std::make_unique<BFloat16Group>(std::move(weights));
 }
 
 StatusOr<std::unique_ptr<LinearGroup>> MakeStoredGroup(std::string_view name,

@@ -45,6 +45,8 @@ std::unique_ptr<LinearGroup> MakeDenseGroup(std::vector<Tensor> weights);
 StatusOr<std::unique_ptr<LinearGroup>> MakeDenseGroup(std::string_view name,
                                                       std::vector<Tensor> weights,
                                                       const DenseDevice* device);
+// From one tensor [out, in] of bfloat16: the bits of the same weights in float32.
+std::unique_ptr<LinearGroup> MakeBFloat16Group(Tensor weights);
 
 // From matrices of a packed model, all trellis-coded with one common input transform or all
 // grouped; anything else is an error naming `name`. They stay where they are: `owner` keeps

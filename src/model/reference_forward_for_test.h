@@ -8,7 +8,10 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <functional>
 #include <string>
+#include <string_view>
+#include <utility>
 #include <vector>
 
 #include "model/memory_source_for_test.h"
@@ -20,7 +23,16 @@ class ReferenceForward {
  public:
   using Vector = std::vector<double>;
 
-  explicit ReferenceForward(const MemorySource& source) : source_(source), c_(source.config()) {}
+  // `rounds`: of which matrices, by name, the input is rounded by BitNet b1.58's rule (arXiv
+  // 2402.17764, section 2): to integers of magnitudes up to 127 with one scale.
+  using Names = std::function<bool(std::string_view name)>;
+
+  explicit ReferenceForward(const MemorySource& source, Names rounds = nullptr)
+      : source_(source), c_(source.config()), rounds_(std::move(rounds)) {}
+
+  // The smallest distance of a value from one that is rounded the other way, in steps of the
+  // integers: where it is large, errors of float do not turn a rounding.
+  double smallest_margin() const { return smallest_margin_; }
 
   // Logits behind every token.
   std::vector<Vector> Run(const std::vector<int32_t>& tokens) const {
@@ -49,8 +61,19 @@ class ReferenceForward {
     const float* from = w.as<float>() + row * w.shape()[1];
     return Vector(from, from + w.shape()[1]);
   }
-  Vector Times(const std::string& name, const Vector& x) const {
+  Vector RoundTo8Bits(Vector x) const {
+    double largest = 1e-5;
+    for (const double v : x) largest = std::max(largest, std::fabs(v));
+    for (double& v : x) {
+      const double steps = v / largest * 127, below = std::floor(steps);
+      smallest_margin_ = std::min(smallest_margin_, std::fabs(steps - below - 0.5));
+      v = (steps - below > 0.5 ? below + 1 : below) * largest / 127;
+    }
+    return x;
+  }
+  Vector Times(const std::string& name, Vector x) const {
     const Tensor& w = source_.Get(name);
+    if (rounds_ && rounds_(name)) x = RoundTo8Bits(std::move(x));
     Vector y(w.shape()[0]);
     for (size_t r = 0; r < y.size(); ++r) {
       for (size_t i = 0; i < x.size(); ++i) y[r] += w.as<float>()[r * x.size() + i] * x[i];
@@ -212,6 +235,8 @@ class ReferenceForward {
 
   const MemorySource& source_;
   const ModelConfig& c_;
+  const Names rounds_;
+  mutable double smallest_margin_ = 0.5;
 };
 
 }  // namespace tq

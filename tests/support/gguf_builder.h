@@ -128,6 +128,8 @@ enum GgufPackType : uint32_t {
   kPackQ4_1 = 3,
   kPackQ8_0 = 8,
   kPackBF16 = 30,
+  kPackTQ1_0 = 34,  // of 256 values that are -d, 0 and d
+  kPackTQ2_0 = 35,
 };
 
 namespace internal {
@@ -158,9 +160,35 @@ inline void PackBlock(uint32_t type, const float* x, std::string& out) {
   }
 }
 
+// Trits t + 1 of bytes that hold five, the first one worth 81: fractions of 243.
+inline char PackTrits(const std::vector<int>& t, int first, int step, int count) {
+  int number = 0;
+  for (int n = 0; n < 5; ++n) number = 3 * number + (n < count ? t[first + step * n] : 0);
+  return static_cast<char>((number * 256 + 242) / 243);
+}
+
+// One block of 256 ternary values.
+inline void PackTernaryBlock(uint32_t type, const float* x, std::string& out) {
+  const float d = std::abs(
+      *std::max_element(x, x + 256, [](float a, float b) { return std::abs(a) < std::abs(b); }));
+  std::vector<int> t(256);
+  for (int i = 0; i < 256; ++i) t[i] = 1 + (x[i] > 0) - (x[i] < 0);
+  if (type == kPackTQ2_0) {
+    for (int i = 0; i < 64; ++i) {
+      const int v = i / 32 * 128 + i % 32;
+      out += static_cast<char>(t[v] | t[v + 32] << 2 | t[v + 64] << 4 | t[v + 96] << 6);
+    }
+  } else {
+    for (int i = 0; i < 32; ++i) out += PackTrits(t, i, 32, 5);
+    for (int i = 0; i < 16; ++i) out += PackTrits(t, 160 + i, 16, 5);
+    for (int i = 0; i < 4; ++i) out += PackTrits(t, 240 + i, 4, 4);
+  }
+  PutHalf(out, d);
+}
+
 }  // namespace internal
 
-// The values as bytes of a ggml type; for block types their number is a multiple of 32.
+// The values as bytes of a ggml type; for block types their number is a multiple of 32, or of 256.
 inline std::string PackGguf(uint32_t type, const std::vector<float>& values) {
   std::string out;
   switch (type) {
@@ -172,6 +200,13 @@ inline std::string PackGguf(uint32_t type, const std::vector<float>& values) {
       return out;
     case kPackBF16:
       for (const float value : values) PutRaw(out, FloatToBFloat16(value));
+      return out;
+    case kPackTQ1_0:
+    case kPackTQ2_0:
+      TQ_CHECK(values.size() % 256 == 0);
+      for (size_t i = 0; i < values.size(); i += 256) {
+        internal::PackTernaryBlock(type, &values[i], out);
+      }
       return out;
     default:
       TQ_CHECK(type == kPackQ4_0 || type == kPackQ4_1 || type == kPackQ8_0);

@@ -1,6 +1,6 @@
 // BitNet b1.58 (Ma et al., "BitNet b1.58 2B4T Technical Report", 2025, section 2): squared ReLU,
-// and norms before o and down. Here as what its matrices say in floating point; files with ternary
-// codes are refused by their quantization_config.
+// and norms before o and down. That its matrices are ternary says the quantization_config
+// (checkpoint/bitnet_quantization.h).
 #include "checkpoint/architectures/architecture.h"
 
 namespace tq {
@@ -17,6 +17,9 @@ const Architecture& BitNet() {
                    .rope_theta = 500000,
                    .activation = Activation::kRelu2,
                    .sub_norms = true},
+      // Code that a directory brings along: transformers has the model itself, and runs the other
+      // only when told to.
+      .without_effect = {"auto_map"},
   };
   return architecture;
 }
