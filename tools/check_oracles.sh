@@ -35,10 +35,9 @@ models=()
 if [[ -n ${TQ_DATA_DIR:-} && -d $TQ_DATA_DIR/models/llama-30m ]]; then
   models+=("$TQ_DATA_DIR/models/llama-30m")
 fi
-if ((${#models[@]} > 0)); then
-  echo "exported GGUF files: PyPI gguf reads the same model"
-  "$venv/bin/python" "$source/benchmarks/oracles/export_oracle.py" --tq "$build/src/cli/tq" "${models[@]}"
-fi
+echo "exported GGUF files: PyPI gguf reads the same model, of every architecture"
+"$venv/bin/python" "$source/benchmarks/oracles/export_oracle.py" --tq "$build/src/cli/tq" \
+  --small "$source/tests/golden/forward" "${models[@]}"
 if [[ -z ${TQ_DATA_DIR:-} ]]; then
   echo "SKIPPED: the tokenizers' oracles need TQ_DATA_DIR"
   exit 0
@@ -50,3 +49,11 @@ made=$venv/tokenizers
 models+=("$made"/*)
 "$venv/bin/python" "$source/benchmarks/oracles/tokenizer_oracle.py" \
   --tokenize "$build/src/tokenizer/tq_tokenize" "${models[@]}"
+
+echo "exported tokenizers: the same ids as from the model"
+folders=()
+for path in "$made"/*; do
+  if [[ -d $path ]]; then folders+=("$path"); fi
+done
+"$venv/bin/python" "$source/benchmarks/oracles/export_tokenizer_oracle.py" --tq "$build/src/cli/tq" \
+  --tokenize "$build/src/tokenizer/tq_tokenize" "${folders[@]}"

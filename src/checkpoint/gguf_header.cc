@@ -24,7 +24,6 @@ constexpr uint64_t kMaxKeys = 1 << 16;
 constexpr uint64_t kMaxTensors = 1 << 20;
 constexpr uint64_t kMaxNameBytes = 1024;
 constexpr uint64_t kMaxKeyBytes = 65535;         // the format's own limit
-constexpr uint64_t kMaxStringBytes = 64 << 20;   // a chat template or tokenizer in JSON
 constexpr uint64_t kMaxArrayElements = 1 << 24;  // of all arrays together; vocabularies are < 2^20
 constexpr uint64_t kMaxAlignment = 1 << 16;
 
@@ -203,7 +202,7 @@ class HeaderParser {
       }
       case kString: {
         TQ_ASSIGN_OR_RETURN(std::string text,
-                            reader_.ReadString("key " + Quote(key), kMaxStringBytes));
+                            reader_.ReadString("key " + Quote(key), kMaxGgufStringBytes));
         return GgufValue{std::move(text)};
       }
       case kArray:
@@ -271,7 +270,7 @@ class HeaderParser {
     strings.reserve(count);
     for (uint64_t i = 0; i < count; ++i) {
       TQ_ASSIGN_OR_RETURN(std::string text,
-                          reader_.ReadString("key " + Quote(key), kMaxStringBytes));
+                          reader_.ReadString("key " + Quote(key), kMaxGgufStringBytes));
       strings.push_back(std::move(text));
     }
     return GgufValue{std::move(strings)};

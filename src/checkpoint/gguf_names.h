@@ -6,8 +6,8 @@
 #include <span>
 #include <string>
 #include <string_view>
-#include <variant>
 
+#include "checkpoint/config_member.h"
 #include "checkpoint/model_config.h"
 
 namespace tq {
@@ -15,7 +15,7 @@ namespace tq {
 // A field that all architectures have, and its key without the architecture's name before it.
 struct GgufConfigKey {
   std::string_view key;
-  std::variant<uint32_t ModelConfig::*, float ModelConfig::*> field;
+  ConfigMember field;
 };
 std::span<const GgufConfigKey> GgufCommonKeys();
 

@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "checkpoint/architectures/architecture.h"
 #include "checkpoint/gguf.h"
 #include "checkpoint/gguf_blocks.h"
 #include "checkpoint/gguf_names.h"
@@ -56,8 +57,9 @@ class GgufSource final : public ModelSource {
       TQ_RETURN_IF_ERROR(AddTensor(spec));
       wanted.insert(GgufTensorName(spec.name, config_));
     }
+    const bool rope_factors = FindArchitecture(config_.architecture)->gguf_rope_factors;
     for (const GgufTensor& tensor : file_->tensors()) {
-      const bool in_config = tensor.name == kGgufRopeFactors && config_.architecture == "llama";
+      const bool in_config = rope_factors && tensor.name == kGgufRopeFactors;
       if (!wanted.contains(tensor.name) && !in_config) {
         return Unimplemented("{}: tensor {} has no place in a model of architecture {}",
                              path_.string(), Quote(tensor.name), config_.architecture);

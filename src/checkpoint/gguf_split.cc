@@ -1,8 +1,10 @@
 #include "checkpoint/gguf_split.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <string>
+#include <utility>
 
 #include "checkpoint/quote.h"
 
@@ -20,20 +22,14 @@ std::string PartEnding(uint64_t number, uint64_t count) {
   return fmt::format("-{:05}-of-{:05}.gguf", number + 1, count);
 }
 
-Status CheckAllExist(const GgufFile& first, const std::vector<fs::path>& parts) {
-  constexpr uint64_t kListed = 5;
-  std::string list;
-  uint64_t missing = 0;
-  for (const fs::path& part : parts) {
-    std::error_code ignored;
-    if (fs::exists(part, ignored)) continue;
-    if (++missing > kListed) continue;
-    list += (missing > 1 ? ", " : "") + Quote(part.filename().string());
-  }
-  if (missing == 0) return OkStatus();
-  if (missing > kListed) list += fmt::format(" and {} more", missing - kListed);
-  return NotFound("{}: {} of {} parts missing beside it: {}", first.path().string(), missing,
-                  parts.size() + 1, list);
+// NotFound listing the parts of `count` that are missing, some of them if there are many.
+Status Missing(const GgufFile& first, uint64_t count, const std::vector<fs::path>& missing,
+               bool more) {
+  std::vector<std::string> names;
+  for (const fs::path& part : missing) names.push_back(Quote(part.filename().string()));
+  return NotFound("{}: {}{} of {} parts missing beside it: {}{}", first.path().string(),
+                  more ? "more than " : "", names.size(), count, fmt::join(names, ", "),
+                  more ? " and others" : "");
 }
 
 }  // namespace
@@ -59,11 +55,21 @@ StatusOr<std::vector<fs::path>> FindOtherParts(const GgufFile& first, uint64_t c
     return InvalidArgument("{}: is part {} of {}; open the first, {}", file, number + 1, count,
                            Quote(name + PartEnding(0, count)));
   }
-  std::vector<fs::path> parts;
+  // The number of parts is the file's word: looking for them ends when enough are missing.
+  constexpr size_t kListed = 5;
+  std::vector<fs::path> parts, missing;
   for (uint64_t i = 1; i < count; ++i) {
-    parts.push_back(first.path().parent_path() / (name + PartEnding(i, count)));
+    fs::path part = first.path().parent_path() / (name + PartEnding(i, count));
+    std::error_code ignored;
+    if (fs::exists(part, ignored)) {
+      parts.push_back(std::move(part));
+    } else if (missing.size() < kListed) {
+      missing.push_back(std::move(part));
+    } else {
+      return Missing(first, count, missing, /*more=*/true);
+    }
   }
-  TQ_RETURN_IF_ERROR(CheckAllExist(first, parts));
+  if (!missing.empty()) return Missing(first, count, missing, /*more=*/false);
   return parts;
 }
 

@@ -19,7 +19,7 @@ namespace tq {
 inline constexpr std::string_view kSplitTensors = "split.tensors.count";
 
 // The paths of parts 1 to count - 1, all of which exist; parts that are missing are an error
-// that lists them. `first` must be part 0 and be called so.
+// that lists them, or the first of many. `first` must be part 0 and be called so.
 StatusOr<std::vector<std::filesystem::path>> FindOtherParts(const GgufFile& first, uint64_t count);
 
 // Part `number` must say that it is that, and contradict the first part in nothing.

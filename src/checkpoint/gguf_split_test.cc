@@ -126,8 +126,13 @@ TEST_F(GgufSplit, MissingPartsAreListed) {
                             "'m-00003-of-00003.gguf'"));
   const fs::path many = folder_ / PartName(0, 65535);
   WriteText(many, SplitKeys(0, 65535, 3).Build());
-  EXPECT_THAT(GgufFile::Open(many),
-              Fails(kNotFound, "65534 of 65535", "'m-00006-of-65535.gguf'", "and 65529 more"));
+  EXPECT_THAT(GgufFile::Open(many), Fails(kNotFound, "more than 5 of 65535 parts missing",
+                                          "'m-00006-of-65535.gguf' and others"));
+  WriteText(folder_ / PartName(0, 8), SplitKeys(0, 8, 3).Build());
+  WriteText(folder_ / PartName(7, 8), "");
+  EXPECT_THAT(GgufFile::Open(folder_ / PartName(0, 8)), Fails(kNotFound, ": more than 5 of 8"));
+  WriteText(folder_ / PartName(6, 8), "");
+  EXPECT_THAT(GgufFile::Open(folder_ / PartName(0, 8)), Fails(kNotFound, ": 5 of 8 parts"));
 }
 
 // Robustness case 27.

@@ -65,11 +65,20 @@ void GgufKeys::Strings(std::string_view key, const std::vector<std::string>& val
   for (const std::string& value : values) PutString(bytes_, value);
 }
 
-void GgufKeys::Ints(std::string_view key, const std::vector<int32_t>& values) {
+template <class T>
+void GgufKeys::Numbers(std::string_view key, uint32_t type, const std::vector<T>& values) {
   Begin(key, kArray);
-  Put<uint32_t>(bytes_, kInt32);
+  Put(bytes_, type);
   Put<uint64_t>(bytes_, values.size());
-  for (const int32_t value : values) Put(bytes_, value);
+  for (const T value : values) Put(bytes_, value);
+}
+
+void GgufKeys::Ints(std::string_view key, const std::vector<int32_t>& values) {
+  Numbers(key, kInt32, values);
+}
+
+void GgufKeys::Floats(std::string_view key, const std::vector<float>& values) {
+  Numbers(key, kFloat32, values);
 }
 
 uint64_t GgufOutputTensor::row_bytes() const {

@@ -23,10 +23,14 @@ class GgufKeys {
  public:
   void Uint(std::string_view key, uint32_t value);
   void Float(std::string_view key, float value);
+  // The type of the value is that of the key.
+  void Number(std::string_view key, uint32_t value) { Uint(key, value); }
+  void Number(std::string_view key, float value) { Float(key, value); }
   void Bool(std::string_view key, bool value);
   void String(std::string_view key, std::string_view value);
   void Strings(std::string_view key, const std::vector<std::string>& values);
   void Ints(std::string_view key, const std::vector<int32_t>& values);
+  void Floats(std::string_view key, const std::vector<float>& values);
 
   uint64_t count() const { return count_; }
   // As they stand in the file.
@@ -34,6 +38,8 @@ class GgufKeys {
 
  private:
   void Begin(std::string_view key, uint32_t type);
+  template <class T>
+  void Numbers(std::string_view key, uint32_t type, const std::vector<T>& values);
 
   std::string bytes_;
   uint64_t count_ = 0;

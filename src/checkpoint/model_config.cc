@@ -56,15 +56,14 @@ Status CheckRope(const ModelConfig& config, std::string_view file) {
 
 // The shortest decimal that gives the float back, as the double with that decimal.
 double Shortest(float value) { return std::stod(fmt::format("{}", value)); }
+uint32_t Shortest(uint32_t value) { return value; }
 
 // A field that is 0 is one that the model does without.
 nlohmann::ordered_json ToJson(const ConfigField& field, const ModelConfig& config) {
-  if (const auto* number = std::get_if<uint32_t ModelConfig::*>(&field.member)) {
-    if (config.**number != 0) return config.**number;
-  } else if (const float value = config.*std::get<float ModelConfig::*>(field.member); value != 0) {
+  return VisitMember(field.member, config, [](const auto& value) -> nlohmann::ordered_json {
+    if (value == 0) return nullptr;
     return Shortest(value);
-  }
-  return nullptr;
+  });
 }
 
 nlohmann::ordered_json RopeScalingToJson(const RopeScaling& scaling) {

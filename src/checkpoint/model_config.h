@@ -32,6 +32,8 @@ struct RopeScaling {
   // original_max_position / high_freq_factor short, and what lies between is interpolated.
   float low_freq_factor = 1, high_freq_factor = 4;
   uint32_t original_max_position = 0;
+
+  bool operator==(const RopeScaling&) const = default;
 };
 
 // Radians per position of each pair of a head, [head_dim / 2].

@@ -1,7 +1,5 @@
 // ModelConfig from GGUF metadata: keys "llama.*" and the like, as the format's specification lists
 // them.
-#include <algorithm>
-#include <cmath>
 #include <limits>
 #include <set>
 #include <span>
@@ -11,6 +9,7 @@
 #include "checkpoint/gguf.h"
 #include "checkpoint/model_config.h"
 #include "checkpoint/quote.h"
+#include "checkpoint/rope_factors.h"
 
 namespace tq {
 namespace {
@@ -28,6 +27,12 @@ class Keys {
   }
   StatusOr<uint32_t> UintOr(std::string_view key, uint32_t fallback) const {
     return Narrow(file_.GetUintOr(Full(key), fallback), Full(key));
+  }
+  StatusOr<uint32_t> NumberOr(std::string_view key, uint32_t fallback) const {
+    return UintOr(key, fallback);
+  }
+  StatusOr<float> NumberOr(std::string_view key, float fallback) const {
+    return FloatOr(key, fallback);
   }
   StatusOr<float> FloatOr(std::string_view key, float fallback) const {
     TQ_ASSIGN_OR_RETURN(const double value, file_.GetFloatOr(Full(key), fallback));
@@ -135,8 +140,7 @@ Status ReadHeads(const Keys& keys, ModelConfig* config) {
   return OkStatus();
 }
 
-// A scaling that llama.cpp stores as the numbers by which it divides each frequency. Which llamas
-// have it is known by four numbers: those of Llama 3.1 and later.
+// A scaling that llama.cpp stores as the numbers by which it divides each frequency.
 Status ReadRopeFactors(const GgufFile& file, ModelConfig* config) {
   const GgufTensor* tensor = file.Find(kGgufRopeFactors);
   if (tensor == nullptr) return OkStatus();
@@ -147,19 +151,14 @@ Status ReadRopeFactors(const GgufFile& file, ModelConfig* config) {
   }
   TQ_ASSIGN_OR_RETURN(const Tensor stored, file.LoadFloat(*tensor));
   const std::span factors(stored.as<float>(), stored.num_elements());
-  RopeScaling& scaling = config->rope_scaling;
-  scaling = {RopeScaling::Kind::kLlama3, std::ranges::max(factors), 1, 4, 8192};
-  const std::vector<double> plain = RopeFrequencies(config->head_dim, config->rope_theta, {});
-  const std::vector<double> scaled = RopeFrequencies(config->head_dim, config->rope_theta, scaling);
-  for (size_t i = 0; i < factors.size(); ++i) {
-    const double expected = plain[i] / scaled[i];
-    if (!(std::abs(factors[i] - expected) <= 1e-3 * expected)) {
-      return Unimplemented(
-          "{}: tensor {} has {} at {}; only the factors of Llama 3 ({:.4} here) are "
-          "supported",
-          name, kGgufRopeFactors, factors[i], i, expected);
-    }
+  const auto scaling = RopeScalingOf(factors, config->head_dim, config->rope_theta);
+  if (!scaling) {
+    return Unimplemented(
+        "{}: tensor {}: only the factors of Llama 3's scaling are supported, with low and high "
+        "frequency factors of 1 and 4; these go from {} to {}",
+        name, kGgufRopeFactors, factors.front(), factors.back());
   }
+  config->rope_scaling = *scaling;
   return OkStatus();
 }
 
@@ -186,12 +185,10 @@ Status ReadOwnKeys(const Keys& keys, const Architecture& architecture, ModelConf
     if (field.gguf == nullptr) continue;
     // What experts there are no file leaves to be guessed.
     if (architecture.experts) TQ_RETURN_IF_ERROR(keys.Uint(field.gguf).status());
-    if (const auto* number = std::get_if<uint32_t ModelConfig::*>(&field.member)) {
-      TQ_ASSIGN_OR_RETURN(config->**number, keys.UintOr(field.gguf, config->**number));
-    } else {
-      float& value = config->*std::get<float ModelConfig::*>(field.member);
-      TQ_ASSIGN_OR_RETURN(value, keys.FloatOr(field.gguf, value));
-    }
+    TQ_RETURN_IF_ERROR(VisitMember(field.member, *config, [&](auto& value) -> Status {
+      TQ_ASSIGN_OR_RETURN(value, keys.NumberOr(field.gguf, value));
+      return OkStatus();
+    }));
   }
   if (config->query_scalar != 0) {
     const bool wide = config->num_layers == architecture.gguf_wide_query_layers;

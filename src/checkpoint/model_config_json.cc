@@ -47,6 +47,11 @@ class Fields {
     return static_cast<float>(value->get<double>());
   }
 
+  StatusOr<uint32_t> NumberOr(const char* name, uint32_t fallback) const {
+    return Uint(name, fallback);
+  }
+  StatusOr<float> NumberOr(const char* name, float fallback) const { return Float(name, fallback); }
+
   StatusOr<bool> Bool(const char* name, bool fallback) const {
     const json* value = Find(name);
     if (value == nullptr) return fallback;
@@ -265,16 +270,12 @@ Status ReadOwnFields(const Fields& fields, const Architecture& architecture, std
   for (const ConfigField& field : architecture.fields) {
     TQ_ASSIGN_OR_RETURN(const char* name, NameInFile(fields, field, file));
     if (name == nullptr) continue;
-    const bool null = fields.Find(name) == nullptr;
-    if (const auto* number = std::get_if<uint32_t ModelConfig::*>(&field.member)) {
-      config->** number = 0;
-      if (null) continue;
-      TQ_ASSIGN_OR_RETURN(config->**number, fields.Uint(name, std::nullopt));
-    } else {
-      float& value = config->*std::get<float ModelConfig::*>(field.member);
+    // null is 0, whatever the default.
+    TQ_RETURN_IF_ERROR(VisitMember(field.member, *config, [&](auto& value) -> Status {
       value = 0;
-      TQ_ASSIGN_OR_RETURN(value, fields.Float(name, 0));
-    }
+      TQ_ASSIGN_OR_RETURN(value, fields.NumberOr(name, value));
+      return OkStatus();
+    }));
   }
   if (architecture.renormalise_field == nullptr) return OkStatus();
   TQ_ASSIGN_OR_RETURN(config->renormalise_experts,

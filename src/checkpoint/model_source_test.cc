@@ -154,6 +154,7 @@ TEST(ModelSource, ReadsScaledRotaryEmbeddingsOfGguf) {
     EXPECT_EQ(ModelConfigToJson((*both)->config()), ModelConfigToJson(model.config));
   }
   // Factors that no Llama 3 has.
+  model = MakeTinyModel({.hidden = 256});
   model.config.rope_scaling = {RopeScaling::Kind::kLlama3, 32, 1, 5, 8192};
   model.config.rope_theta = 500000;
   WriteGguf(model, folder / "tiny.gguf");

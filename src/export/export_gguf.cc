@@ -5,13 +5,14 @@
 #include <memory>
 #include <string>
 #include <utility>
-#include <variant>
 
-#include "checkpoint/architectures/architecture.h"
+#include "checkpoint/gguf.h"
 #include "checkpoint/gguf_names.h"
 #include "checkpoint/gguf_writer.h"
 #include "checkpoint/quote.h"
+#include "checkpoint/rope_factors.h"
 #include "export/export.h"
+#include "export/gguf_description.h"
 #include "export/weight_rows.h"
 #include "tokenizer/tokenizer.h"
 
@@ -58,51 +59,6 @@ GgufEncoding WantedType(const TensorSpec& spec, const ModelConfig& config, const
   return head ? type.head : type.matrices;
 }
 
-void AppendKey(const std::string& key,
-               const std::variant<uint32_t ModelConfig::*, float ModelConfig::*>& field,
-               const ModelConfig& config, GgufKeys& keys) {
-  if (const auto* number = std::get_if<uint32_t ModelConfig::*>(&field)) {
-    keys.Uint(key, config.**number);
-  } else {
-    keys.Float(key, config.*std::get<float ModelConfig::*>(field));
-  }
-}
-
-void AppendConfigKeys(const Architecture& architecture, const ModelConfig& config, GgufKeys& keys) {
-  const std::string prefix = fmt::format("{}.", architecture.gguf_name);
-  for (const GgufConfigKey& row : GgufCommonKeys()) {
-    AppendKey(fmt::format("{}{}", prefix, row.key), row.field, config, keys);
-  }
-  for (const ConfigField& field : architecture.fields) {
-    if (field.gguf != nullptr) AppendKey(prefix + field.gguf, field.member, config, keys);
-  }
-  if (config.rope_scaling.kind == RopeScaling::Kind::kLinear) {
-    keys.String(prefix + "rope.scaling.type", "linear");
-    keys.Float(prefix + "rope.scaling.factor", config.rope_scaling.factor);
-  }
-}
-
-// What a GGUF file of the architecture cannot say, or we do not write.
-Status CheckGgufHolds(const Architecture& architecture, const ModelConfig& config) {
-  if (architecture.gguf_name == nullptr) {
-    return Unimplemented("models of architecture {} are not written to GGUF",
-                         Quote(architecture.model_type));
-  }
-  if (config.num_experts != 0) {
-    return Unimplemented("models with experts are not written to GGUF");
-  }
-  if (config.rope_scaling.kind == RopeScaling::Kind::kLlama3) {
-    return Unimplemented("positions that are scaled as Llama 3's are not written to GGUF");
-  }
-  const bool wide = config.num_layers == architecture.gguf_wide_query_layers;
-  const uint32_t scalar = wide ? config.hidden_size / config.num_heads : config.head_dim;
-  if (config.query_scalar != 0 && config.query_scalar != static_cast<float>(scalar)) {
-    return Unimplemented("scores divided by the root of {}: a GGUF file of {} means that of {}",
-                         config.query_scalar, architecture.gguf_name, scalar);
-  }
-  return OkStatus();
-}
-
 class GgufExport {
  public:
   GgufExport(const ExportOptions& options, Executor& executor, Progress& progress)
@@ -111,17 +67,21 @@ class GgufExport {
   StatusOr<ExportReport> Run() {
     TQ_RETURN_IF_ERROR(CheckOutputFile(options_.output, options_.model));
     TQ_ASSIGN_OR_RETURN(weights_, WeightRows::Open(options_.model));
-    architecture_ = FindArchitecture(weights_->config().architecture);
-    TQ_RETURN_IF_ERROR(
-        CheckGgufHolds(*architecture_, weights_->config()).WithContext(options_.model.string()));
+    auto config = DescribeForGguf(weights_->config(), report_.notes);
+    if (!config.ok()) return config.status().WithContext(options_.model.string());
+    config_ = *std::move(config);
     PlanTensors();
     TQ_ASSIGN_OR_RETURN(const GgufKeys keys, MakeKeys());
     TQ_ASSIGN_OR_RETURN(GgufWriter writer, GgufWriter::Create(options_.output, keys, outputs_));
-    report_.parameters = NumParameters(weights_->config());
+    report_.parameters = NumParameters(config_);
     report_.bytes = writer.file_bytes();
     report_.tensors = outputs_.size();
     progress_.Begin("export", report_.parameters);
     for (size_t i = 0; i < specs_.size(); ++i) TQ_RETURN_IF_ERROR(WriteTensor(i, writer));
+    if (!rope_factors_.empty()) {
+      TQ_RETURN_IF_ERROR(writer.Append({reinterpret_cast<const uint8_t*>(rope_factors_.data()),
+                                        rope_factors_.size() * sizeof(float)}));
+    }
     progress_.End();
     // Meanwhile somebody else may have made the file.
     TQ_RETURN_IF_ERROR(CheckOutputFile(options_.output, options_.model));
@@ -131,14 +91,18 @@ class GgufExport {
 
  private:
   void PlanTensors() {
-    const ModelConfig& config = weights_->config();
     const FileType type = FileTypeOf(options_.type);
-    specs_ = ModelTensors(config);
+    specs_ = ModelTensors(config_);
     for (const TensorSpec& spec : specs_) {
-      const GgufEncoding wanted = WantedType(spec, config, type);
+      const GgufEncoding wanted = WantedType(spec, config_, type);
       const GgufEncoding stored = Fitting(wanted, spec.shape.back());
-      outputs_.push_back({GgufTensorName(spec.name, config), stored, spec.shape});
+      outputs_.push_back({GgufTensorName(spec.name, config_), stored, spec.shape});
       if (stored != wanted) CountFallback(wanted, stored);
+    }
+    if (config_.rope_scaling.kind == RopeScaling::Kind::kLlama3) {
+      rope_factors_ = RopeFactors(config_.head_dim, config_.rope_theta, config_.rope_scaling);
+      outputs_.push_back(
+          {std::string(kGgufRopeFactors), GgufEncoding::kF32, Shape{rope_factors_.size()}});
     }
   }
 
@@ -152,12 +116,9 @@ class GgufExport {
   }
 
   StatusOr<GgufKeys> MakeKeys() {
-    const ModelConfig& config = weights_->config();
     const FileType type = FileTypeOf(options_.type);
     GgufKeys keys;
-    keys.String("general.architecture", architecture_->gguf_name);
-    keys.String("general.type", "model");
-    AppendConfigKeys(*architecture_, config, keys);
+    AppendConfigKeys(config_, keys);
     keys.Uint("general.file_type", type.id);
     // The version of the block formats.
     if (IsQuantized(type.matrices)) keys.Uint("general.quantization_version", 2);
@@ -165,17 +126,12 @@ class GgufExport {
                                                 ? TokenizerDataFromGguf(*weights_->gguf())
                                                 : TokenizerDataFromFolder(options_.model));
     // The tokenizer's word counts, as in llama.cpp's converter.
-    if (data.bos < 0) data.bos = config.bos_id;
-    if (data.eos < 0) data.eos = config.eos_id;
-    const Status status = AppendTokenizerKeys(data, config.vocab_size, keys);
-    if (!status.ok()) return status.WithContext(options_.model.string());
-    if (data.missing_to_unk) {
-      report_.notes.push_back("GGUF has no word for: bytes without a token become the unknown one");
-    }
-    if (!data.matched_late.empty()) {
-      report_.notes.push_back(
-          fmt::format("GGUF has no word for: {} added tokens are matched after the others",
-                      data.matched_late.size()));
+    if (data.bos < 0) data.bos = config_.bos_id;
+    if (data.eos < 0) data.eos = config_.eos_id;
+    const auto unsaid = AppendTokenizerKeys(data, config_.vocab_size, keys);
+    if (!unsaid.ok()) return unsaid.status().WithContext(options_.model.string());
+    for (const std::string& what : *unsaid) {
+      report_.notes.push_back(fmt::format("GGUF has no word for: {}", what));
     }
     return keys;
   }
@@ -183,10 +139,9 @@ class GgufExport {
   Status WriteTensor(size_t index, GgufWriter& writer) {
     const TensorSpec& spec = specs_[index];
     const GgufOutputTensor& output = outputs_[index];
-    const ModelConfig& config = weights_->config();
-    const bool reordered = HasRotaryRows(spec.name, config);
-    const bool adds_one = config.norm_plus_one && IsGgufNorm(spec.name);
-    const uint64_t head_dim = reordered ? config.head_dim : 1;
+    const bool reordered = HasRotaryRows(spec.name, config_);
+    const bool adds_one = config_.norm_plus_one && IsGgufNorm(spec.name);
+    const uint64_t head_dim = reordered ? config_.head_dim : 1;
     const Extent extent = ExtentOf(spec);
     const uint64_t blocks = extent.cols / BlocksOf(output.type).values;
     const uint64_t row_bytes = output.row_bytes();
@@ -229,9 +184,10 @@ class GgufExport {
   Executor& executor_;
   Progress& progress_;
   std::unique_ptr<WeightRows> weights_;
-  const Architecture* architecture_ = nullptr;
+  ModelConfig config_;  // as the file describes the model
   std::vector<TensorSpec> specs_;
-  std::vector<GgufOutputTensor> outputs_;  // in the same order
+  std::vector<float> rope_factors_;        // empty: the model has none
+  std::vector<GgufOutputTensor> outputs_;  // those of specs_, then that of rope_factors_
   uint64_t done_ = 0;                      // weights
   ExportReport report_;
 };

@@ -13,6 +13,7 @@
 #include "checkpoint/status_matcher_for_test.h"
 #include "codec/grouped_rounding.h"
 #include "device/thread_pool.h"
+#include "tokenizer/test_vocabulary.h"
 #include "tokenizer/tokenizer.h"
 
 namespace tq {
@@ -163,37 +164,191 @@ TEST_F(ExportTest, PackedDirectories) {
   EXPECT_EQ(Ids(folder_ / "x.gguf"), Ids(folder_ / "packed"));
 }
 
+// What GGUF says of the model: Mistral's are llamas there.
+TinyModel AsInGguf(TinyModel model) {
+  if (model.config.architecture != "mistral") return model;
+  model.config.architecture = "llama";
+  model.config.sliding_window = 0;
+  return model;
+}
+
+// Those that GGUF has a name for, without experts.
+bool IsWritten(const Architecture& architecture) {
+  return !architecture.experts &&
+         (architecture.gguf_name != nullptr || architecture.gguf_as != nullptr);
+}
+
 TEST_F(ExportTest, EveryArchitecture) {
   for (const Architecture* architecture : Architectures()) {
-    const TinyModel model = MakeTinyModel({.architecture = architecture->model_type});
+    // All values are halves: F16 keeps them, also those of norms that are stored plus one.
+    const TinyModel model =
+        MakeTinyModel({.architecture = architecture->model_type, .dtype = DType::kF16});
+    for (const GgufFileType type : {GgufFileType::kF32, GgufFileType::kF16}) {
+      fs::remove_all(folder_ / "hf");
+      fs::remove(folder_ / "x.gguf");
+      WriteHuggingFace(model, folder_ / "hf");
+      const auto report = Gguf("hf", "x.gguf", type);
+      if (!IsWritten(*architecture)) {
+        EXPECT_THAT(report, Fails(StatusCode::kUnimplemented, "not written to GGUF"));
+        continue;
+      }
+      ASSERT_TRUE(report.ok()) << report.status().message();
+      EXPECT_TRUE(report->notes.empty() && report->fallbacks.empty());
+      ExpectSameModel(folder_ / "x.gguf", AsInGguf(model), 0);
+      EXPECT_EQ(Ids(folder_ / "x.gguf"), Ids(folder_ / "hf"));
+    }
+  }
+}
+
+// Robustness case 46: of every architecture, with rows of whole blocks and of none.
+TEST_F(ExportTest, EveryArchitectureInQ4K) {
+  for (const Architecture* architecture : Architectures()) {
+    if (!IsWritten(*architecture)) continue;
+    for (const uint32_t intermediate : {256u, 72u}) {
+      const TinyModel model = MakeTinyModel({.architecture = architecture->model_type,
+                                             .hidden = 256,
+                                             .intermediate = intermediate,
+                                             .layers = 1});
+      fs::remove_all(folder_ / "hf");
+      fs::remove(folder_ / "x.gguf");
+      WriteHuggingFace(model, folder_ / "hf");
+      const auto report = Gguf("hf", "x.gguf", GgufFileType::kQ4_K);
+      ASSERT_TRUE(report.ok()) << report.status().message();
+      if (intermediate == 256) {
+        EXPECT_TRUE(report->fallbacks.empty());
+      } else {
+        ASSERT_EQ(report->fallbacks.size(), 1u);
+        EXPECT_EQ(report->fallbacks[0].type, GgufEncoding::kF16);
+        EXPECT_EQ(report->fallbacks[0].tensors, 1u) << "down_proj";
+      }
+      const auto source = ModelSource::Open(folder_ / "x.gguf");
+      ASSERT_TRUE(source.ok()) << source.status().message();
+      for (const TinyTensor& tensor : model.tensors) {
+        const double error =
+            RelativeError(tensor.values, (*source)->LoadFloat(tensor.name)->as<float>());
+        // Of Gaussian values Q4_K loses 0.07 and Q6_K 0.017; any field of a block that is written
+        // wrongly costs more than the bound allows.
+        const bool head = tensor.name == "model.embed_tokens.weight";
+        const bool half = intermediate == 72 && tensor.name.ends_with("down_proj.weight");
+        const double most = tensor.shape.size() == 1 ? 1e-6 : half ? 3e-4 : head ? 0.022 : 0.085;
+        EXPECT_LE(error, most) << architecture->model_type << " " << tensor.name;
+        EXPECT_GE(error, tensor.shape.size() == 1 || half ? 0 : most / 2)
+            << "is stored in a finer type: " << tensor.name;
+      }
+    }
+  }
+}
+
+TEST_F(ExportTest, ScaledPositions) {
+  constexpr auto kLlama3 = RopeScaling::Kind::kLlama3;
+  constexpr auto kLinear = RopeScaling::Kind::kLinear;
+  const std::pair<const char*, RopeScaling> cases[] = {{"llama", {kLlama3, 8, 1, 4, 8192}},
+                                                       {"llama", {kLlama3, 32, 1, 4, 4096}},
+                                                       {"mistral", {kLlama3, 8, 1, 4, 8192}},
+                                                       {"llama", {kLinear, 4}},
+                                                       {"qwen2", {kLinear, 2}},
+                                                       {"gemma3_text", {kLinear, 8}}};
+  for (const auto& [architecture, scaling] : cases) {
+    TinyModel model = MakeTinyModel({.architecture = architecture});
+    model.config.rope_scaling = scaling;
+    fs::remove_all(folder_ / "hf");
+    fs::remove(folder_ / "x.gguf");
+    WriteHuggingFace(model, folder_ / "hf");
+    const auto report = Gguf("hf", "x.gguf", GgufFileType::kF16);
+    ASSERT_TRUE(report.ok()) << report.status().message();
+    EXPECT_TRUE(report->notes.empty());
+    EXPECT_EQ(report->bytes, fs::file_size(folder_ / "x.gguf"));
+    ExpectSameModel(folder_ / "x.gguf", AsInGguf(model), 3e-4);
+    const std::string bytes = ReadText(folder_ / "x.gguf");
+    const GgufListing listing = GgufLister(bytes).List();
+    EXPECT_EQ(listing.tensors.contains("rope_freqs.weight"), scaling.kind == kLlama3);
+    if (scaling.kind != kLlama3) continue;
+    // By llama.cpp's rule, from the wavelengths.
+    const ListedTensor& listed = listing.tensors.at("rope_freqs.weight");
+    EXPECT_EQ(listed.type, 0u);
+    const std::vector<float> factors = DecodeGgml(listed.type, listed.data.data(), 8);
+    const double low = scaling.original_max_position, high = low / 4;
+    for (int i = 0; i < 8; ++i) {
+      const double wavelength = 2 * M_PI * std::pow(double{model.config.rope_theta}, i / 8.0);
+      const double smooth = (low / wavelength - 1) / 3;
+      const double expected = wavelength < high  ? 1
+                              : wavelength > low ? double{scaling.factor}
+                                                 : 1 / ((1 - smooth) / scaling.factor + smooth);
+      EXPECT_NEAR(factors[static_cast<size_t>(i)], expected, 1e-5 * expected) << i;
+    }
+  }
+}
+
+// Within its window a Mistral is a llama: such a file is what can be written.
+TEST_F(ExportTest, WindowsOfMistral) {
+  struct Case {
+    uint32_t window, context;
+    bool noted;
+  };
+  for (const Case& c :
+       {Case{0, 512, false}, {512, 512, false}, {1000, 512, false}, {100, 100, true}}) {
+    TinyModel model = MakeTinyModel({.architecture = "mistral"});
+    model.config.sliding_window = c.window;
     fs::remove_all(folder_ / "hf");
     fs::remove(folder_ / "x.gguf");
     WriteHuggingFace(model, folder_ / "hf");
     const auto report = Gguf("hf", "x.gguf", GgufFileType::kF32);
-    if (architecture->gguf_name == nullptr) {
-      EXPECT_THAT(report, Fails(StatusCode::kUnimplemented, architecture->model_type));
-      continue;
-    }
     ASSERT_TRUE(report.ok()) << report.status().message();
-    const auto source = ModelSource::Open(folder_ / "x.gguf");
-    ASSERT_TRUE(source.ok()) << source.status().message();
-    EXPECT_EQ(ModelConfigToJson((*source)->config()), ModelConfigToJson(model.config));
-    ExpectSameModel(folder_ / "x.gguf", model, 1e-6);
+    TinyModel expected = AsInGguf(model);
+    expected.config.max_position = c.context;
+    ExpectSameModel(folder_ / "x.gguf", expected, 0);
+    ASSERT_EQ(report->notes.size(), c.noted ? 1u : 0u);
+    if (c.noted) {
+      EXPECT_THAT(report->notes[0], ::testing::HasSubstr("window of 100 positions"));
+      EXPECT_THAT(report->notes[0], ::testing::HasSubstr("100 instead of 512"));
+    }
   }
 }
 
 TEST_F(ExportTest, WhatGgufCannotSayIsRefused) {
+  constexpr auto kLlama3 = RopeScaling::Kind::kLlama3;
+  const auto refused = [&](const TinyModel& model) {
+    fs::remove_all(folder_ / "hf");
+    WriteHuggingFace(model, folder_ / "hf");
+    return Gguf("hf", "x.gguf", GgufFileType::kF32);
+  };
   TinyModel model = MakeTinyModel();
-  model.config.rope_scaling = {RopeScaling::Kind::kLlama3, 8, 1, 4, 8192};
-  WriteHuggingFace(model, folder_ / "llama3");
-  EXPECT_THAT(Gguf("llama3", "x.gguf", GgufFileType::kF32),
-              Fails(StatusCode::kUnimplemented, "Llama 3"));
+  model.config.rope_scaling = {kLlama3, 8, 2, 4, 8192};
+  EXPECT_THAT(refused(model),
+              Fails(StatusCode::kUnimplemented, "low_freq_factor 2", "rope_freqs.weight"));
+  // No pair turns so slowly that it shows the factor.
+  model.config.rope_scaling = {kLlama3, 8, 1, 4, 1 << 20};
+  EXPECT_THAT(refused(model), Fails(StatusCode::kUnimplemented, "1048576", "rope_freqs.weight"));
+  model = MakeTinyModel({.architecture = "qwen2"});
+  model.config.rope_scaling = {kLlama3, 8, 1, 4, 8192};
+  EXPECT_THAT(refused(model), Fails(StatusCode::kUnimplemented, "qwen2", "rope_freqs.weight"));
   model = MakeTinyModel({.architecture = "gemma2"});
   model.config.query_scalar = 100;
-  WriteHuggingFace(model, folder_ / "gemma2");
-  EXPECT_THAT(Gguf("gemma2", "x.gguf", GgufFileType::kF32),
-              Fails(StatusCode::kUnimplemented, "100"));
+  EXPECT_THAT(refused(model), Fails(StatusCode::kUnimplemented, "100"));
+  model = MakeTinyModel({.architecture = "gemma3_text"});
+  model.config.attention_softcap = 20;
+  EXPECT_THAT(refused(model), Fails(StatusCode::kUnimplemented, "attn_logit_softcapping is 20"));
   EXPECT_FALSE(fs::exists(folder_ / "x.gguf"));
+}
+
+// From tokenizer.json, and from the file that was written again.
+TEST_F(ExportTest, SentencePieceTokenizers) {
+  WriteHuggingFace(MakeTinyModel({.vocab = 266}), folder_ / "hf");
+  const auto tokenizer = [](const std::vector<std::pair<std::string, std::string>>& merges) {
+    return TestPieceTokenizerJson({"_", "h", "e", "t", "w"}, merges).dump();
+  };
+  // Scores would merge t and he, too.
+  WriteText(folder_ / "hf/tokenizer.json", tokenizer({{"t", "h"}, {"h", "e"}, {"th", "e"}}));
+  EXPECT_THAT(Gguf("hf", "x.gguf", GgufFileType::kF16),
+              Fails(StatusCode::kUnimplemented, "'t' and 'he'"));
+  WriteText(folder_ / "hf/tokenizer.json", tokenizer({{"t", "h"}, {"_", "th"}, {"h", "e"}}));
+  WriteText(folder_ / "hf/tokenizer_config.json", R"({"bos_token": "<s>", "add_bos_token": true})");
+  const auto report = Gguf("hf", "x.gguf", GgufFileType::kF16);
+  ASSERT_TRUE(report.ok()) << report.status().message();
+  EXPECT_TRUE(report->notes.empty());
+  EXPECT_EQ(Ids(folder_ / "x.gguf"), Ids(folder_ / "hf"));
+  ASSERT_TRUE(Gguf("x.gguf", "again.gguf", GgufFileType::kF16).ok());
+  EXPECT_EQ(ReadText(folder_ / "again.gguf"), ReadText(folder_ / "x.gguf"));
 }
 
 // Robustness case 46: Q4_K where rows have whole blocks of 256, and llama.cpp's substitutes where

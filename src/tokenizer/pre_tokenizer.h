@@ -16,6 +16,11 @@ namespace tq {
 std::optional<std::string_view> PatternOf(PreTokenizerKind kind);
 std::optional<PreTokenizerKind> KindOfPattern(std::string_view pattern);
 
+// Whether it is Metaspace, which writes spaces as U+2581 itself.
+inline bool MarksSpaces(PreTokenizerKind kind) {
+  return kind == PreTokenizerKind::kMetaspace || kind == PreTokenizerKind::kMetaspaceWords;
+}
+
 class PreTokenizer {
  public:
   static StatusOr<std::unique_ptr<PreTokenizer>> Create(PreTokenizerKind kind);

@@ -12,8 +12,6 @@
 namespace tq {
 namespace {
 
-constexpr int64_t kUnknown = 2, kUnused = 5;
-
 // Bounds the work per byte of the vocabulary. The longest in use have some hundred bytes.
 constexpr size_t kMaxPieceBytes = 256;
 
@@ -46,7 +44,7 @@ Status SetMerges(std::span<const int64_t> types, std::span<const double> scores,
     }
     const size_t before = merges.size();
     AppendMergesOf(id, data, *index, merges);
-    if (types[id] == kUnused && merges.size() > before) {
+    if (types[id] == kUnusedPiece && merges.size() > before) {
       return Unimplemented("{}[{}], {}, is an unused token that can be made of two others", where,
                            id, Quote(data.tokens[id]));
     }
@@ -70,15 +68,15 @@ Status SetMerges(std::span<const int64_t> types, std::span<const double> scores,
 
 StatusOr<TokenType> TokenTypeOfPiece(int64_t type, std::string_view where, size_t id) {
   switch (type) {
-    case 1:
-    case kUnused:
+    case kNormalPiece:
+    case kUnusedPiece:
       return TokenType::kNormal;
-    case kUnknown:
-    case 3:
+    case kUnknownPiece:
+    case kControlPiece:
       return TokenType::kControl;
-    case 4:
+    case kUserDefinedPiece:
       return TokenType::kUserDefined;
-    case 6:
+    case kBytePiece:
       return TokenType::kByte;
     default:
       return InvalidArgument("{}[{}] has the type {}, want 1 to 6", where, id, type);
@@ -101,7 +99,7 @@ Status SetSentencePieceVocabulary(std::span<const int64_t> types, std::span<cons
     if (!std::isfinite(scores[id])) {
       return InvalidArgument("{}[{}] has the score {}", where, id, scores[id]);
     }
-    if (types[id] == kUnknown && data.unk < 0) data.unk = static_cast<int32_t>(id);
+    if (types[id] == kUnknownPiece && data.unk < 0) data.unk = static_cast<int32_t>(id);
   }
   data.missing_to_unk = data.unk >= 0;
   data.fuse_unk = data.missing_to_unk || data.model == TokenModel::kUnigram;

@@ -11,9 +11,20 @@
 
 namespace tq {
 
-// Fills in what follows from data.tokens, which must be set, and from the types (by id, 1:
-// normal, 2: unknown, 3: control, 4: user-defined, 5: unused, 6: byte) and scores: types, the
-// unknown token unless it is set, and for kCharacterBpe the merges, for kUnigram the scores.
+// Of pieces, as both number them. "Unused" ones are normal tokens that nothing makes; "unknown" is
+// a control token by another name.
+enum PieceType : int32_t {
+  kNormalPiece = 1,
+  kUnknownPiece = 2,
+  kControlPiece = 3,
+  kUserDefinedPiece = 4,
+  kUnusedPiece = 5,
+  kBytePiece = 6,
+};
+
+// Fills in what follows from data.tokens, which must be set, and from the types (PieceType, by id)
+// and scores: types, the unknown token unless it is set, and for kCharacterBpe the merges, for
+// kUnigram the scores.
 // `where` is how the file calls its list, for errors.
 //
 // Merges: two neighbours may be merged when together they are a token, that of the highest
@@ -22,8 +33,7 @@ namespace tq {
 Status SetSentencePieceVocabulary(std::span<const int64_t> types, std::span<const double> scores,
                                   std::string_view where, TokenizerData& data);
 
-// The types of pieces as GGUF numbers them, too. "Unused" ones are normal tokens that nothing
-// makes; "unknown" is a control token by another name.
+// An error for what is no PieceType.
 StatusOr<TokenType> TokenTypeOfPiece(int64_t type, std::string_view where, size_t id);
 
 }  // namespace tq

@@ -95,10 +95,6 @@ StatusOr<std::unique_ptr<WordEncoder>> MakeEncoder(const TokenizerData& data,
       new Bpe(std::move(merges), ByteTokens(data), std::move(words)));
 }
 
-bool MarksSpaces(PreTokenizerKind kind) {
-  return kind == PreTokenizerKind::kMetaspace || kind == PreTokenizerKind::kMetaspaceWords;
-}
-
 }  // namespace
 
 struct Tokenizer::Impl {

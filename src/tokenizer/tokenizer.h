@@ -130,8 +130,11 @@ std::string TokenizerConfigToJson(const TokenizerData& data);
 StatusOr<std::map<std::string, std::string>> TokenizerFiles(const std::filesystem::path& folder,
                                                             const GgufFile* gguf);
 // GGUF metadata ("tokenizer.ggml.*") for a model of `vocabulary` embedding rows: rows without a
-// token get one that is never used. More tokens than rows are an error.
-Status AppendTokenizerKeys(const TokenizerData& data, uint64_t vocabulary, GgufKeys& keys);
+// token get one that is never used. More tokens than rows are an error. SentencePiece's BPE whose
+// keys are not the whole of it gets tokenizer.json beside them, so that our reader gives the same
+// ids. Returns what other readers cannot know, in some words each.
+StatusOr<std::vector<std::string>> AppendTokenizerKeys(const TokenizerData& data,
+                                                       uint64_t vocabulary, GgufKeys& keys);
 
 // Safe to use from several threads at once.
 class Tokenizer {

@@ -7,6 +7,7 @@
 #include "checkpoint/quote.h"
 #include "tokenizer/added_tokens.h"
 #include "tokenizer/character_tokens.h"
+#include "tokenizer/pre_tokenizer.h"
 #include "tokenizer/unigram.h"
 #include "tokenizer/utf8.h"
 
@@ -68,9 +69,8 @@ Status CheckByteTokens(const TokenizerData& data) {
 // What each model needs, and what it has no place for.
 Status CheckModel(const TokenizerData& data) {
   TQ_RETURN_IF_ERROR(CheckByteTokens(data));
-  const bool whole = data.pre_tokenizer == PreTokenizerKind::kNone ||
-                     data.pre_tokenizer == PreTokenizerKind::kMetaspace ||
-                     data.pre_tokenizer == PreTokenizerKind::kMetaspaceWords;
+  const bool whole =
+      data.pre_tokenizer == PreTokenizerKind::kNone || MarksSpaces(data.pre_tokenizer);
   const bool bytes = data.model == TokenModel::kByteBpe;
   if (bytes == whole) {
     return InvalidArgument("the pre-tokeniser is not one for {}",
@@ -144,8 +144,7 @@ Status CheckTokenizerData(const TokenizerData& data) {
   if (data.missing_to_unk && data.unk < 0) {
     return InvalidArgument("what has no token shall become the unknown token, but there is none");
   }
-  const bool marks = data.pre_tokenizer == PreTokenizerKind::kMetaspace ||
-                     data.pre_tokenizer == PreTokenizerKind::kMetaspaceWords;
+  const bool marks = MarksSpaces(data.pre_tokenizer);
   if (data.add_prefix_space && !marks && data.pre_tokenizer != PreTokenizerKind::kGpt2) {
     return Unimplemented("add_prefix_space together with another pattern than GPT-2's");
   }

@@ -1,10 +1,10 @@
 // A tokenizer from GGUF metadata ("tokenizer.ggml.*", the GGUF specification).
-#include <array>
 #include <string>
 #include <utility>
 
 #include "checkpoint/gguf.h"
 #include "checkpoint/quote.h"
+#include "tokenizer/gguf_tokenizer_keys.h"
 #include "tokenizer/sentencepiece_vocabulary.h"
 #include "tokenizer/tokenizer_data.h"
 
@@ -14,7 +14,7 @@ namespace {
 constexpr std::string_view kTokens = "tokenizer.ggml.tokens";
 constexpr std::string_view kUnknownId = "tokenizer.ggml.unknown_token_id";
 
-// Sets `id` when the key is there.
+// Sets `id` when the key is there; an id that is known already must be the same.
 Status ReadSpecialId(const GgufFile& file, std::string_view key, const TokenizerData& data,
                      int32_t& id) {
   if (!file.HasKey(key)) return OkStatus();
@@ -22,6 +22,9 @@ Status ReadSpecialId(const GgufFile& file, std::string_view key, const Tokenizer
   if (value >= data.tokens.size()) {
     return InvalidArgument("{} is {}: the vocabulary has {} tokens", key, value,
                            data.tokens.size());
+  }
+  if (id >= 0 && static_cast<uint64_t>(id) != value) {
+    return InvalidArgument("{} is {}, but the tokenizer uses {}", key, value, id);
   }
   id = static_cast<int32_t>(value);
   return OkStatus();
@@ -55,36 +58,14 @@ Status ReadMerges(const GgufFile& file, TokenizerData& data) {
   return OkStatus();
 }
 
-// llama.cpp's names for pre-tokenisers. Its "default", also used when the key is absent, is
-// none of them, nor that of any model.
-struct PreTokenizerName {
-  std::string_view name;
-  PreTokenizerKind kind;
-};
-constexpr std::array<PreTokenizerName, 8> kPreTokenizers = {{
-    {"gpt-2", PreTokenizerKind::kGpt2},
-    {"smollm", PreTokenizerKind::kSmolLm},
-    {"llama-bpe", PreTokenizerKind::kLlama3},
-    {"llama3", PreTokenizerKind::kLlama3},
-    {"llama-v3", PreTokenizerKind::kLlama3},
-    {"qwen2", PreTokenizerKind::kQwen2},
-    {"deepseek-r1-qwen", PreTokenizerKind::kQwen2},
-    {"tekken", PreTokenizerKind::kTekken},
-}};
-
-// What the names stand for besides the pattern: files have no key for it.
-void ApplyPreTokenizer(PreTokenizerKind kind, TokenizerData& data) {
-  data.pre_tokenizer = kind;
-  data.normalization.nfc = kind == PreTokenizerKind::kQwen2;
-  data.ignore_merges = kind == PreTokenizerKind::kLlama3 || kind == PreTokenizerKind::kTekken;
-}
-
 Status ReadPreTokenizer(const GgufFile& file, TokenizerData& data) {
   TQ_ASSIGN_OR_RETURN(const std::string name, file.GetString("tokenizer.ggml.pre"));
   std::string known;
-  for (const PreTokenizerName& entry : kPreTokenizers) {
+  for (const GgufPreTokenizer& entry : kGgufPreTokenizers) {
     if (entry.name == name) {
-      ApplyPreTokenizer(entry.kind, data);
+      data.pre_tokenizer = entry.kind;
+      data.normalization = GgufNormalization(entry.kind);
+      data.ignore_merges = GgufIgnoresMerges(entry.kind);
       return OkStatus();
     }
     known += fmt::format("{}'{}'", known.empty() ? "" : ", ", entry.name);
@@ -132,10 +113,41 @@ Status ReadLlama(const GgufFile& file, TokenizerData& data) {
   return SetSentencePieceVocabulary(*types, *scores, kTokens, data);
 }
 
+// tokenizer.json as a whole. The list of tokens must be its own, and behind them may be rows of the
+// embedding without a token.
+Status ReadTokenizerJson(const GgufFile& file, TokenModel model, TokenizerData& data) {
+  TQ_ASSIGN_OR_RETURN(const std::string json, file.GetString(kGgufTokenizerJson));
+  auto read = TokenizerDataFromJson(json, "");
+  if (!read.ok()) return read.status().WithContext(kGgufTokenizerJson);
+  data = *std::move(read);
+  if (data.model != model) {
+    return InvalidArgument("{} and tokenizer.ggml.model say different kinds of model",
+                           kGgufTokenizerJson);
+  }
+  TQ_ASSIGN_OR_RETURN(const auto* tokens, file.GetStrings(kTokens));
+  const size_t own = data.tokens.size();
+  if (tokens->size() < own || tokens->size() > kMaxVocabulary) {
+    return InvalidArgument("{} has {} entries, {} has {} tokens", kTokens, tokens->size(),
+                           kGgufTokenizerJson, own);
+  }
+  for (size_t id = 0; id < own; ++id) {
+    if ((*tokens)[id] == data.tokens[id]) continue;
+    return InvalidArgument("{}[{}] is {}, {} says {}", kTokens, id, Quote((*tokens)[id]),
+                           kGgufTokenizerJson, Quote(data.tokens[id]));
+  }
+  data.tokens = *tokens;
+  data.types.resize(tokens->size(), TokenType::kNormal);
+  return OkStatus();
+}
+
 StatusOr<TokenizerData> Read(const GgufFile& file) {
   TQ_ASSIGN_OR_RETURN(const std::string model, file.GetString("tokenizer.ggml.model"));
   TokenizerData data;
-  if (model == "gpt2") {
+  const bool whole = file.HasKey(kGgufTokenizerJson);
+  if (whole && (model == "gpt2" || model == "llama")) {
+    const TokenModel kind = model == "gpt2" ? TokenModel::kByteBpe : TokenModel::kCharacterBpe;
+    TQ_RETURN_IF_ERROR(ReadTokenizerJson(file, kind, data));
+  } else if (model == "gpt2") {
     TQ_RETURN_IF_ERROR(ReadByteLevel(file, data));
   } else if (model == "llama") {
     TQ_RETURN_IF_ERROR(ReadLlama(file, data));
@@ -149,8 +161,8 @@ StatusOr<TokenizerData> Read(const GgufFile& file) {
   TQ_RETURN_IF_ERROR(ReadSpecialId(file, "tokenizer.ggml.eos_token_id", data, data.eos));
   TQ_RETURN_IF_ERROR(ReadSpecialId(file, kUnknownId, data, data.unk));
   TQ_RETURN_IF_ERROR(ReadSpecialId(file, "tokenizer.ggml.padding_token_id", data, data.pad));
-  TQ_ASSIGN_OR_RETURN(data.add_bos, file.GetBoolOr("tokenizer.ggml.add_bos_token",
-                                                   AddsBosByDefault(data) && data.bos >= 0));
+  const bool bos_by_default = whole ? data.add_bos : AddsBosByDefault(data) && data.bos >= 0;
+  TQ_ASSIGN_OR_RETURN(data.add_bos, file.GetBoolOr("tokenizer.ggml.add_bos_token", bos_by_default));
   TQ_ASSIGN_OR_RETURN(const bool add_eos, file.GetBoolOr("tokenizer.ggml.add_eos_token", false));
   if (add_eos) return Unimplemented("tokenizer.ggml.add_eos_token is true");
   if (file.HasKey("tokenizer.chat_template")) {

@@ -9,6 +9,7 @@
 #include <map>
 #include <variant>
 
+#include "../../tests/support/rewritten_tokenizer.h"
 #include "../../tests/support/temp_folder.h"
 #include "base/file_io.h"
 #include "checkpoint/gguf.h"
@@ -21,7 +22,7 @@ namespace {
 
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
-using testing::TempFolder;
+using namespace tq::testing;  // NOLINT: the test support
 
 using Strings = std::vector<std::string>;
 using Ints = std::vector<int32_t>;
@@ -200,19 +201,6 @@ TEST(TokenizerGguf, RefusesByName) {
   EXPECT_THAT(error(merge("")), HasSubstr("want two tokens"));
 }
 
-// What AppendTokenizerKeys writes, read again.
-StatusOr<TokenizerData> Rewritten(const TokenizerData& data, uint64_t vocabulary) {
-  static const TempFolder folder;
-  GgufKeys keys;
-  if (Status status = AppendTokenizerKeys(data, vocabulary, keys); !status.ok()) return status;
-  const auto path = folder / "rewritten.gguf";
-  auto writer = GgufWriter::Create(path, keys, {});
-  EXPECT_TRUE(writer.ok() && writer->Commit().ok());
-  const auto file = GgufFile::Open(path);
-  if (!file.ok()) return file.status();
-  return TokenizerDataFromGguf(**file);
-}
-
 TEST(TokenizerGguf, WrittenKeysGiveTheSame) {
   Metadata metadata = Base();
   for (const bool prefix : {false, true}) {
@@ -246,13 +234,13 @@ TEST(TokenizerGguf, RowsWithoutATokenGetOne) {
   EXPECT_EQ((*before)->Encode(text, true), (*after)->Encode(text, true));
 
   GgufKeys keys;
-  EXPECT_THAT(AppendTokenizerKeys(*data, 261, keys).message(),
+  EXPECT_THAT(AppendTokenizerKeys(*data, 261, keys).status().message(),
               HasSubstr("262 tokens, the embedding 261 rows"));
   Metadata clash = Base();
   std::get<Strings>(clash["tokenizer.ggml.tokens"])[261] = "[PAD263]";
   const auto clashing = Read(clash);
   ASSERT_TRUE(clashing.ok());
-  EXPECT_THAT(AppendTokenizerKeys(*clashing, 264, keys).message(), HasSubstr("[PAD263]"));
+  EXPECT_THAT(AppendTokenizerKeys(*clashing, 264, keys).status().message(), HasSubstr("[PAD263]"));
 }
 
 TEST(TokenizerGguf, GptTwoWithPrefixSpace) {

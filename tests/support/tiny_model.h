@@ -14,8 +14,8 @@
 #include <filesystem>
 #include <map>
 #include <string>
+#include <type_traits>
 #include <utility>
-#include <variant>
 #include <vector>
 
 #include "base/random.h"
@@ -231,11 +231,13 @@ inline void AddConfigKeys(const ModelConfig& config, GgufBuilder& builder) {
   }
   for (const ConfigField& field : architecture.fields) {
     if (field.gguf == nullptr) continue;
-    if (const auto* number = std::get_if<uint32_t ModelConfig::*>(&field.member)) {
-      builder.Uint(p + field.gguf, config.**number);
-    } else {
-      builder.Float(p + field.gguf, config.*std::get<float ModelConfig::*>(field.member));
-    }
+    VisitMember(field.member, config, [&](const auto& value) {
+      if constexpr (std::is_same_v<decltype(value), const float&>) {
+        builder.Float(p + field.gguf, value);
+      } else {
+        builder.Uint(p + field.gguf, value);
+      }
+    });
   }
 }
 

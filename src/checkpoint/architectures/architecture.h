@@ -5,9 +5,9 @@
 #include <optional>
 #include <span>
 #include <string_view>
-#include <variant>
 #include <vector>
 
+#include "checkpoint/config_member.h"
 #include "checkpoint/model_config.h"
 
 namespace tq {
@@ -17,7 +17,7 @@ namespace tq {
 struct ConfigField {
   const char* json;  // in config.json; nullptr: not there
   const char* gguf;  // in GGUF behind the architecture's name and a dot; nullptr: not there
-  std::variant<uint32_t ModelConfig::*, float ModelConfig::*> member;
+  ConfigMember member;
   const char* alias = nullptr;  // another name in config.json, that some releases write
 };
 
@@ -32,6 +32,8 @@ struct Architecture {
   const char* model_type;   // of config.json
   const char* model_class;  // in its "architectures"
   const char* gguf_name;    // general.architecture; nullptr: GGUF files have another name for it
+  // The model_type whose name GGUF files have for it; nullptr: none has.
+  const char* gguf_as = nullptr;
   const char* activation_field = "hidden_act";
   // What all models have in common, and what Hugging Face's configuration class takes for fields
   // that are absent (0: no default).
@@ -41,6 +43,8 @@ struct Architecture {
   std::vector<const char*> without_effect = {};
   // In GGUF the rows of a head of q and k are interleaved, as ggml turns neighbouring pairs.
   bool gguf_interleaves_heads = false;
+  // GGUF files have Llama 3's scaling of positions as the tensor kGgufRopeFactors.
+  bool gguf_rope_factors = false;
   // GGUF does not say by what scores are divided: llama.cpp knows the one model where it is not
   // sqrt(head_dim) but sqrt(hidden_size / num_heads) by so many layers. 0: there is none.
   uint32_t gguf_wide_query_layers = 0;

@@ -10,6 +10,7 @@ const Architecture& Llama() {
       .gguf_name = "llama",
       .defaults = {.architecture = "llama", .max_position = 2048, .rms_norm_eps = 1e-6f},
       .gguf_interleaves_heads = true,
+      .gguf_rope_factors = true,
   };
   return architecture;
 }

@@ -9,6 +9,7 @@ const Architecture& Mistral() {
       .model_type = "mistral",
       .model_class = "MistralForCausalLM",
       .gguf_name = nullptr,
+      .gguf_as = "llama",
       .defaults = {.architecture = "mistral",
                    .num_kv_heads = 8,
                    .max_position = 131072,
