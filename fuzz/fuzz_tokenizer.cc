@@ -139,7 +139,9 @@ TokenizerData UnigramFromBytes(Input& input) {
   data.scores = {0};
   data.unk = 0;
   data.missing_to_unk = data.fuse_unk = true;
-  for (int n = input.Byte() % 64; n > 0; --n) {
+  const int first = input.Byte();
+  data.float_sums = first >= 128;
+  for (int n = first % 64; n > 0; --n) {
     std::string token;
     for (int size = input.Byte() % 8; size >= 0; --size) {
       const uint8_t letter = input.Byte() % 8;

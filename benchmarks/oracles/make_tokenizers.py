@@ -345,6 +345,9 @@ def trained(data_dir):
         "sp-unigram-unk": lambda out: train_sentencepiece(
             out, lines, model_type="unigram", add_dummy_prefix=False, split_by_whitespace=False
         ),
+        "sp-unigram-symbols": lambda out: train_sentencepiece(
+            out, lines, model_type="unigram", byte_fallback=True, user_defined_symbols=symbols
+        ),
         "hf-metaspace-bpe": lambda out: metaspace_bpe(out, lines),
         "hf-metaspace-unigram": lambda out: metaspace_unigram(out, lines),
     }

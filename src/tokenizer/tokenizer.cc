@@ -114,9 +114,10 @@ struct Tokenizer::Impl {
         eos(data.eos),
         chat_template(data.chat_template) {
     for (size_t i = 0; i < data.tokens.size(); ++i) {
-      if (types[i] != TokenType::kControl && types[i] != TokenType::kUserDefined) continue;
-      const auto id = static_cast<int32_t>(i);
       const bool control = types[i] == TokenType::kControl;
+      const bool cuts = types[i] == TokenType::kUserDefined && !data.float_sums;
+      if (!control && !cuts) continue;
+      const auto id = static_cast<int32_t>(i);
       // Late tokens are looked for in normalized text, as they look there.
       if (std::binary_search(data.matched_late.begin(), data.matched_late.end(), id)) {
         late_tokens.Add(Normalize(normalization, data.tokens[i]), id, control);

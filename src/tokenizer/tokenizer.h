@@ -29,8 +29,8 @@ class GgufFile;
 class GgufKeys;
 
 // kNormal: part of the code. kControl: never text unless asked for (GGUF's "unknown" too).
-// kUserDefined: matched in the text as spelled, before any splitting. kByte: stands for the
-// byte that it spells as "<0x0A>".
+// kUserDefined: matched in the text as spelled, before any splitting (but see `float_sums`). kByte:
+// stands for the byte that it spells as "<0x0A>".
 enum class TokenType : uint8_t { kNormal, kControl, kUserDefined, kByte };
 
 // How the tokens of a word are found.
@@ -82,6 +82,9 @@ struct TokenizerData {
   // the leftmost is made. SentencePiece ranks tokens, Hugging Face's library pairs.
   bool merges_tie = false;
   std::vector<double> scores;  // kUnigram: log probabilities by id; else empty
+  // kUnigram: scores are summed as SentencePiece does it, in float32, and user-defined tokens are
+  // summed with the others instead of matched before. Hugging Face's library sums doubles.
+  bool float_sums = false;
   // A word that is a token is not merged from its bytes; kByteBpe only.
   bool ignore_merges = false;
   // Control and user-defined tokens, ascending, that are looked for only in what the

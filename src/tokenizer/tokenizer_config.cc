@@ -97,6 +97,7 @@ Status ApplyTokenizerConfig(std::string_view text, bool decides_bos, TokenizerDa
                            prefix, has_prefix);
   }
   TQ_ASSIGN_OR_RETURN(data.merges_tie, config.BoolOr(kMergesTie, data.merges_tie));
+  TQ_ASSIGN_OR_RETURN(data.float_sums, config.BoolOr(kFloatSums, data.float_sums));
   auto index = TokenIndex::Create(data.tokens);
   if (!index.ok()) return index.status();
   TQ_RETURN_IF_ERROR(ReadSpecial(config, "bos_token", *index, true, data.bos));

@@ -1,6 +1,7 @@
 #include "tokenizer/tokenizer_data.h"
 
 #include <algorithm>
+#include <cfloat>
 #include <cmath>
 #include <string>
 
@@ -66,6 +67,10 @@ Status CheckByteTokens(const TokenizerData& data) {
   return OkStatus();
 }
 
+bool IsFloat32(double value) {
+  return std::abs(value) <= FLT_MAX && static_cast<double>(static_cast<float>(value)) == value;
+}
+
 // What each model needs, and what it has no place for.
 Status CheckModel(const TokenizerData& data) {
   TQ_RETURN_IF_ERROR(CheckByteTokens(data));
@@ -84,6 +89,7 @@ Status CheckModel(const TokenizerData& data) {
   }
   if (data.fuse_unk && bytes) return Unimplemented("fuse_unk with byte-level BPE");
   if (data.model != TokenModel::kUnigram) {
+    if (data.float_sums) return InvalidArgument("sums of scores for a model of merges");
     if (data.scores.empty()) return OkStatus();
     return InvalidArgument("{} scores for a model of merges", data.scores.size());
   }
@@ -96,6 +102,10 @@ Status CheckModel(const TokenizerData& data) {
   for (size_t id = 0; id < data.scores.size(); ++id) {
     if (!std::isfinite(data.scores[id])) {
       return InvalidArgument("the score of token {} is {}", id, data.scores[id]);
+    }
+    if (data.float_sums && !IsFloat32(data.scores[id])) {
+      return InvalidArgument("the score of token {}, {}, is to be summed in float32, and is none",
+                             id, data.scores[id]);
     }
     if (data.tokens[id].size() > Unigram::kMaxBytes) {
       return InvalidArgument("token {} has {} bytes, the limit of a unigram model is {}", id,

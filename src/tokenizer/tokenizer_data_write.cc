@@ -174,6 +174,7 @@ std::string TokenizerConfigToJson(const TokenizerData& data) {
       "  \"add_bos_token\": {},\n  \"clean_up_tokenization_spaces\": false",
       Bool(data.add_prefix_space || data.normalization.prefix_mark), Bool(data.add_bos));
   if (data.merges_tie) json += fmt::format(",\n  \"{}\": true", kMergesTie);
+  if (data.float_sums) json += fmt::format(",\n  \"{}\": true", kFloatSums);
   const auto add = [&](std::string_view key, int32_t id) {
     if (id >= 0) json += fmt::format(",\n  \"{}\": {}", key, Literal(Token(data, id)));
   };

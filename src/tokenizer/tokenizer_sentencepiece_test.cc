@@ -57,6 +57,22 @@ TEST(TokenizerSentencePiece, ReadsUnigram) {
   EXPECT_TRUE(!data->normalization.prefix_mark && !data->strip_prefix);
 }
 
+// As the library writes "_b__ab": the user-defined token is one of the sum, and the text is not
+// cut there.
+TEST(TokenizerSentencePiece, UnigramsSumUserDefinedTokens) {
+  const auto data = Read(Model(1));
+  ASSERT_TRUE(data.ok()) << data.status().message();
+  EXPECT_TRUE(data->float_sums);
+  const auto tokenizer = Tokenizer::Create(*data);
+  ASSERT_TRUE(tokenizer.ok());
+  EXPECT_THAT((*tokenizer)->Encode("b  ab"), ElementsAre(4, 6, 9, 7));
+  EXPECT_EQ(*(*tokenizer)->Decode(std::vector<int32_t>{4, 6, 9, 7}), "b  ab");
+  const auto again =
+      TokenizerDataFromJson(TokenizerDataToJson(*data), TokenizerConfigToJson(*data));
+  ASSERT_TRUE(again.ok()) << again.status().message();
+  EXPECT_EQ(*again, *data);
+}
+
 TEST(TokenizerSentencePiece, ConfigDecidesAboutBos) {
   EXPECT_TRUE(Read(Model(), R"({"tokenizer_class": "LlamaTokenizer"})")->add_bos);
   EXPECT_FALSE(Read(Model(), R"({"add_bos_token": false})")->add_bos);
@@ -98,6 +114,7 @@ TEST(TokenizerSentencePiece, RefusesByName) {
   ExpectError(Model() + Bytes(3, Number(5, 0)), "escape_whitespaces is false");
   ExpectError(Model() + Bytes(2, Number(24, 1)), "treat_whitespace_as_suffix");
   ExpectError(Model() + Bytes(5, Bytes(2, "x")), "denormalizer_spec");
+  ExpectError(Model(1) + Piece("c", -3, 5), "pieces[10], 'c', is an unused token of a unigram");
 }
 
 // Robustness case 28, case 29.

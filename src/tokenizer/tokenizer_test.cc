@@ -336,6 +336,15 @@ TEST(Tokenizer, CreateChecksItsData) {
   EXPECT_THAT(unigram_error([](D& d) { d.scores[7] = NAN; }), HasSubstr("score of token 7"));
   EXPECT_THAT(unigram_error([](D& d) { d.tokens[258].assign(257, 'x'); }),
               HasSubstr("has 257 bytes"));
+  EXPECT_EQ(unigram_error([](D& d) { d.float_sums = true; }), "made");
+  for (const double score : {0.1, 1e39, 5e-324}) {
+    EXPECT_THAT(unigram_error([&](D& d) {
+                  d.float_sums = true;
+                  d.scores[7] = score;
+                }),
+                HasSubstr("the score of token 7, "));
+  }
+  EXPECT_THAT(piece_error([](D& d) { d.float_sums = true; }), HasSubstr("for a model of merges"));
 }
 
 // Under a second when linear, or a few in a sanitized build; many minutes when quadratic.

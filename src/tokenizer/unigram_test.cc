@@ -66,6 +66,59 @@ TEST(Unigram, FindsTheMostProbableWay) {
   }
 }
 
+// From 2^16 on float32 has the multiples of 1/128, from 2^17 on those of 1/64. What
+// SentencePiece's arithmetic makes of it, worked out by hand.
+TEST(Unigram, SumsInFloat32WhereAsked) {
+  constexpr double kUnit = 1.0 / 256;
+  TokenizerData data = Data({{"A", -65536},
+                             {"b", -0.875 * kUnit},
+                             {"c", -0.875 * kUnit},
+                             {"bc", -1.5 * kUnit},
+                             {"d", -1.5 * kUnit},
+                             {"bd", -2 * kUnit}});
+  EXPECT_THAT(Encoded(data, "Abc"), ElementsAre(0, 3));
+  data.float_sums = true;
+  // A, b and A, b, c: -65536 after rounding. A, bc: less by 1/128.
+  EXPECT_THAT(Encoded(data, "Abc"), ElementsAre(0, 1, 2));
+  // A, bd and A, b, d: both less by 1/128. The one that was found first is kept.
+  EXPECT_THAT(Encoded(data, "Abd"), ElementsAre(0, 5));
+  EXPECT_THAT(Encoded(data, "bc"), ElementsAre(3)) << "no rounding, no difference";
+}
+
+TEST(Unigram, LargeFloat32SumsBeginAnew) {
+  constexpr double kUnit = 1.0 / 256;
+  TokenizerData data = Data({{"A", -131072},
+                             {"b", -1.5 * kUnit},
+                             {"c", -1.5 * kUnit},
+                             {"bc", -2.5 * kUnit},
+                             {"d", -1},
+                             {"Ad", -131072.5}});
+  data.float_sums = true;
+  EXPECT_THAT(Encoded(data, "Abc"), ElementsAre(0, 3)) << "b, c lose nothing beside 2^17";
+  EXPECT_THAT(Encoded(data, "Ad"), ElementsAre(5)) << "-0.5 and -1 beside that of A";
+  data.scores[0] = 131072;
+  EXPECT_THAT(Encoded(data, "Abc"), ElementsAre(0, 3));
+}
+
+TEST(Unigram, UserDefinedTokensCompeteInFloat32Sums) {
+  TokenizerData data = Data({{"a", -3}, {"<", -2}, {"<x>", -9}, {"a<", -0.0625}, {"x>", -0.03125}});
+  data.types[2] = TokenType::kUserDefined;
+  EXPECT_THAT(Encoded(data, "a<"), ElementsAre(3));
+  EXPECT_THAT(Encoded(data, "a<x>"), ElementsAre(3, 4)) << "user-defined tokens are no part of it";
+  data.float_sums = true;
+  EXPECT_THAT(Encoded(data, "<x><x>"), ElementsAre(2, 2));
+  EXPECT_THAT(Encoded(data, "a<x>"), ElementsAre(3, 4)) << "-3 + 0.2 is less than -0.09375";
+  data.scores[0] = -0.25;
+  EXPECT_THAT(Encoded(data, "a<x>"), ElementsAre(0, 2));
+}
+
+TEST(Unigram, SumsBeyondFloat32) {
+  TokenizerData data = Data({{"a", -3e38f}, {"aa", 3e38f}});
+  data.float_sums = true;
+  EXPECT_THAT(Encoded(data, "aaaa"), ElementsAre(1, 1));
+  EXPECT_THAT(Encoded(data, "aaa"), ElementsAre(0, 1));
+}
+
 TEST(Unigram, UnknownCharacters) {
   TokenizerData data = Data({{"a", -1}, {"<unk>", 0}, {"ab", -2}});
   data.types[1] = TokenType::kControl;
