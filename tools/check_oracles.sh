@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Compares readers, exported files, tokenizers and chat templates with the reference implementations from PyPI, on
-# the demo's model and on the texts of TQ_DATA_DIR: tools/check_oracles.sh BUILD_FOLDER
+# Compares readers, exported files, tokenizers, chat templates and answers to questions with the reference
+# implementations from PyPI, on the demo's model and on the texts of TQ_DATA_DIR: tools/check_oracles.sh BUILD_FOLDER
 set -euo pipefail
 
 source=$(realpath "$(dirname "$0")/..")
@@ -39,8 +39,14 @@ echo "exported GGUF files: PyPI gguf reads the same model, of every architecture
 "$venv/bin/python" "$source/benchmarks/oracles/export_oracle.py" --tq "$build/src/cli/tq" \
   --small "$source/tests/golden/forward" "${models[@]}"
 if [[ -z ${TQ_DATA_DIR:-} ]]; then
-  echo "SKIPPED: the tokenizers' oracles need TQ_DATA_DIR"
+  echo "SKIPPED: the oracles of tokenizers and of questions need TQ_DATA_DIR"
   exit 0
+fi
+if [[ -d $TQ_DATA_DIR/models/llama-30m ]]; then
+  echo "answers to questions: as many are right as by PyPI lm_eval"
+  "$torch_venv/bin/pip" install --quiet --disable-pip-version-check "lm_eval[hf]"
+  "$torch_venv/bin/python" "$source/benchmarks/oracles/tasks_oracle.py" --tq "$build/src/cli/tq" \
+    --model "$TQ_DATA_DIR/models/llama-30m" "$TQ_DATA_DIR"/tasks/*
 fi
 made=$venv/tokenizers
 # TQ_WHEELS: a folder of wheels with vocabularies of real models (make_tokenizers.py names them).

@@ -66,6 +66,15 @@ class Regridder {
     }
   }
 
+  // Of a layer: one, or those of all experts.
+  std::vector<MlpNames> Mlps() const {
+    const ModelConfig& config = source_.config();
+    if (config.num_experts == 0) return {NamesOfMlp(config)};
+    std::vector<MlpNames> names;
+    for (uint32_t e = 0; e < config.num_experts; ++e) names.push_back(NamesOfMlp(config, e));
+    return names;
+  }
+
   void RegridLayer(const std::string& layer) {
     const ModelConfig& config = source_.config();
     const Factors input = Draw(layer + "input", config.hidden_size);
@@ -76,8 +85,12 @@ class Regridder {
     }
     const Factors mlp = Draw(layer + "mlp", config.hidden_size);
     ScaleNorm(fmt::format("{}{}.weight", layer, norms.mlp), mlp);
-    for (const char* name : {"gate_proj", "up_proj"}) {
-      DivideColumns(layer + "mlp." + name + ".weight", mlp);
+    if (config.num_experts != 0) {
+      DivideColumns(fmt::format("{}{}.weight", layer, RouterName(config)), mlp);
+    }
+    for (const MlpNames& names : Mlps()) {
+      DivideColumns(layer + names.gate + ".weight", mlp);
+      DivideColumns(layer + names.up + ".weight", mlp);
     }
     // Norms before o and down would undo factors that differ.
     if (config.sub_norms) return;
@@ -91,9 +104,12 @@ class Regridder {
       per_query[i] = value[head * config.head_dim + i % config.head_dim];
     }
     DivideColumns(layer + "self_attn.o_proj.weight", per_query);
-    const Factors inner = Draw(layer + "inner", config.intermediate_size);
-    ScaleRows(layer + "mlp.up_proj.weight", inner);
-    DivideColumns(layer + "mlp.down_proj.weight", inner);
+    for (const MlpNames& names : Mlps()) {
+      const Factors inner =
+          Draw(layer + (config.num_experts == 0 ? "inner" : names.up), config.mlp_size());
+      ScaleRows(layer + names.up + ".weight", inner);
+      DivideColumns(layer + names.down + ".weight", inner);
+    }
   }
 
   const ModelSource& source_;

@@ -214,7 +214,8 @@ def small_tokenizer():
         for i in range(1, len(p))
         if p[:i] in pieces and p[i:] in pieces
     ]
-    added = [{"id": i, "content": pieces[i], "normalized": False, "special": True} for i in range(3)]
+    plain = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    added = [{"id": i, "content": pieces[i], **plain, "special": True} for i in range(3)]
     mark = {"type": "Replace", "pattern": {"String": " "}, "content": "\u2581"}
     unmark = {"type": "Replace", "pattern": {"String": "\u2581"}, "content": " "}
     return {
@@ -271,4 +272,5 @@ def main():
         check_model(options.tq, model)
 
 
-main()
+if __name__ == "__main__":
+    main()

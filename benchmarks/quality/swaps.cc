@@ -106,12 +106,18 @@ class Swaps {
     const std::vector<MatrixGroup> groups =
         GroupsOf(outline_.matrices, source_->config().tie_embeddings);
     for (uint32_t layer = 0; layer < source_->config().num_layers; ++layer) {
-      TQ_ASSIGN_OR_RETURN(std::vector<HessianSum> sums,
-                          stream.RunLayer({"qkv", "o", "gate_up", "down"}, executor_));
-      size_t next = 0;
+      std::map<std::string, const MatrixGroup*> of_layer;
+      std::set<std::string> names;
       for (const MatrixGroup& group : groups) {
         if (group.layer != layer) continue;
-        TQ_RETURN_IF_ERROR(SwapGroup(group, std::move(sums[next++]), probe));
+        const std::string& name = outline_.matrices[group.begin].group;
+        of_layer.emplace(name, &group);
+        names.insert(name);
+      }
+      TQ_ASSIGN_OR_RETURN(std::vector<HessianSum> sums, stream.RunLayer(names, executor_));
+      for (HessianSum& sum : sums) {
+        const MatrixGroup& group = *of_layer.at(sum.name());
+        TQ_RETURN_IF_ERROR(SwapGroup(group, std::move(sum), probe));
       }
       TQ_RETURN_IF_ERROR(probe.Advance());
     }
@@ -123,12 +129,14 @@ class Swaps {
  private:
   Status SwapGroup(const MatrixGroup& group, HessianSum sum, KlProbe& probe) {
     TQ_ASSIGN_OR_RETURN(Tensor hessian, std::move(sum).Finish(executor_));
-    TQ_ASSIGN_OR_RETURN(GroupQuantizer quantizer,
-                        GroupQuantizer::Load(*source_, options_, outline_.matrices, group,
-                                             std::move(hessian), executor_));
-    for (size_t i = 0; i < quantizer.size(); ++i) {
+    const auto matrices =
+        std::span(outline_.matrices).subspan(group.begin, group.end - group.begin);
+    TQ_ASSIGN_OR_RETURN(
+        GroupQuantizer quantizer,
+        GroupQuantizer::Load(*source_, options_, matrices, std::move(hessian), nullptr, executor_));
+    for (size_t i = 0; i < matrices.size(); ++i) {
       if ((group.begin + i) % arguments_.step != 0) continue;
-      PlannedMatrix m = quantizer.matrix(i);
+      PlannedMatrix m = matrices[i];
       m.segments = SplitRows(m.rows, PositionOfRate(arguments_.bits), 0.5, HigherRows::kLast,
                              VariantOf(options_));
       TQ_ASSIGN_OR_RETURN(const QuantizedMatrix quantized,

@@ -59,10 +59,12 @@ bool BitNetQuantization::Holds(std::string_view tensor) const {
 StatusOr<std::optional<BitNetQuantization>> TakeBitNetQuantization(json& config,
                                                                    std::string_view file) {
   constexpr const char* kField = "quantization_config";
-  if (!config.is_object() || !config.contains(kField) || !config[kField].is_object() ||
-      config[kField].value("quant_method", json()) != "bitnet") {
+  if (!config.is_object() || !config.contains(kField) || !config[kField].is_object()) {
     return std::optional<BitNetQuantization>();
   }
+  const json method = config[kField].value("quant_method", json());
+  if (method != "bitnet")
+    return NotHonoured(fmt::format("{}: {}", file, kField), "quant_method", method);
   const std::string where = fmt::format("{}: {}", file, kField);
   BitNetQuantization quantization;
   bool multiplies = false, online = false;

@@ -36,7 +36,7 @@ class CompareCommand final : public Command {
         ->required();
     sub->add_option("--methods", methods_, "Methods: trellis, rtn, gptq, awq")
         ->delimiter(',')
-        ->check(CLI::IsMember(kMethodNames))
+        ->check(CLI::IsMember(MethodNames()))
         ->capture_default_str();
     sub->add_option("--rates", rates_, "trellis: how rates are chosen: uniform, hessian, kl")
         ->delimiter(',')
@@ -92,19 +92,19 @@ class CompareCommand final : public Command {
  private:
   void Show(const CompareResult& result) const {
     std::FILE* out = HumanOutput(json_);
-    fmt::print(out, "{:>20} {:>12} {:>8} {:>20} {:>8} {:>18} {:>10}\n", "", "bytes", "bits/w",
+    fmt::print(out, "{:>25} {:>12} {:>8} {:>20} {:>8} {:>18} {:>10}\n", "", "bytes", "bits/w",
                "KL divergence", "top-1", "perplexity", "predicted");
     for (const ReportModel& m : result.models) {
       const EvaluateResult& r = *m.measured;
       const auto& predicted = m.candidates.front().predicted_kl;
-      fmt::print(out, "{:>20} {:>12} {:>8.4f} {:>10.5f} +- {:.5f} {:>6.2f} % {:>18} {:>10}\n",
+      fmt::print(out, "{:>25} {:>12} {:>8.4f} {:>10.5f} +- {:.5f} {:>6.2f} % {:>18} {:>10}\n",
                  m.name, m.bytes, m.bits_per_weight, r.kl->mean, r.kl->stderr_,
                  100 * r.kl->top1_agreement,
                  fmt::format("{:.3f} +- {:.3f}", r.perplexity, r.perplexity_stderr),
                  predicted ? fmt::format("{:.4f}", *predicted) : "-");
     }
     for (const auto& [name, reason] : result.impossible) {
-      fmt::print(out, "{:>20} not possible: {}\n", name, reason);
+      fmt::print(out, "{:>25} not possible: {}\n", name, reason);
     }
   }
 

@@ -45,6 +45,7 @@ class EvalCommand final : public Command {
         ->capture_default_str()
         ->needs(text);
     sub->add_option("--tasks-limit", tasks_limit_, "The first N questions of each file (0: all)")
+        ->check(CLI::NonNegativeNumber)
         ->capture_default_str()
         ->needs(tasks);
     sub->add_option("--reference", reference_,

@@ -62,7 +62,7 @@ class QuantizeCommand final : public Command {
         ->capture_default_str();
     sub->add_option("--method", method_,
                     "trellis, or for comparison rtn (round to nearest), gptq or awq")
-        ->check(CLI::IsMember(kMethodNames))
+        ->check(CLI::IsMember(MethodNames()))
         ->capture_default_str();
     CLI::Option* uniform =
         sub->add_flag("--uniform", uniform_, "One rate for all matrices of the decoder");

@@ -11,6 +11,8 @@
 namespace tq::cli {
 namespace {
 
+constexpr Method kMethods[] = {Method::kTrellis, Method::kGptq, Method::kAwq, Method::kRtn};
+
 constexpr uint64_t kMiB = uint64_t{1} << 20;
 
 // Null, said by a warning, where a library is missing that rounding does without.
@@ -95,6 +97,12 @@ void CheckFlagsOfMethods(const CLI::App& app, std::span<const Method> methods) {
     throw CLI::ValidationError(flag.name, fmt::format("is for the method {}, not {}",
                                                       names(flag.methods), names(methods)));
   }
+}
+
+std::vector<std::string> MethodNames() {
+  std::vector<std::string> names;
+  for (const Method method : kMethods) names.emplace_back(NameOf(method));
+  return names;
 }
 
 Method MethodNamed(std::string_view name) {

@@ -11,9 +11,8 @@
 
 namespace tq::cli {
 
-inline constexpr Method kMethods[] = {Method::kTrellis, Method::kRtn, Method::kGptq, Method::kAwq};
-// Their names, for options; a name back to its method.
-inline const std::vector<std::string> kMethodNames = {"trellis", "rtn", "gptq", "awq"};
+// What options of methods take, and the method of one of these names.
+std::vector<std::string> MethodNames();
 Method MethodNamed(std::string_view name);
 
 // Throws CLI::ValidationError that names a flag which was given and is for none of the methods.

@@ -11,6 +11,7 @@
 
 #include "base/random.h"
 #include "codec/grouped_matrix_for_test.h"
+#include "codec/grouped_rounding.h"
 #include "device/thread_pool.h"
 #include "kernels/fenced_bytes_for_test.h"
 #include "kernels/grouped_matmul/grouped_activations.h"

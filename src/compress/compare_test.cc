@@ -102,6 +102,7 @@ TEST_F(CompareTest, SizesThatNoMethodHasAreAnError) {
   EXPECT_THAT(Run().status().message(), HasSubstr("whole number from 2 to 8"));
   options_.bits = {3};
   options_.quantize.no_hessian = true;
+  options_.quantize.sensitivity = SensitivityMeasure::kNone;
   EXPECT_THAT(Run().status().message(), HasSubstr("cannot do without"));
 }
 

@@ -269,7 +269,9 @@ TEST_F(MethodsTest, WeightsNearTheLargestFloat) {
   model.Get("model.layers.1.mlp.down_proj.weight").values[70] = 1e38f;
   Make(model);
   for (const Method method : kScalar) {
-    EXPECT_THAT(Run(With(method, 3)).status().message(), HasSubstr("layers.1."));
+    // In the forward pass of calibration, or in the matrix.
+    EXPECT_THAT(Run(With(method, 3)).status().message(),
+                ::testing::AnyOf(HasSubstr("layer 1"), HasSubstr("layers.1.")));
     EXPECT_FALSE(fs::exists(folder_ / "out"));
     fs::remove_all(folder_ / "out.work");
   }

@@ -3,6 +3,8 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <set>
+#include <string>
 
 #include "../../tests/support/tiny_model.h"
 
@@ -29,7 +31,7 @@ QuantizeOptions Bits(double bits) {
 
 StatusOr<ModelPlan> MakePlan(const ModelSource& source, const QuantizeOptions& options) {
   TQ_ASSIGN_OR_RETURN(const ModelOutline outline, OutlineModel(source, options));
-  return options.method == Method::kRtn ? PlanRtn(outline, options) : PlanUniform(outline, options);
+  return IsScalar(options.method) ? PlanScalar(outline, options) : PlanUniform(outline, options);
 }
 
 TEST(PlanTest, MeetsTheAverage) {
@@ -107,17 +109,61 @@ TEST(PlanTest, OverridesThatCannotBeAreRefused) {
   EXPECT_EQ(MakePlan(*s.source, options).status().code(), StatusCode::kInvalidArgument);
 }
 
-TEST(PlanTest, RtnTakesWholeWidths) {
+TEST(PlanTest, ScalarCodesTakeWholeWidths) {
   const Source s({});
-  QuantizeOptions options = Bits(3);
-  options.method = Method::kRtn;
-  const auto plan = MakePlan(*s.source, options);
-  ASSERT_TRUE(plan.ok());
-  EXPECT_EQ(plan->matrices[0].rtn_bits, 3u);
-  for (const double bits : {2.5, 1.0, 9.0, -4.0, 0.0}) {
-    options.bits = bits;
-    EXPECT_FALSE(MakePlan(*s.source, options).ok()) << bits;
+  for (const Method method : {Method::kRtn, Method::kGptq, Method::kAwq}) {
+    for (const uint32_t group_size : {32, 64, 128, 0}) {
+      QuantizeOptions options = Bits(3);
+      options.method = method;
+      options.group_size = group_size;
+      options.symmetric = group_size == 64;
+      const auto plan = MakePlan(*s.source, options);
+      ASSERT_TRUE(plan.ok()) << plan.status().message();
+      EXPECT_EQ(plan->method, method);
+      EXPECT_EQ(plan->decoder_rate, 3);
+      EXPECT_EQ(plan->embedding_rate, 3);
+      for (const PlannedMatrix& m : plan->matrices) {
+        ASSERT_EQ(m.method, m.vocabulary ? Method::kTrellis : method);
+        EXPECT_EQ(CodeRate(m), 3);
+        if (m.vocabulary) continue;
+        EXPECT_EQ(m.layout.bits, 3u);
+        EXPECT_EQ(m.layout.group_size, group_size == 0 ? m.cols : group_size);
+        EXPECT_EQ(m.layout.zeros, group_size == 64 ? ZeroKind::kSymmetric : ZeroKind::kPacked);
+        EXPECT_EQ(m.layout.ordered, method == Method::kGptq);
+      }
+      options.act_order = false;
+      EXPECT_FALSE(MakePlan(*s.source, options)->matrices[0].layout.ordered);
+      for (const double bits : {2.5, 1.0, 9.0, -4.0, 0.0}) {
+        options.bits = bits;
+        EXPECT_FALSE(MakePlan(*s.source, options).ok()) << bits;
+      }
+      // Between two rates of trellis codes.
+      options.bits = 7;
+      EXPECT_NEAR(MakePlan(*s.source, options)->embedding_rate, 7, 0.3);
+    }
   }
+}
+
+// Plans whose codes differ in anything have other names.
+TEST(PlanTest, CodesHaveDifferentHashes) {
+  const Source s({});
+  std::set<std::string> hashes;
+  size_t plans = 0;
+  for (const Method method : {Method::kRtn, Method::kGptq, Method::kAwq}) {
+    for (const double bits : {3, 4}) {
+      for (const uint32_t group_size : {32, 64}) {
+        for (const bool symmetric : {false, true}) {
+          QuantizeOptions options = Bits(bits);
+          options.method = method;
+          options.group_size = group_size;
+          options.symmetric = symmetric;
+          hashes.insert(HashOfCodes(MakePlan(*s.source, options)->matrices).Hex());
+          ++plans;
+        }
+      }
+    }
+  }
+  EXPECT_EQ(hashes.size(), plans);
 }
 
 }  // namespace

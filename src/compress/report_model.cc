@@ -69,6 +69,7 @@ std::vector<BytePart> PartsOf(const ModelPlan& plan) {
       scales.bytes += bytes;
     } else {
       norms.bytes += bytes;
+      if (t.shape.size() == 2) norms.name = "norms and routers";
     }
   }
   return {decoder, vocabulary, scales, norms, header};

@@ -251,7 +251,7 @@ TEST_F(SensitivityTableTest, PlansThatCompete) {
   options_.verify = false;
   EXPECT_THAT(kinds(SensitivityMeasure::kKl, 1.25), ElementsAre(kAllocated));
   options_.method = Method::kRtn;
-  EXPECT_THAT(kinds(SensitivityMeasure::kKl, 4), ElementsAre(kRtn));
+  EXPECT_THAT(kinds(SensitivityMeasure::kKl, 4), ElementsAre(kScalar));
   EXPECT_EQ(WorkBytes(1, 100), 200u);
   EXPECT_EQ(WorkBytes(3, 100), 500u);
 }

@@ -51,14 +51,19 @@ class QuestionScorer {
   // Of tokens [first, size), behind what the cache holds.
   StatusOr<double> LogLikelihood(const Choice& choice) {
     const auto inputs = std::span(choice.tokens).first(choice.tokens.size() - 1);
+    const uint64_t first = choice.first - 1;
+    // A packed head rounds a row that comes alone to fewer bits: it comes with the one before.
+    const uint64_t from =
+        std::min<uint64_t>(first, inputs.size() - std::min<uint64_t>(inputs.size(), 2));
     double nll = 0;
     TQ_RETURN_IF_ERROR(model_.ForwardBlocks(
-        context_, cache_, inputs, choice.first - 1,
-        [&](uint64_t begin, uint64_t count, const float* logits) {
+        context_, cache_, inputs, from, [&](uint64_t begin, uint64_t count, const float* logits) {
           scores_.resize(count);
           ScoreLogits(*context_.executor, logits, nullptr, model_.config().vocab_size,
                       choice.tokens.data() + begin + 1, scores_);
-          for (const LogitScore& score : scores_) nll += score.nll;
+          for (uint64_t i = 0; i < count; ++i) {
+            if (begin + i >= first) nll += scores_[i].nll;
+          }
           return OkStatus();
         }));
     return -nll;

@@ -9,6 +9,7 @@
 #include "checkpoint/packed_model.h"
 #include "checkpoint/status_matcher_for_test.h"
 #include "codec/grouped_matrix.h"
+#include "codec/grouped_rounding.h"
 #include "device/executor.h"
 #include "export/export.h"
 

@@ -337,12 +337,12 @@ TEST_F(ExportTest, SentencePieceTokenizers) {
   const auto tokenizer = [](const std::vector<std::pair<std::string, std::string>>& merges) {
     return TestPieceTokenizerJson({"_", "h", "e", "t", "w"}, merges).dump();
   };
+  WriteText(folder_ / "hf/tokenizer_config.json", R"({"bos_token": "<s>", "add_bos_token": true})");
   // Scores would merge t and he, too.
   WriteText(folder_ / "hf/tokenizer.json", tokenizer({{"t", "h"}, {"h", "e"}, {"th", "e"}}));
   EXPECT_THAT(Gguf("hf", "x.gguf", GgufFileType::kF16),
               Fails(StatusCode::kUnimplemented, "'t' and 'he'"));
   WriteText(folder_ / "hf/tokenizer.json", tokenizer({{"t", "h"}, {"_", "th"}, {"h", "e"}}));
-  WriteText(folder_ / "hf/tokenizer_config.json", R"({"bos_token": "<s>", "add_bos_token": true})");
   const auto report = Gguf("hf", "x.gguf", GgufFileType::kF16);
   ASSERT_TRUE(report.ok()) << report.status().message();
   EXPECT_TRUE(report->notes.empty());

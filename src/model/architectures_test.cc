@@ -137,6 +137,29 @@ INSTANTIATE_TEST_SUITE_P(All, ForwardGolden,
                                            "qwen3_moe"),
                          [](const auto& info) { return std::string(info.param); });
 
+// Embedding and head that are stored in bfloat16 stay so, and nothing else changes.
+TEST(Architecture, TablesInBFloat16GiveTheBitsOfTheirFloats) {
+  for (const bool tied : {true, false}) {
+    const testing::TempFolder folder;
+    const testing::TinyModel model =
+        testing::MakeTinyModel({.vocab = 60, .tied = tied, .dtype = DType::kBF16});
+    MemorySource floats(model.config);
+    for (const testing::TinyTensor& tensor : model.tensors) {
+      floats.Set(tensor.name, *Tensor::FromValues<float>(DType::kF32, tensor.shape, tensor.values));
+    }
+    WriteHuggingFace(model, folder / "hf");
+    auto narrow = Transformer::Load(folder / "hf");
+    ASSERT_TRUE(narrow.ok()) << narrow.status().message();
+    const std::vector<int32_t> tokens = Tokens(20, model.config.vocab_size);
+    for (const uint64_t run : {1, 20}) {
+      EXPECT_EQ(LogitsInRuns(**narrow, tokens, run, inline_executor), Logits(floats, tokens, run));
+    }
+    const uint64_t values = uint64_t{model.config.hidden_size} * (model.config.vocab_size + 1);
+    EXPECT_EQ((*narrow)->BytesPerToken() + 2 * values,
+              (*Transformer::FromSource(floats))->BytesPerToken());
+  }
+}
+
 TEST(Architecture, ScaledRotaryEmbeddings) {
   for (const auto kind : {RopeScaling::Kind::kLinear, RopeScaling::Kind::kLlama3}) {
     ModelConfig config = SmallConfig();

@@ -41,8 +41,8 @@ class Transformer {
   // Any of the three kinds of model; on a CUDA device packed ones.
   static StatusOr<std::unique_ptr<Transformer>> Load(const std::filesystem::path& path,
                                                      const DeviceChoice& device = {});
-  // Reads everything, ternary matrices as such (ModelSource::LoadTernary) and all else into float32;
-  // the source may go afterwards.
+  // Reads everything, ternary matrices as such (ModelSource::LoadTernary) and all else into
+  // float32; the source may go afterwards.
   static StatusOr<std::unique_ptr<Transformer>> FromSource(const ModelSource& source);
   // Weights stay packed, in the mapped files or in the device's memory, or in both.
   static StatusOr<std::unique_ptr<Transformer>> FromPacked(std::shared_ptr<const PackedModel> model,

@@ -106,7 +106,7 @@ Status SetSentencePieceVocabulary(std::span<const int64_t> types, std::span<cons
   if (data.model == TokenModel::kCharacterBpe) return SetMerges(types, scores, where, data);
   data.scores.assign(scores.begin(), scores.end());
   data.float_sums = true;
-  if (const auto unused = std::ranges::find(types, kUnused); unused != types.end()) {
+  if (const auto unused = std::ranges::find(types, kUnusedPiece); unused != types.end()) {
     const auto id = static_cast<size_t>(unused - types.begin());
     return Unimplemented("{}[{}], {}, is an unused token of a unigram model", where, id,
                          Quote(data.tokens[id]));

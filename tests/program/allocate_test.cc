@@ -101,5 +101,30 @@ TEST_F(ProgramTest, ComparesSizes) {
                 {"smallest possible"});
 }
 
+// A size that a method has not is said in a line; flags of methods that are not asked for are
+// refused.
+TEST_F(ProgramTest, ComparesMethods) {
+  std::ofstream(folder_ / "held.txt") << SampleText(9000).substr(3000);
+  std::vector<std::string> arguments = {"compare",   Path("hf"),   "--methods",    "gptq,rtn",
+                                        "--bits",    "4,2.5",      "--text",       Path("held.txt"),
+                                        "--context", "128",        "--windows",    "8",
+                                        "--work",    Path("work"), "--group-size", "32"};
+  arguments.insert(arguments.end(), quick_.begin(), quick_.end());
+  const ProcessResult shown = Tq(arguments);
+  EXPECT_EQ(shown.exit_code, 0) << shown.err;
+  for (const char* line : {"4 bits, gptq", "4 bits, rtn", "2.5 bits, gptq not possible"}) {
+    EXPECT_NE(shown.out.find(line), std::string::npos) << line << ": " << shown.out;
+  }
+  const nlohmann::json report = TqJson(arguments);
+  ASSERT_EQ(report["models"].size(), 2u);
+  const nlohmann::json made =
+      TqJson(Quantize("out", "4", {"--method", "gptq", "--group-size", "32"}));
+  EXPECT_EQ(report["models"][0]["bytes"], made["file_bytes"]);
+  arguments.insert(arguments.end(), {"--rates", "kl"});
+  const ProcessResult refused = Tq(arguments);
+  EXPECT_EQ(refused.exit_code, 2);
+  EXPECT_NE(refused.err.find("--rates"), std::string::npos) << refused.err;
+}
+
 }  // namespace
 }  // namespace tq::testing

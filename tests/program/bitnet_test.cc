@@ -15,7 +15,8 @@ class BitNetProgramTest : public ProgramTest {
     for (const TinyTensor& tensor : model.tensors) {
       (IsTinyLinear(tensor.name) ? linear_ : other_) += tensor.values.size();
     }
-    WriteBitNet(MakeTinyBitNet(model, BitNetForm::kAutoBitLinear), folder_ / "bitnet");
+    TinyModel rounded = model;
+    WriteBitNet(MakeTinyBitNet(rounded, BitNetForm::kAutoBitLinear), folder_ / "bitnet");
     WriteBitNet(MakeTinyBitNet(model, BitNetForm::kOnline), folder_ / "online");
   }
   uint64_t linear_ = 0, other_ = 0;  // weights

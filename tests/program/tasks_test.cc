@@ -74,7 +74,7 @@ TEST_F(ProgramTest, AnswersQuestions) {
   EXPECT_EQ(some["questions"], 10);
   // A text as well.
   const nlohmann::json both = eval({"--tasks", Path("zero.jsonl"), "--text", Path("text.txt"),
-                                    "--windows", "2", "--threads", "2"});
+                                    "--context", "64", "--windows", "2", "--threads", "2"});
   EXPECT_EQ(both["accuracy"], zero["accuracy"]);
   EXPECT_EQ(both["windows"], 2);
   EXPECT_GT(both["perplexity"], 0);

@@ -44,8 +44,9 @@ inline constexpr int kMaxPanelRows = 12;
 inline constexpr size_t kDecodedBlockBytes = size_t{kTileRows} * kBlockColumns;
 
 constexpr int Phases(int bits) { return bits == 2 ? 8 : 4; }
-// The order in which the totals of a row are added up, `stride` floats apart.
-constexpr float SumPhases(const float* total, size_t stride, int phases) {
+// The order in which the totals of a row are added up, `stride` floats apart. Never a function of
+// its own, of which the linker might take a wider machine's.
+[[gnu::always_inline]] constexpr float SumPhases(const float* total, size_t stride, int phases) {
   float sums[4] = {};
   for (int i = 0; i < 4; ++i) {
     sums[i] = total[i * stride];

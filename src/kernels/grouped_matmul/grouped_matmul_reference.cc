@@ -22,7 +22,8 @@ float HalfToFloat(uint16_t half) {
 float ZeroOf(const Weights& w, size_t row, size_t group) {
   if (w.half_zero != nullptr) return HalfToFloat(w.half_zero[row * w.groups + group]);
   if (w.packed_zero == nullptr) return static_cast<float>(1 << (w.bits - 1));
-  return static_cast<float>(FieldAt(w.packed_zero + row * w.packed_bytes, group, static_cast<uint32_t>(w.bits)));
+  return static_cast<float>(
+      FieldAt(w.packed_zero + row * w.packed_bytes, group, static_cast<uint32_t>(w.bits)));
 }
 
 float ScaleOf(const Weights& w, size_t row, size_t group) {

@@ -253,7 +253,7 @@ TEST(GptqTest, DeadInputs) {
     const std::vector<float> decoded = Decode(*matrix);
     for (uint64_t j = 0; j < kCols; ++j) EXPECT_EQ(decoded[j], 0);
     for (uint64_t r = 1; r < kRows; ++r)
-      EXPECT_NEAR(decoded[r * kCols + 40], w[r * kCols + 40], 0.4);
+      EXPECT_NEAR(decoded[r * kCols + 40], w[r * kCols + 40], 0.6);
     const Tensor zeros = *Tensor::Zeros(DType::kF32, {kCols, kCols});
     EXPECT_TRUE(Gptq(Layout(kRows, kCols, 4, 32, false, ordered), zeros, w, executor).ok());
   }
