@@ -117,7 +117,9 @@ TEST_P(QuantizeExpertsTest, RatesByBothMeasures) {
     for (const MatrixReport& m : measured->matrices) {
       EXPECT_FALSE(m.sensitivity.empty()) << m.name;
       if (m.name.find(".experts.") != std::string::npos) rates.insert(m.rate);
-      if (measure == SensitivityMeasure::kKl) EXPECT_GT(m.predicted_loss, 0) << m.name;
+      if (measure == SensitivityMeasure::kKl) {
+        EXPECT_GT(m.predicted_loss, 0) << m.name;
+      }
     }
     EXPECT_GT(rates.size(), 1u);
     // From the file, by a run that was stopped: the same bytes.
@@ -141,7 +143,9 @@ TEST_P(QuantizeExpertsTest, OverridesSelfCalibrationAndRtn) {
   const auto report = Run(options);
   ASSERT_TRUE(report.ok()) << report.status().message();
   for (const MatrixReport& m : report->matrices) {
-    if (m.name.find(".experts.2.") != std::string::npos) EXPECT_EQ(m.rate, 4) << m.name;
+    if (m.name.find(".experts.2.") != std::string::npos) {
+      EXPECT_EQ(m.rate, 4) << m.name;
+    }
   }
   EXPECT_LT(KlAgainstOriginal(folder_ / "out"), 3);
   options = Options(4, "rtn");
