@@ -43,42 +43,45 @@ class MethodsTest : public QuantizeTest {
 };
 
 TEST_F(MethodsTest, FilesAreWhatThePreviewSays) {
-  for (const bool tied : {true, false}) {
-    Make({.kv_heads = 4, .tied = tied});
+  struct Setting {
+    bool tied;
+    uint32_t group_size;
+    bool symmetric;
+  };
+  for (const Setting& setting :
+       {Setting{true, 128, true}, {false, 128, false}, {false, 32, false}, {false, 0, true}}) {
+    Make({.kv_heads = 4, .tied = setting.tied});
     for (const Method method : kScalar) {
-      for (const uint32_t group_size : {32, 128, 0}) {
-        for (const bool symmetric : {false, true}) {
-          QuantizeOptions options = With(method, 3);
-          options.group_size = group_size;
-          options.symmetric = symmetric;
-          const auto plan = PreviewQuantize(options, **ThreadPool::Create(2));
-          const auto report = Run(options);
-          ASSERT_TRUE(plan.ok() && report.ok()) << report.status().message();
-          EXPECT_EQ(plan->bytes, report->bytes);
-          EXPECT_EQ(plan->bytes, fs::file_size(folder_ / "out/model.safetensors"));
-          EXPECT_GT(plan->seconds, 0);
-          EXPECT_EQ(report->candidates.at(0).name, "one width");
-          uint64_t bytes = 0, parts = 0;
-          for (const MatrixReport& m : report->matrices) bytes += m.bytes;
-          for (const BytePart& part : report->parts) parts += part.bytes;
-          EXPECT_LT(bytes, report->bytes);
-          EXPECT_EQ(parts, report->bytes);
-          const auto model = PackedModel::Open(folder_ / "out");
-          ASSERT_TRUE(model.ok()) << model.status().message();
-          EXPECT_EQ((*model)->method(), NameOf(method));
-          for (const auto& [name, stored] : (*model)->matrices()) {
-            const auto* grouped = std::get_if<GroupedMatrix>(&stored);
-            ASSERT_EQ(grouped != nullptr, name.starts_with("model.layers.")) << name;
-            if (grouped == nullptr) continue;
-            EXPECT_EQ(grouped->bits, 3u);
-            EXPECT_EQ(grouped->group_size, group_size == 0 ? grouped->cols : group_size);
-            EXPECT_EQ(grouped->zeros, symmetric ? ZeroKind::kSymmetric : ZeroKind::kPacked);
-            EXPECT_EQ(grouped->ordered, method == Method::kGptq);
-          }
-          EXPECT_LT(KlAgainstOriginal(folder_ / "out"), 3);
-          fs::remove_all(folder_ / "out");
-        }
+      QuantizeOptions options = With(method, 3);
+      options.group_size = setting.group_size;
+      options.symmetric = setting.symmetric;
+      const auto plan = PreviewQuantize(options, **ThreadPool::Create(2));
+      const auto report = Run(options);
+      ASSERT_TRUE(plan.ok() && report.ok()) << report.status().message();
+      EXPECT_EQ(plan->bytes, report->bytes);
+      EXPECT_EQ(plan->bytes, fs::file_size(folder_ / "out/model.safetensors"));
+      EXPECT_GT(plan->seconds, 0);
+      EXPECT_EQ(report->candidates.at(0).name, "one width");
+      uint64_t bytes = 0, parts = 0;
+      for (const MatrixReport& m : report->matrices) bytes += m.bytes;
+      for (const BytePart& part : report->parts) parts += part.bytes;
+      EXPECT_LT(bytes, report->bytes);
+      EXPECT_EQ(parts, report->bytes);
+      const auto model = PackedModel::Open(folder_ / "out");
+      ASSERT_TRUE(model.ok()) << model.status().message();
+      EXPECT_EQ((*model)->method(), NameOf(method));
+      for (const auto& [name, stored] : (*model)->matrices()) {
+        const auto* grouped = std::get_if<GroupedMatrix>(&stored);
+        ASSERT_EQ(grouped != nullptr, name.starts_with("model.layers.")) << name;
+        if (grouped == nullptr) continue;
+        EXPECT_EQ(grouped->bits, 3u);
+        EXPECT_EQ(grouped->group_size,
+                  setting.group_size == 0 ? grouped->cols : setting.group_size);
+        EXPECT_EQ(grouped->zeros, setting.symmetric ? ZeroKind::kSymmetric : ZeroKind::kPacked);
+        EXPECT_EQ(grouped->ordered, method == Method::kGptq);
       }
+      EXPECT_LT(KlAgainstOriginal(folder_ / "out"), 3);
+      fs::remove_all(folder_ / "out");
     }
     fs::remove_all(folder_ / "model");
   }

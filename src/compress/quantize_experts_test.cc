@@ -29,6 +29,9 @@ class QuantizeExpertsTest : public QuantizeTest, public ::testing::WithParamInte
   }
 };
 
+// What takes long and does not depend on the kind of router.
+class QuantizeOneKindTest : public QuantizeExpertsTest {};
+
 TEST_P(QuantizeExpertsTest, MakesAModelThatRuns) {
   Make(Tiny(GetParam()));
   const auto preview = PreviewQuantize(Options(4.6), **ThreadPool::Create(2));
@@ -52,7 +55,7 @@ TEST_P(QuantizeExpertsTest, MakesAModelThatRuns) {
   EXPECT_EQ((*packed)->matrices().size(), report->matrices.size());
 }
 
-TEST_P(QuantizeExpertsTest, LosesMoreWithFewerBits) {
+TEST_P(QuantizeOneKindTest, LosesMoreWithFewerBits) {
   Make(Tiny(GetParam()));
   double last = 1e-9;
   for (const double bits : {7.5, 5.0, 2.3}) {
@@ -66,7 +69,7 @@ TEST_P(QuantizeExpertsTest, LosesMoreWithFewerBits) {
 }
 
 // Neither threads nor spilled states, nor the kind of file, change a byte.
-TEST_P(QuantizeExpertsTest, SameBytesHoweverItRuns) {
+TEST_P(QuantizeOneKindTest, SameBytesHoweverItRuns) {
   const testing::TinyModel model = Tiny(GetParam());
   Make(model);
   ASSERT_TRUE(Run(Options(2.7, "one"), 1).ok());
@@ -86,7 +89,7 @@ TEST_P(QuantizeExpertsTest, SameBytesHoweverItRuns) {
 }
 
 // Robustness case 64: stopped between experts and inside one.
-TEST_P(QuantizeExpertsTest, ResumesToTheSameBytes) {
+TEST_P(QuantizeOneKindTest, ResumesToTheSameBytes) {
   Make(Tiny(GetParam()));
   ASSERT_TRUE(Run(Options(2.7, "straight")).ok());
   auto pool = ThreadPool::Create(3);
@@ -103,7 +106,7 @@ TEST_P(QuantizeExpertsTest, ResumesToTheSameBytes) {
   EXPECT_FALSE(fs::exists(folder_ / "out.work"));
 }
 
-TEST_P(QuantizeExpertsTest, RatesByBothMeasures) {
+TEST_P(QuantizeOneKindTest, RatesByBothMeasures) {
   Make(Tiny(GetParam()));
   for (const auto measure : {SensitivityMeasure::kHessian, SensitivityMeasure::kKl}) {
     QuantizeOptions options = Options(2.7);
@@ -135,7 +138,7 @@ TEST_P(QuantizeExpertsTest, RatesByBothMeasures) {
   }
 }
 
-TEST_P(QuantizeExpertsTest, OverridesSelfCalibrationAndRtn) {
+TEST_P(QuantizeOneKindTest, OverridesSelfCalibrationAndRtn) {
   Make(Tiny(GetParam()));
   QuantizeOptions options = Options(3);
   options.calibration = "self";
@@ -155,7 +158,7 @@ TEST_P(QuantizeExpertsTest, OverridesSelfCalibrationAndRtn) {
   EXPECT_LT(KlAgainstOriginal(folder_ / "rtn"), 1);
 }
 
-TEST_P(QuantizeExpertsTest, ADeviceChangesErrorsByRounding) {
+TEST_P(QuantizeOneKindTest, ADeviceChangesErrorsByRounding) {
   Make(Tiny(GetParam()));
   const auto want = Run(Options(2.7, "cpu"));
   QuantizeOptions options = Options(2.7, "device");
@@ -172,6 +175,7 @@ TEST_P(QuantizeExpertsTest, ADeviceChangesErrorsByRounding) {
   EXPECT_EQ(*device->FreeBytes(), uint64_t{1} << 30);
 }
 
+INSTANTIATE_TEST_SUITE_P(Qwen3, QuantizeOneKindTest, ::testing::Values("qwen3_moe"));
 INSTANTIATE_TEST_SUITE_P(All, QuantizeExpertsTest, ::testing::Values("mixtral", "qwen3_moe"),
                          [](const auto& info) { return std::string(info.param); });
 
