@@ -76,6 +76,9 @@ struct CudaOptions {
 StatusOr<std::unique_ptr<Backend>> MakeCudaBackend(std::shared_ptr<const PackedModel> model,
                                                    const CudaOptions& options = {});
 
+// What the CUDA kernels add to the program in memory, used or not; 0 in builds without them.
+uint64_t CudaProgramBytes();
+
 // What NextToken picks from logits [vocab] that Head has checked.
 StatusOr<int32_t> ChooseToken(std::span<const float> logits, const TokenChoice& choice);
 // The lowest id of those with the largest logit.

@@ -9,4 +9,6 @@ StatusOr<std::unique_ptr<Backend>> MakeCudaBackend(std::shared_ptr<const PackedM
   return BuiltWithoutCuda();
 }
 
+uint64_t CudaProgramBytes() { return 0; }
+
 }  // namespace tq

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/checked.h"
+#include "model/backend.h"
 #include "model/decoder_layer.h"
 #include "model/kv_cache.h"
 #include "model/sampler.h"
@@ -61,7 +62,7 @@ StatusOr<EngineMemory> MemoryToRun(const ModelConfig& config, uint64_t context, 
   const auto all_threads =
       CheckedMul<uint64_t>(threads, kStackBytes + LayerWorkspace::ThreadBytes(config, chunk));
   memory.tokenizer = vocab * kTokenizerBytes;
-  memory.program = kProgramBytes +
+  memory.program = kProgramBytes + CudaProgramBytes() +
                    config.num_layers * (kLayerBytes + config.num_experts * kExpertBytes) +
                    (hidden + config.num_layers * VectorValues(config)) * kNormBytes;
   const uint64_t rest = memory.activations + memory.tokenizer + memory.program;

@@ -26,7 +26,8 @@ TEST_F(ProgramTest, GenerationNeverUnpacksTheModel) {
   const nlohmann::json made = TqJson(arguments);
   const uint64_t weights = made["file_bytes"];
   for (const std::string& prompt : {std::string("the old house"), SampleText(600)}) {
-    const nlohmann::json run = TqJson({"generate", Path("out"), "-p", prompt, "-n", "16"});
+    const nlohmann::json run =
+        TqJson({"generate", Path("out"), "-p", prompt, "-n", "16", "--threads", "2"});
     const uint64_t kv_cache = uint64_t{4} * 2 * 6 * 64 * 2 * 512;  // at most 512 positions
     EXPECT_LE(run["peak_rss_bytes"], weights + kv_cache + 24 * kMiB);
   }
