@@ -15,13 +15,14 @@ constexpr uint32_t kEnd = UINT32_MAX;
 }  // namespace
 
 StatusOr<MergeTable> MergeTable::Create(std::span<const TokenMerge> merges, size_t vocabulary,
-                                        bool tie) {
+                                        bool tie, std::span<const int32_t> tied) {
   MergeTable table;
-  // The rank of a merge is its place, or that of the first of those it ties with.
-  std::vector<uint32_t> rank(merges.size());
+  table.ranks_.resize(merges.size());
   for (size_t i = 0; i < merges.size(); ++i) {
-    const bool ties = tie && i > 0 && merges[i].result == merges[i - 1].result;
-    rank[i] = ties ? rank[i - 1] : static_cast<uint32_t>(i);
+    const bool ties = tie && i > 0 &&
+                      (merges[i].result == merges[i - 1].result ||
+                       std::binary_search(tied.begin(), tied.end(), merges[i].result));
+    table.ranks_[i] = ties ? table.ranks_[i - 1] : static_cast<uint32_t>(i);
   }
   std::vector<uint32_t> order(merges.size());
   std::iota(order.begin(), order.end(), 0u);
@@ -30,7 +31,7 @@ StatusOr<MergeTable> MergeTable::Create(std::span<const TokenMerge> merges, size
   });
   table.begin_.assign(vocabulary + 1, 0);
   table.rights_.reserve(merges.size());
-  table.ranks_.reserve(merges.size());
+  table.places_.reserve(merges.size());
   table.results_.reserve(merges.size());
   for (size_t i = 0; i < order.size(); ++i) {
     const TokenMerge& merge = merges[order[i]];
@@ -44,30 +45,30 @@ StatusOr<MergeTable> MergeTable::Create(std::span<const TokenMerge> merges, size
     }
     ++table.begin_[static_cast<size_t>(merge.left) + 1];
     table.rights_.push_back(merge.right);
-    table.ranks_.push_back(rank[order[i]]);
+    table.places_.push_back(order[i]);
   }
   std::partial_sum(table.begin_.begin(), table.begin_.end(), table.begin_.begin());
   for (const TokenMerge& merge : merges) table.results_.push_back(merge.result);
   return table;
 }
 
-uint32_t MergeTable::Rank(int32_t left, int32_t right) const {
+uint32_t MergeTable::Find(int32_t left, int32_t right) const {
   const auto first = rights_.begin() + begin_[static_cast<size_t>(left)];
   const auto last = rights_.begin() + begin_[static_cast<size_t>(left) + 1];
   const auto found = std::lower_bound(first, last, right);
-  return found != last && *found == right ? ranks_[static_cast<size_t>(found - rights_.begin())]
+  return found != last && *found == right ? places_[static_cast<size_t>(found - rights_.begin())]
                                           : kNone;
 }
 
 // The word is a doubly linked list over its first positions: merging a pair keeps the left
-// position and unlinks the right one. `ranks` holds the rank of the pair that starts at each
+// position and unlinks the right one. `merges` holds the merge of the pair that starts at each
 // position; the heap holds (rank, position) of every pair that ever was, and an entry is
-// stale when its position's rank is another by now.
-void MergeTokens(const MergeTable& merges, BpeScratch& scratch, std::vector<int32_t>& ids) {
+// stale when the merge at its position has another rank by now.
+void MergeTokens(const MergeTable& table, BpeScratch& scratch, std::vector<int32_t>& ids) {
   auto& tokens = scratch.tokens;
   auto& next = scratch.next;
   auto& previous = scratch.previous;
-  auto& ranks = scratch.ranks;
+  auto& merges = scratch.merges;
   auto& heap = scratch.heap;
   const auto size = static_cast<uint32_t>(tokens.size());
   if (size < 2) {
@@ -76,31 +77,34 @@ void MergeTokens(const MergeTable& merges, BpeScratch& scratch, std::vector<int3
   }
   next.resize(size);
   previous.resize(size);
-  ranks.resize(size);
+  merges.resize(size);
   heap.clear();
+  // Whether the pair at `at` can be merged; then the heap gets it, at its end.
+  const auto append = [&](uint32_t at) {
+    merges[at] = next[at] == kEnd ? MergeTable::kNone : table.Find(tokens[at], tokens[next[at]]);
+    if (merges[at] == MergeTable::kNone) return false;
+    heap.push_back(uint64_t{table.Rank(merges[at])} << 32 | at);
+    return true;
+  };
   for (uint32_t i = 0; i < size; ++i) {
     next[i] = i + 1 < size ? i + 1 : kEnd;
     previous[i] = i > 0 ? i - 1 : kEnd;
-    ranks[i] = i + 1 < size ? merges.Rank(tokens[i], tokens[i + 1]) : MergeTable::kNone;
-    if (ranks[i] != MergeTable::kNone) heap.push_back(uint64_t{ranks[i]} << 32 | i);
+    append(i);
   }
   std::make_heap(heap.begin(), heap.end(), std::greater<>());
 
   const auto update = [&](uint32_t at) {
-    ranks[at] = next[at] == kEnd ? MergeTable::kNone : merges.Rank(tokens[at], tokens[next[at]]);
-    if (ranks[at] == MergeTable::kNone) return;
-    heap.push_back(uint64_t{ranks[at]} << 32 | at);
-    std::push_heap(heap.begin(), heap.end(), std::greater<>());
+    if (append(at)) std::push_heap(heap.begin(), heap.end(), std::greater<>());
   };
   while (!heap.empty()) {
     std::pop_heap(heap.begin(), heap.end(), std::greater<>());
     const auto rank = static_cast<uint32_t>(heap.back() >> 32);
     const auto at = static_cast<uint32_t>(heap.back());
     heap.pop_back();
-    if (ranks[at] != rank) continue;
+    if (merges[at] == MergeTable::kNone || table.Rank(merges[at]) != rank) continue;
     const uint32_t eaten = next[at];
-    tokens[at] = merges.Result(rank);
-    ranks[eaten] = MergeTable::kNone;
+    tokens[at] = table.Result(merges[at]);
+    merges[eaten] = MergeTable::kNone;
     next[at] = next[eaten];
     if (next[at] != kEnd) previous[next[at]] = at;
     update(at);

@@ -112,6 +112,24 @@ TEST(Bpe, MergesOfOneTokenMayTie) {
   EXPECT_EQ(merged(true), (std::vector<int32_t>{kAba, kBa}));
 }
 
+// "aa" and "aaa" rank equally: in "aaaaaa" they are made from the left, in turn.
+TEST(Bpe, MergesOfSeveralTokensMayTie) {
+  enum : int32_t { kA, kAa, kAaa };
+  const std::vector<TokenMerge> merges = {{kA, kA, kAa}, {kAa, kA, kAaa}, {kA, kAa, kAaa}};
+  const auto merged = [&](std::vector<int32_t> tied, size_t size) {
+    const auto table = MergeTable::Create(merges, 3, true, tied);
+    BpeScratch scratch;
+    scratch.tokens.assign(size, kA);
+    std::vector<int32_t> ids;
+    MergeTokens(*table, scratch, ids);
+    return ids;
+  };
+  EXPECT_EQ(merged({}, 6), (std::vector<int32_t>{kAa, kAa, kAa}));
+  EXPECT_EQ(merged({kAaa}, 6), (std::vector<int32_t>{kAaa, kAaa}));
+  EXPECT_EQ(merged({kAaa}, 5), (std::vector<int32_t>{kAaa, kAa}));
+  EXPECT_EQ(merged({kAaa}, 4), (std::vector<int32_t>{kAaa, kA}));
+}
+
 TokenizerData CharacterData() {
   TokenizerData data;
   data.model = TokenModel::kCharacterBpe;
@@ -161,11 +179,12 @@ TEST(MergeTable, FindsEveryPairAndNoOther) {
   size_t found = 0;
   for (int32_t left = 0; left < 50; ++left) {
     for (int32_t right = 0; right < 50; ++right) {
-      const uint32_t rank = table->Rank(left, right);
-      if (rank == MergeTable::kNone) continue;
+      const uint32_t place = table->Find(left, right);
+      if (place == MergeTable::kNone) continue;
       ++found;
-      EXPECT_EQ(merges[rank].left, left);
-      EXPECT_EQ(merges[rank].right, right);
+      EXPECT_EQ(table->Rank(place), place);
+      EXPECT_EQ(merges[place].left, left);
+      EXPECT_EQ(merges[place].right, right);
     }
   }
   EXPECT_EQ(found, merges.size());

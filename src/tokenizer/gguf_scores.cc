@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <iterator>
 #include <tuple>
 
@@ -60,8 +61,14 @@ void LetMergesMake(const TokenizerData& data, std::vector<int32_t>& types,
   }
 }
 
-// The merges that can happen between tokens that a reader of scores merges. Others make or join
-// tokens that are found in a text before it is merged.
+// Whether a reader of scores merges it. Others make or join tokens that are found in a text before
+// it is merged.
+bool IsPossible(const TokenMerge& merge, const std::vector<int32_t>& types) {
+  return std::ranges::all_of(std::array{merge.left, merge.right, merge.result}, [&](int32_t id) {
+    return types[static_cast<size_t>(id)] == kNormalPiece;
+  });
+}
+
 StatusOr<std::vector<TokenMerge>> PossibleMerges(const TokenizerData& data,
                                                  const std::vector<int32_t>& types,
                                                  std::vector<std::string>& unsaid) {
@@ -73,10 +80,10 @@ StatusOr<std::vector<TokenMerge>> PossibleMerges(const TokenizerData& data,
       return Unimplemented("{} are merged, of which one is a byte: GGUF has no word for it",
                            Spell(data, merge));
     }
-    const bool normal = type(merge.left) == kNormalPiece && type(merge.right) == kNormalPiece;
-    if (normal && type(merge.result) == kNormalPiece) {
+    if (IsPossible(merge, types)) {
       merges.push_back(merge);
-    } else if (normal && type(merge.result) == kControlPiece) {
+    } else if (type(merge.left) == kNormalPiece && type(merge.right) == kNormalPiece &&
+               type(merge.result) == kControlPiece) {
       ++control;
     }
   }
@@ -84,25 +91,29 @@ StatusOr<std::vector<TokenMerge>> PossibleMerges(const TokenizerData& data,
   return merges;
 }
 
-// The first token made has the score 0, the next -1, and so on; what nothing makes comes last.
-StatusOr<std::vector<float>> Score(const TokenizerData& data, const std::vector<int32_t>& types,
-                                   const std::vector<TokenMerge>& merges) {
+// Tokens of the first rank have the score 0, of the next -1, and so on; what nothing makes comes
+// last.
+StatusOr<std::vector<float>> Score(const TokenizerData& data, const std::vector<int32_t>& types) {
   constexpr float kNone = 1;
   std::vector<float> scores(data.tokens.size(), kNone);
-  float next = 0;
-  for (size_t i = 0; i < merges.size(); ++i) {
-    if (i > 0 && merges[i].result == merges[i - 1].result) continue;
-    float& score = scores[static_cast<size_t>(merges[i].result)];
-    if (score != kNone) {
+  float rank = 0;
+  int32_t before = data.merges.empty() ? 0 : data.merges.front().result;
+  for (const TokenMerge& merge : data.merges) {
+    if (merge.result != before && !std::ranges::binary_search(data.tied_tokens, merge.result)) {
+      rank -= 1;
+    }
+    before = merge.result;
+    if (!IsPossible(merge, types)) continue;
+    float& score = scores[static_cast<size_t>(merge.result)];
+    if (score != kNone && score != rank) {
       return Unimplemented(
           "{} are merged later than others that make the same token: scores cannot say that",
-          Spell(data, merges[i]));
+          Spell(data, merge));
     }
-    score = next;
-    next -= 1;
+    score = rank;
   }
   for (size_t id = 0; id < scores.size(); ++id) {
-    if (scores[id] == kNone) scores[id] = types[id] == kNormalPiece ? next : 0;
+    if (scores[id] == kNone) scores[id] = types[id] == kNormalPiece ? rank - 1 : 0;
   }
   return scores;
 }
@@ -156,7 +167,7 @@ StatusOr<SentencePieceScores> ScoreTokens(const TokenizerData& data, std::vector
   LetMergesMake(data, types, unsaid);
   TQ_ASSIGN_OR_RETURN(const std::vector<TokenMerge> merges, PossibleMerges(data, types, unsaid));
   SentencePieceScores result;
-  TQ_ASSIGN_OR_RETURN(result.scores, Score(data, types, merges));
+  TQ_ASSIGN_OR_RETURN(result.scores, Score(data, types));
   result.space_prefix = data.normalization.prefix_mark || data.add_prefix_space;
 
   // What the reader makes of them.

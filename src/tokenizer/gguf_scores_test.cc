@@ -83,6 +83,14 @@ std::vector<Source> Sources() {
   Json late = Pieces(kPlain);
   AddEntry(late, "<late>", false, true);
   sources.push_back({"tokens matched late", FromJson(late), true, 1});
+  const auto spaces = [](const char* text) { return Piece(WithMarks(text), -1e9f, 1); };
+  sources.push_back({"equal scores",
+                     *TokenizerDataFromSentencePiece(
+                         Piece("<unk>", 0, 2) + Piece("<s>", 0, 3) + spaces("_") + spaces("__") +
+                             spaces("____") + spaces("___") + Piece("a", -2, 1) +
+                             Piece(WithMarks("_a"), -1, 1) + Trainer(2) + NormalizerSpec(false),
+                         kConfig),
+                     false, 0});
   // What a reader makes of GGUF is written as it was.
   const auto file = WriteTokenizer(sources[6].data, 10);
   EXPECT_TRUE(file.ok());

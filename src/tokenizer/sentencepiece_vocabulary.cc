@@ -56,10 +56,10 @@ Status SetMerges(std::span<const int64_t> types, std::span<const double> scores,
                    [&](const TokenMerge& a, const TokenMerge& b) { return score(a) > score(b); });
   for (size_t i = 1; i < merges.size(); ++i) {
     if (merges[i].result != merges[i - 1].result && score(merges[i]) == score(merges[i - 1])) {
-      return Unimplemented("{}: tokens {} and {} have the same score, {}", where,
-                           merges[i - 1].result, merges[i].result, score(merges[i]));
+      data.tied_tokens.push_back(merges[i].result);
     }
   }
+  std::ranges::sort(data.tied_tokens);
   data.merges_tie = true;
   return OkStatus();
 }

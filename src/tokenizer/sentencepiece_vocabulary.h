@@ -28,8 +28,8 @@ enum PieceType : int32_t {
 // `where` is how the file calls its list, for errors.
 //
 // Merges: two neighbours may be merged when together they are a token, that of the highest
-// score first. Tokens of equal score, and unused ones that could be made, are refused: the
-// former have no order, the latter would have to be taken apart again.
+// score first, and of equal scores the leftmost. Unused ones that could be made are refused: they
+// would have to be taken apart again.
 Status SetSentencePieceVocabulary(std::span<const int64_t> types, std::span<const double> scores,
                                   std::string_view where, TokenizerData& data);
 

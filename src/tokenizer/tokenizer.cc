@@ -84,8 +84,8 @@ TokenTrie WholeWords(const TokenizerData& data, const TokenBytes& bytes) {
 StatusOr<std::unique_ptr<WordEncoder>> MakeEncoder(const TokenizerData& data,
                                                    const TokenBytes& bytes) {
   if (data.model == TokenModel::kUnigram) return std::unique_ptr<WordEncoder>(new Unigram(data));
-  TQ_ASSIGN_OR_RETURN(MergeTable merges,
-                      MergeTable::Create(data.merges, data.tokens.size(), data.merges_tie));
+  TQ_ASSIGN_OR_RETURN(MergeTable merges, MergeTable::Create(data.merges, data.tokens.size(),
+                                                            data.merges_tie, data.tied_tokens));
   if (data.model == TokenModel::kCharacterBpe) {
     return std::unique_ptr<WordEncoder>(new CharacterBpe(std::move(merges), CharacterTokens(data)));
   }
@@ -119,7 +119,9 @@ struct Tokenizer::Impl {
       if (!control && !cuts) continue;
       const auto id = static_cast<int32_t>(i);
       // Late tokens are looked for in normalized text, as they look there.
-      if (std::binary_search(data.matched_late.begin(), data.matched_late.end(), id)) {
+      if (!control && data.merges_tie) {
+        late_tokens.Add(MarkSpaces(data.tokens[i]), id, control);
+      } else if (std::binary_search(data.matched_late.begin(), data.matched_late.end(), id)) {
         late_tokens.Add(Normalize(normalization, data.tokens[i]), id, control);
       } else {
         early_tokens.Add(data.tokens[i], id, control);

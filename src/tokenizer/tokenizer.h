@@ -29,8 +29,8 @@ class GgufFile;
 class GgufKeys;
 
 // kNormal: part of the code. kControl: never text unless asked for (GGUF's "unknown" too).
-// kUserDefined: matched in the text as spelled, before any splitting (but see `float_sums`). kByte:
-// stands for the byte that it spells as "<0x0A>".
+// kUserDefined: matched in the text as spelled, before any splitting (but see `merges_tie`,
+// `float_sums`). kByte: stands for the byte that it spells as "<0x0A>".
 enum class TokenType : uint8_t { kNormal, kControl, kUserDefined, kByte };
 
 // How the tokens of a word are found.
@@ -78,9 +78,13 @@ struct TokenizerData {
   std::vector<std::string> tokens;
   std::vector<TokenType> types;    // same length
   std::vector<TokenMerge> merges;  // by rank; none for kUnigram
-  // Neighbours in `merges` that make the same token have the same rank: where they compete,
-  // the leftmost is made. SentencePiece ranks tokens, Hugging Face's library pairs.
+  // Merges as SentencePiece does it, which ranks tokens, where Hugging Face's library ranks pairs:
+  // neighbours in `merges` that make the same token have the same rank, and where they compete, the
+  // leftmost is made. User-defined tokens are found in the normalized text, which they do not cut.
   bool merges_tie = false;
+  // With merges_tie: tokens, ascending, whose merges have the rank of those before them too (equal
+  // scores: runs of spaces in the files of Llama 2 and Mistral).
+  std::vector<int32_t> tied_tokens;
   std::vector<double> scores;  // kUnigram: log probabilities by id; else empty
   // kUnigram: scores are summed as SentencePiece does it, in float32, and user-defined tokens are
   // summed with the others instead of matched before. Hugging Face's library sums doubles.
@@ -116,7 +120,7 @@ StatusOr<TokenizerData> TokenizerDataFromFolder(const std::filesystem::path& fol
 StatusOr<TokenizerData> TokenizerDataFromJson(std::string_view tokenizer_json,
                                               std::string_view tokenizer_config_json);
 // SentencePiece's tokenizer.model: `bytes` are a serialised ModelProto. As the library does
-// it, but for U+2581 before every stretch between added tokens.
+// it; control tokens, if they are parsed, cut the text, and U+2581 goes before every part.
 StatusOr<TokenizerData> TokenizerDataFromSentencePiece(std::string_view bytes,
                                                        std::string_view tokenizer_config_json);
 

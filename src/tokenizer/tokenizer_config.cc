@@ -82,6 +82,18 @@ Status ReadChatTemplate(const JsonFields& config, TokenizerData& data) {
   return OkStatus();
 }
 
+// What Hugging Face's format does not say of SentencePiece's models.
+Status ReadSentencePieceFields(const JsonFields& config, TokenizerData& data) {
+  TQ_ASSIGN_OR_RETURN(data.merges_tie, config.BoolOr(kMergesTie, data.merges_tie));
+  TQ_ASSIGN_OR_RETURN(data.float_sums, config.BoolOr(kFloatSums, data.float_sums));
+  TQ_ASSIGN_OR_RETURN(const auto* tied, JsonListOrEmpty(config, kTiedTokens));
+  for (const json& value : *tied) {
+    TQ_ASSIGN_OR_RETURN(const int32_t id, JsonTokenId(value, config.Name(kTiedTokens)));
+    data.tied_tokens.push_back(id);
+  }
+  return OkStatus();
+}
+
 }  // namespace
 
 Status ApplyTokenizerConfig(std::string_view text, bool decides_bos, TokenizerData& data) {
@@ -96,8 +108,7 @@ Status ApplyTokenizerConfig(std::string_view text, bool decides_bos, TokenizerDa
     return InvalidArgument("{} is {}, but the tokenizer says {}", config.Name("add_prefix_space"),
                            prefix, has_prefix);
   }
-  TQ_ASSIGN_OR_RETURN(data.merges_tie, config.BoolOr(kMergesTie, data.merges_tie));
-  TQ_ASSIGN_OR_RETURN(data.float_sums, config.BoolOr(kFloatSums, data.float_sums));
+  TQ_RETURN_IF_ERROR(ReadSentencePieceFields(config, data));
   auto index = TokenIndex::Create(data.tokens);
   if (!index.ok()) return index.status();
   TQ_RETURN_IF_ERROR(ReadSpecial(config, "bos_token", *index, true, data.bos));

@@ -8,9 +8,10 @@
 
 namespace tq {
 
-// Fields of our own, which Hugging Face's libraries pass over: TokenizerData::merges_tie and
-// float_sums, for which their files have no place.
+// Fields of our own, which Hugging Face's libraries pass over: TokenizerData::merges_tie,
+// tied_tokens and float_sums, for which their files have no place.
 constexpr std::string_view kMergesTie = "merges_of_one_token_rank_equally";
+constexpr std::string_view kTiedTokens = "tokens_that_rank_with_the_one_before";
 constexpr std::string_view kFloatSums = "scores_are_summed_in_float32";
 
 // Adds what the file says to data that came from another file, and refuses what

@@ -93,7 +93,7 @@ Status CheckModel(const TokenizerData& data) {
     if (data.scores.empty()) return OkStatus();
     return InvalidArgument("{} scores for a model of merges", data.scores.size());
   }
-  if (!data.merges.empty() || data.merges_tie) {
+  if (!data.merges.empty() || data.merges_tie || !data.tied_tokens.empty()) {
     return InvalidArgument("merges for a unigram model");
   }
   if (data.scores.size() != data.tokens.size()) {
@@ -137,12 +137,26 @@ Status CheckMerges(const TokenizerData& data) {
   return OkStatus();
 }
 
+Status CheckTiedTokens(const TokenizerData& data) {
+  if (data.tied_tokens.empty()) return OkStatus();
+  if (!data.merges_tie) return InvalidArgument("tied_tokens of merges that do not tie");
+  for (size_t i = 0; i < data.tied_tokens.size(); ++i) {
+    const int32_t id = data.tied_tokens[i];
+    if (id < 0 || id >= static_cast<int64_t>(data.tokens.size()) ||
+        (i > 0 && id <= data.tied_tokens[i - 1])) {
+      return InvalidArgument("tied_tokens names {}, which is no token or out of order", id);
+    }
+  }
+  return OkStatus();
+}
+
 }  // namespace
 
 Status CheckTokenizerData(const TokenizerData& data) {
   TQ_RETURN_IF_ERROR(CheckTokens(data));
   TQ_RETURN_IF_ERROR(CheckModel(data));
   TQ_RETURN_IF_ERROR(CheckMerges(data));
+  TQ_RETURN_IF_ERROR(CheckTiedTokens(data));
   const size_t vocabulary = data.tokens.size();
   TQ_RETURN_IF_ERROR(CheckSpecialId("beginning-of-text", data.bos, vocabulary));
   TQ_RETURN_IF_ERROR(CheckSpecialId("end-of-text", data.eos, vocabulary));

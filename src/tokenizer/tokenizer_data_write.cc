@@ -1,5 +1,7 @@
 // tokenizer.json and tokenizer_config.json as Hugging Face's libraries read them. Written
 // entry by entry: the order of the keys is part of the bytes that we promise.
+#include <fmt/ranges.h>
+
 #include <algorithm>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -174,6 +176,9 @@ std::string TokenizerConfigToJson(const TokenizerData& data) {
       "  \"add_bos_token\": {},\n  \"clean_up_tokenization_spaces\": false",
       Bool(data.add_prefix_space || data.normalization.prefix_mark), Bool(data.add_bos));
   if (data.merges_tie) json += fmt::format(",\n  \"{}\": true", kMergesTie);
+  if (!data.tied_tokens.empty()) {
+    json += fmt::format(",\n  \"{}\": [{}]", kTiedTokens, fmt::join(data.tied_tokens, ", "));
+  }
   if (data.float_sums) json += fmt::format(",\n  \"{}\": true", kFloatSums);
   const auto add = [&](std::string_view key, int32_t id) {
     if (id >= 0) json += fmt::format(",\n  \"{}\": {}", key, Literal(Token(data, id)));

@@ -297,7 +297,9 @@ TEST(TokenizerGguf, ReadsSentencePiece) {
   const auto tokenizer = Tokenizer::Create(*data);
   ASSERT_TRUE(tokenizer.ok());
   EXPECT_THAT((*tokenizer)->Encode("ab ab\nx"), ElementsAre(7, 7, 2, 0));
-  EXPECT_THAT((*tokenizer)->Encode("b  ab"), ElementsAre(3, 5, 8, 7));
+  EXPECT_THAT((*tokenizer)->Encode("b  ab"), ElementsAre(3, 5, 8, 6));
+  EXPECT_THAT((*tokenizer)->Encode("b \u2581ab"), ElementsAre(3, 5, 8, 6))
+      << "written, not a space";
   EXPECT_EQ(*(*tokenizer)->Decode(std::vector<int32_t>{3, 5, 8, 6}), "b  ab");
   const auto again =
       TokenizerDataFromJson(TokenizerDataToJson(*data), TokenizerConfigToJson(*data));
@@ -335,7 +337,7 @@ TEST(TokenizerGguf, RefusesSentencePieceByName) {
   };
   EXPECT_THAT(scores(6, NAN), HasSubstr("tokens[6] has the score nan"));
   EXPECT_THAT(scores(3, -INFINITY), HasSubstr("tokens[3] has the score -inf"));
-  EXPECT_THAT(scores(6, -1), HasSubstr("tokens 6 and 7 have the same score, -1"));
+  EXPECT_EQ(scores(6, -1), "read") << "equal scores tie";
   EXPECT_EQ(scores(5, -1), "read") << "nothing makes single characters";
   EXPECT_THAT(error("scores", Floats{1}), HasSubstr("1 scores for 10 tokens"));
   EXPECT_THAT(error("scores", Ints{1}), HasSubstr("scores is not an array of floating-point"));

@@ -345,6 +345,15 @@ TEST(Tokenizer, CreateChecksItsData) {
                 HasSubstr("the score of token 7, "));
   }
   EXPECT_THAT(piece_error([](D& d) { d.float_sums = true; }), HasSubstr("for a model of merges"));
+  EXPECT_THAT(unigram_error([](D& d) { d.tied_tokens = {1}; }), HasSubstr("merges for a unigram"));
+  EXPECT_THAT(piece_error([](D& d) { d.tied_tokens = {1}; }), HasSubstr("merges that do not tie"));
+  for (const auto& tied : std::initializer_list<std::vector<int32_t>>{{-1}, {1, 1}, {1 << 30}}) {
+    EXPECT_THAT(piece_error([&](D& d) {
+                  d.merges_tie = true;
+                  d.tied_tokens = tied;
+                }),
+                HasSubstr("no token or out of order"));
+  }
 }
 
 // Under a second when linear, or a few in a sanitized build; many minutes when quadratic.
