@@ -86,7 +86,8 @@ class SentencePiece:
         return self.processor.encode(texts, num_threads=1)
 
     def decode(self, ids):
-        return self.processor.decode(ids)
+        # What has no token is " \u2047 " to the library, and nothing to us.
+        return self.processor.decode([i for i in ids if i != self.processor.unk_id()])
 
 
 def gguf_byte_level(get):
