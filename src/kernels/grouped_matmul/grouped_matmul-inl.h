@@ -13,16 +13,26 @@ constexpr size_t kLanes = kVecBytes / 16;
 template <int kBits>
 struct Shape {
   static constexpr int kParts = Parts(kBits);
+  // Trits are bytes before they are cut up (Passages).
+  static constexpr int kCutBits = kBits == kTrits ? 8 : kBits;
   static constexpr int kVecs = kParts / 2;  // of blocks in a step
   static constexpr size_t kStepBlocks = kLanes * kVecs;
-  static constexpr size_t kStepBytes = kStepBlocks * kBlockColumns * kBits / 8;
+  static constexpr size_t kStepBytes = kStepBlocks * kBlockColumns * kCutBits / 8;
   // Steps after which totals are met again: 4 blocks, or 8 of 2 bits, at every level.
   static constexpr int kSteps = 4 / kLanes;
   static constexpr size_t kBlocks = kSteps * kStepBlocks;
   static constexpr size_t kBytes = kSteps * kStepBytes;
   // What is read from the beginning of such a passage, at most.
-  static constexpr size_t kReadBytes = kBytes + Simd::template Overread<kBits>();
+  static constexpr size_t kReadBytes = kBytes + Simd::template Overread<kCutBits>();
 };
+
+// The hardware's own prefetcher stops at page ends. What is fetched with byte `at` of each of some
+// rows; behind the end of a row comes what follows them all.
+constexpr size_t kPrefetchBytes = 2048;
+TQ_INLINE size_t AheadOf(const Weights& w, size_t at, size_t rows) {
+  at += kPrefetchBytes;
+  return at < w.code_bytes ? at : at + (rows - 1) * w.code_bytes;
+}
 
 // ---- Codes that lie within memory, or a copy of them.
 
@@ -44,6 +54,106 @@ const uint8_t* CopyPassage(const Weights& w, size_t row, size_t i, uint8_t* copy
                    count < S::kReadBytes ? count : S::kReadBytes);
   return copy;
 }
+
+// Passages of kCount rows, asked for in turn up to block `end`.
+template <int kBits, size_t kCount>
+class Passages {
+ public:
+  Passages(const Weights& w, const size_t (&rows)[kCount], size_t /*end*/)
+      : w_(w), rows_(rows), direct_(DirectPassages<kBits>(w, rows[kCount - 1])) {}
+
+  // The one that begins with `block`; valid until the next is asked for.
+  TQ_INLINE void Find(size_t block, const uint8_t* (&codes)[kCount]) {
+    using S = Shape<kBits>;
+    const size_t i = block / S::kBlocks;
+    for (size_t r = 0; r < kCount; ++r) {
+      codes[r] = i < direct_ ? w_.codes + rows_[r] * w_.code_bytes + i * S::kBytes
+                             : CopyPassage<kBits>(w_, rows_[r], i, copies_[r]);
+    }
+  }
+
+ private:
+  const Weights& w_;
+  const size_t (&rows_)[kCount];
+  const size_t direct_;
+  uint8_t copies_[kCount][Shape<kBits>::kReadBytes];
+};
+
+// ---- Trits, expanded to a byte each.
+
+// Blocks that are expanded together: whole chunks and whole passages.
+constexpr size_t kChunkBlocks = kChunkColumns / kBlockColumns, kPieceBlocks = 2 * kChunkBlocks;
+constexpr size_t kPieceBytes = kPieceBlocks * kBlockColumns;
+
+// The codes of a chunk of `width` bytes in `codes` [kChunkBytes], to out [kChunkColumns]. What is
+// written behind those of a digit is written again with the next.
+TQ_INLINE void ExpandChunk(const uint8_t* codes, size_t width, uint8_t* out) {
+  constexpr int kVecs = kChunkBytes / kVecBytes;
+  // Fractions less 128 (packing.h of ternary_matmul): 3 f >= 256 from f = 86 on, 512 from 171 on.
+  Vec fractions[kVecs];
+  for (int v = 0; v < kVecs; ++v) {
+    fractions[v] = Simd::Xor(Simd::Load(codes + v * kVecBytes), Simd::Set8(INT8_MIN));
+  }
+#pragma GCC unroll 5
+  for (size_t place = 0; place < kTritsPerByte; ++place, out += width) {
+    for (int v = 0; v < kVecs; ++v) {
+      Vec& f = fractions[v];
+      Simd::Store(out + v * kVecBytes, Simd::CountAbove(f, 85 - 128, 170 - 128));
+      f = Simd::Add8(f, Simd::Add8(f, f));
+    }
+  }
+}
+
+// Chunk `chunk` of a row, one of `rows` that are gone through together; zeros where the row has no
+// more.
+TQ_INLINE void ExpandChunkOf(const Weights& w, size_t row, size_t rows, size_t chunk,
+                             uint8_t* out) {
+  const size_t begin = chunk * kChunkColumns, at = chunk * kChunkBytes;
+  const uint8_t* codes = w.codes + row * w.code_bytes + at;
+  __builtin_prefetch(codes - at + AheadOf(w, at, rows));
+  if (begin + kChunkColumns <= w.cols) {
+    ExpandChunk(codes, kChunkBytes, out);
+    return;
+  }
+  __builtin_memset(out, 0, kChunkColumns);
+  if (begin >= w.cols) return;
+  const size_t width = TritBytes(w.cols - begin);
+  if ((w.rows - row) * w.code_bytes >= at + kChunkBytes) {
+    ExpandChunk(codes, width, out);
+  } else {
+    uint8_t copy[kChunkBytes] = {};
+    __builtin_memcpy(copy, codes, width);
+    ExpandChunk(copy, width, out);
+  }
+}
+
+template <size_t kCount>
+class Passages<kTrits, kCount> {
+ public:
+  Passages(const Weights& w, const size_t (&rows)[kCount], size_t end)
+      : w_(w), rows_(rows), end_(end) {}
+
+  TQ_INLINE void Find(size_t block, const uint8_t* (&codes)[kCount]) {
+    const size_t piece = block / kPieceBlocks * kPieceBlocks;
+    if (block >= expanded_) {
+      expanded_ = piece + kPieceBlocks < end_ ? piece + kPieceBlocks : end_;
+      for (size_t r = 0; r < kCount; ++r) {
+        for (size_t b = block / kChunkBlocks * kChunkBlocks; b < expanded_; b += kChunkBlocks) {
+          ExpandChunkOf(w_, rows_[r], kCount, b / kChunkBlocks,
+                        bytes_[r] + (b - piece) * kBlockColumns);
+        }
+      }
+    }
+    for (size_t r = 0; r < kCount; ++r) codes[r] = bytes_[r] + (block - piece) * kBlockColumns;
+  }
+
+ private:
+  const Weights& w_;
+  const size_t (&rows_)[kCount];
+  const size_t end_;
+  size_t expanded_ = 0;
+  alignas(kChunkBytes) uint8_t bytes_[kCount][kPieceBytes];
+};
 
 // ---- Scales and zeros of 4 rows.
 
@@ -138,7 +248,7 @@ template <int kBits>
 TQ_INLINE Vec DotStep(const uint8_t* codes, const int8_t* a) {
   using S = Shape<kBits>;
   Vec parts[S::kParts];
-  Simd::template Unpack<kBits>(codes, parts);
+  Simd::template Unpack<S::kCutBits>(codes, parts);
   Vec sum = Simd::Zero();
 #pragma GCC unroll 4
   for (int p = 0; p < S::kParts; ++p) {
@@ -228,19 +338,15 @@ TQ_INLINE void StoreTotals(const VecF (&totals)[Shape<kBits>::kSteps][Shape<kBit
 // Blocks whose scales are read together: 16 KiB as floats where each block has its own.
 constexpr size_t kScaleBlocks = 256;
 
-// The hardware's own prefetcher stops at page ends.
-constexpr size_t kPrefetchBytes = 2048;
-
 template <int kBits, bool kOneGroup>
 void GemvRows(const Weights& w, size_t row, const ActivationRow& x, float* y) {
   using S = Shape<kBits>;
   size_t rows[kGemvRows];
   for (size_t r = 0; r < kGemvRows; ++r) rows[r] = row + r < w.rows ? row + r : w.rows - 1;
-  const size_t direct = DirectPassages<kBits>(w, rows[kGemvRows - 1]);
+  Passages<kBits, kGemvRows> source(w, rows, x.blocks);
   const size_t passages = x.blocks / S::kBlocks;
   constexpr size_t kChunk = kScaleBlocks / S::kBlocks;
   float scale[(kScaleBlocks + 1) * kGemvRows], zero[(kScaleBlocks + 1) * kGemvRows];
-  uint8_t copies[kGemvRows][S::kReadBytes];
   VecF totals[S::kSteps][S::kVecs];
   for (auto& step : totals) {
     for (VecF& total : step) total = Simd::ZeroF();
@@ -254,20 +360,12 @@ void GemvRows(const Weights& w, size_t row, const ActivationRow& x, float* y) {
     GroupWalk walk(w.group_blocks / kUnit, begin * S::kBlocks / kUnit);
     for (size_t i = begin; i < end; ++i) {
       const uint8_t* codes[kGemvRows];
-      if (i < direct) {
-        // Behind the end of a row comes what follows the 4 rows.
-        size_t ahead = i * S::kBytes + kPrefetchBytes;
-        if (ahead >= w.code_bytes) ahead += (kGemvRows - 1) * w.code_bytes;
+      source.Find(i * S::kBlocks, codes);
+      if constexpr (kBits != kTrits) {
+        const size_t ahead = AheadOf(w, i * S::kBytes, kGemvRows);
         for (size_t r = 0; r < kGemvRows; ++r) {
-          const uint8_t* at = w.codes + rows[r] * w.code_bytes;
-          codes[r] = at + i * S::kBytes;
-          for (size_t line = 0; line < S::kBytes; line += 64) {
-            __builtin_prefetch(at + ahead + line);
-          }
-        }
-      } else {
-        for (size_t r = 0; r < kGemvRows; ++r) {
-          codes[r] = CopyPassage<kBits>(w, rows[r], i, copies[r]);
+          const uint8_t* at = w.codes + rows[r] * w.code_bytes + ahead;
+          for (size_t line = 0; line < S::kBytes; line += 64) __builtin_prefetch(at + line);
         }
       }
       AddPassage<kBits, kOneGroup>(codes, x, i * S::kBlocks, scale, zero, walk, totals);
@@ -331,21 +429,18 @@ template <int kBits>
 void Decode(const Weights& w, size_t row, size_t first, size_t count, uint8_t* u) {
   using S = Shape<kBits>;
   constexpr size_t kRows = 4 * kLanes;
-  uint8_t copy[S::kReadBytes];
   for (size_t r0 = 0; r0 < kTileRows; r0 += kRows) {
     size_t rows[kRows];
     for (size_t r = 0; r < kRows; ++r) rows[r] = row + r0 + r < w.rows ? row + r0 + r : w.rows - 1;
-    const size_t direct = DirectPassages<kBits>(w, rows[kRows - 1]);
+    Passages<kBits, kRows> source(w, rows, first + count);
     for (size_t p = 0; p < count / S::kBlocks; ++p) {
-      const size_t passage = first / S::kBlocks + p;
+      const uint8_t* codes[kRows];
+      source.Find(first + p * S::kBlocks, codes);
       Passage<kBits> parts;
       for (size_t r = 0; r < kRows; ++r) {
-        const uint8_t* codes = passage < direct
-                                   ? w.codes + rows[r] * w.code_bytes + passage * S::kBytes
-                                   : CopyPassage<kBits>(w, rows[r], passage, copy);
         for (int s = 0; s < S::kSteps; ++s) {
           Vec step[S::kParts];
-          Simd::template Unpack<kBits>(codes + s * S::kStepBytes, step);
+          Simd::template Unpack<S::kCutBits>(codes[r] + s * S::kStepBytes, step);
           for (int part = 0; part < S::kParts; ++part) parts[s][part][r] = step[part];
         }
       }

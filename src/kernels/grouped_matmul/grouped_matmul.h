@@ -1,7 +1,8 @@
-// Products of scalar codes in groups of columns (GPTQ, AWQ, round-to-nearest) with integer
+// Products of scalar codes in groups of columns (GPTQ, AWQ, round-to-nearest, ternary) with integer
 // activations.
 //
-//   y[r] = sum over columns of scale[r, g] * (q[r, c] - zero[r, g]) * x[c],   q of 2 to 8 bits
+//   y[r] = sum over columns of scale[r, g] * (q[r, c] - zero[r, g]) * x[c],   q of 2 to 8 bits, or
+//   trits
 //
 // The columns of x are cut into blocks of 32, rounded to integers a in [-127, 127] with one scale d
 // a block (grouped_activations.h); groups are whole blocks. Of a block b the sums
@@ -26,11 +27,18 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "kernels/grouped_matmul/trits.h"
 #include "kernels/isa.h"
 
 namespace tq::grouped {
 
-inline constexpr int kMinBits = 2, kMaxBits = 8, kNumWidths = kMaxBits - kMinBits + 1;
+// Widths of a code in bits; the first stands for trits, five in a byte (trits.h).
+inline constexpr int kTrits = 1;
+inline constexpr int kMinBits = kTrits, kMaxBits = 8, kNumWidths = kMaxBits - kMinBits + 1;
+constexpr int LargestCode(int bits) { return bits == kTrits ? 2 : (1 << bits) - 1; }
+constexpr size_t CodeBytes(int bits, size_t cols) {
+  return bits == kTrits ? TritBytes(cols) : (cols * static_cast<size_t>(bits) + 7) / 8;
+}
 inline constexpr int kBlockColumns = 32;
 // Rows of x are padded with zeros to whole multiples.
 inline constexpr size_t kBlockMultiple = 8;
@@ -70,13 +78,13 @@ constexpr int ColumnOf(int bits, int part, int byte) {
 struct Weights {
   int bits = 0;
   size_t rows = 0, cols = 0;
-  size_t groups = 0;               // of a row
-  size_t group_blocks = 0;         // blocks of a group, 1 or more
-  const uint8_t* codes = nullptr;  // rows of code_bytes, least significant bit first
-  size_t code_bytes = 0;
+  size_t groups = 0;                // of a row
+  size_t group_blocks = 0;          // blocks of a group, 1 or more
+  const uint8_t* codes = nullptr;   // rows of code_bytes: least significant bit first, or trits
+  size_t code_bytes = 0;            // CodeBytes
   const uint16_t* scale = nullptr;  // IEEE half [rows, groups]
   // Zeros: IEEE half [rows, groups]; or integers of `bits` bits, packed as codes, in rows of
-  // packed_bytes; or neither, which is 2^(bits - 1) throughout.
+  // packed_bytes; or neither, which is 2^(bits - 1) throughout: of trits 1.
   const uint16_t* half_zero = nullptr;
   const uint8_t* packed_zero = nullptr;
   size_t packed_bytes = 0;

@@ -16,7 +16,7 @@ namespace {
 struct Simd : SimdYmm {
   // Whether sums of so many products of two fit into 16 bits.
   static constexpr bool Fits(int bits, int dots) {
-    return dots * 2 * ((1 << bits) - 1) * kMaxActivation <= INT16_MAX;
+    return dots * 2 * LargestCode(bits) * kMaxActivation <= INT16_MAX;
   }
   TQ_INLINE static Vec Widen(Vec words, int factor) {
     return _mm256_madd_epi16(words, Set16(factor));

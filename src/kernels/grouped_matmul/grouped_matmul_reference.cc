@@ -30,9 +30,23 @@ float ScaleOf(const Weights& w, size_t row, size_t group) {
   return HalfToFloat(w.scale[row * w.groups + group]);
 }
 
+// The codes of a block of 32 columns; zeros behind the row's last column.
+void UnpackTritBlock(const Weights& w, size_t row, size_t block, uint8_t (&q)[kBlockColumns]) {
+  std::fill_n(q, kBlockColumns, uint8_t{0});
+  const size_t first = block * kBlockColumns, begin = first / kChunkColumns * kChunkColumns;
+  if (first >= w.cols) return;
+  const size_t end = std::min(w.cols, begin + kChunkColumns), width = TritBytes(end - begin);
+  const uint8_t* bytes = w.codes + row * w.code_bytes + begin / kTritsPerByte;
+  for (size_t i = 0; i < kBlockColumns && first + i < end; ++i) {
+    const size_t at = first + i - begin;
+    q[i] = TritOf(bytes[at % width], at / width);
+  }
+}
+
 // The codes of a block of 32 columns, part by part; zeros behind the row's last byte.
 template <int kBits>
 void UnpackBlock(const Weights& w, size_t row, size_t block, uint8_t (&q)[kBlockColumns]) {
+  if constexpr (kBits == kTrits) return UnpackTritBlock(w, row, block, q);
   constexpr size_t kBytes = kBlockColumns * kBits / 8;
   const size_t begin = std::min(block * kBytes, w.code_bytes);
   uint8_t bytes[kBytes + 1] = {};
@@ -127,6 +141,6 @@ constexpr MatmulKernels Make() {
 }  // namespace
 
 constinit const MatmulTable kMatmulTable = {
-    {Make<2>(), Make<3>(), Make<4>(), Make<5>(), Make<6>(), Make<7>(), Make<8>()}};
+    {Make<kTrits>(), Make<2>(), Make<3>(), Make<4>(), Make<5>(), Make<6>(), Make<7>(), Make<8>()}};
 
 }  // namespace tq::grouped::reference

@@ -39,7 +39,9 @@ std::vector<Case> AllCases() {
 }
 
 std::string CaseName(const ::testing::TestParamInfo<Case>& info) {
-  return fmt::format("{}_{}bits", IsaName(info.param.isa), info.param.bits);
+  return info.param.bits == kTrits
+             ? fmt::format("{}_trits", IsaName(info.param.isa))
+             : fmt::format("{}_{}bits", IsaName(info.param.isa), info.param.bits);
 }
 
 // A fenced copy of values.
@@ -69,7 +71,7 @@ struct Problem {
     weights.cols = cols;
     weights.groups = (cols + group - 1) / group;
     weights.group_blocks = weights.groups == 1 ? blocks : group / kBlockColumns;
-    weights.code_bytes = (cols * bits + 7) / 8;
+    weights.code_bytes = CodeBytes(bits, cols);
     weights.packed_bytes = (weights.groups * bits + 7) / 8;
     codes = std::make_unique<FencedBytes>(rows * weights.code_bytes);
     for (size_t i = 0; i < rows * weights.code_bytes; ++i) {
@@ -156,11 +158,12 @@ class GroupedMatmulTest : public ::testing::TestWithParam<Case> {
 struct Sizes {
   size_t rows, cols, group;
 };
-// Around blocks, steps and passages of every level; groups of one block to all.
+// Around blocks, steps, passages and chunks of trits of every level; groups of one block to all.
 constexpr Sizes kSizes[] = {
     {1, 1, 32},      {2, 31, 32},     {3, 32, 64},    {4, 33, 32},   {5, 63, 64},    {6, 64, 32},
     {7, 65, 32},     {8, 127, 128},   {9, 128, 32},   {3, 129, 64},  {5, 255, 128},  {4, 256, 256},
-    {6, 257, 96},    {2, 383, 160},   {33, 511, 128}, {32, 512, 32}, {31, 513, 512}, {1, 700, 1024},
+    {6, 257, 96},    {2, 383, 160},   {2, 160, 32},   {3, 161, 32},  {5, 319, 64},   {9, 320, 128},
+    {3, 321, 32},    {1, 640, 320},   {33, 511, 128}, {32, 512, 32}, {31, 513, 512}, {1, 700, 1024},
     {5, 1027, 96},   {4, 2048, 128},  {3, 8191, 32},  {4, 8192, 64}, {2, 8230, 32},  {1, 8230, 128},
     {3, 16400, 128}, {2, 16400, 8192}};
 
@@ -281,7 +284,7 @@ TEST_P(GroupedMatmulTest, ExtremeSumsDoNotOverflow) {
     x.scale[0].assign(16, 1.0f);
     x.sum[0].assign(16, static_cast<float>(32 * activation));
     const auto expected =
-        static_cast<float>(512 * activation * ((1 << bits_) - 1 - (1 << (bits_ - 1))));
+        static_cast<float>(512 * activation * (LargestCode(bits_) - (1 << (bits_ - 1))));
     EXPECT_EQ(Gemv(kernels_, problem, x, 0), std::vector<float>(32, expected));
 
     const FencedBytes u(16 * kDecodedBlockBytes);

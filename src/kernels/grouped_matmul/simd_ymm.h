@@ -59,6 +59,14 @@ struct SimdYmm : SimdX86<SimdYmm> {
     }
   }
 
+  TQ_INLINE static Vec Xor(Vec a, Vec b) { return _mm256_xor_si256(a, b); }
+  TQ_INLINE static Vec Add8(Vec a, Vec b) { return _mm256_add_epi8(a, b); }
+  // How many of two limits the bytes, as signed ones, are above.
+  TQ_INLINE static Vec CountAbove(Vec v, int low, int high) {
+    const Vec above = Add8(_mm256_cmpgt_epi8(v, Set8(low)), _mm256_cmpgt_epi8(v, Set8(high)));
+    return _mm256_sub_epi8(Zero(), above);
+  }
+
   // a0 + a1, a2 + a3, b0 + b1, b2 + b3 of every group of lanes.
   TQ_INLINE static Vec AddNeighbours(Vec a, Vec b) { return _mm256_hadd_epi32(a, b); }
   TQ_INLINE static Vec EvenLanes(Vec a, Vec b) {

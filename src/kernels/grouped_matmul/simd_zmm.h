@@ -62,6 +62,15 @@ struct SimdZmm : SimdX86<SimdZmm> {
     parts[1] = Quarters<0xdd>(first, second);
   }
 
+  TQ_INLINE static Vec Xor(Vec a, Vec b) { return _mm512_xor_si512(a, b); }
+  TQ_INLINE static Vec Add8(Vec a, Vec b) { return _mm512_add_epi8(a, b); }
+  // How many of two limits the bytes, as signed ones, are above.
+  TQ_INLINE static Vec CountAbove(Vec v, int low, int high) {
+    const Vec one = Set8(1);
+    const Vec count = _mm512_maskz_mov_epi8(_mm512_cmpgt_epi8_mask(v, Set8(low)), one);
+    return _mm512_mask_add_epi8(count, _mm512_cmpgt_epi8_mask(v, Set8(high)), count, one);
+  }
+
   template <int kPick>
   TQ_INLINE static Vec Quarters(Vec a, Vec b) {
     return _mm512_maskz_shuffle_i32x4(0xffff, a, b, kPick);
