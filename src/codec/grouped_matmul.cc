@@ -37,6 +37,7 @@ bool HasKernels(const GroupedMatrix& m) {
   return m.group_size % kBlockColumns == 0 || m.groups() == 1;
 }
 // Widths of one order of columns.
+static_assert(grouped::kTrits == kTernaryBits);
 int OperandBits(const GroupedMatrix& m) { return m.bits == 2 || m.bits == 4 ? m.bits : 8; }
 
 uint64_t PaddedBlocks(uint64_t cols) {

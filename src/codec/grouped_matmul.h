@@ -37,7 +37,7 @@ class GroupedInput {
 
   // The integers for a width and an order of columns.
   struct Operand {
-    int bits = 0;                    // 2, 4, or 8 for all others
+    int bits = 0;                    // 2, 4, or 8 for all others and for trits
     const int32_t* order = nullptr;  // [cols], or none
     // Rows one after the other as gemv reads them, or panels of panel_rows() rows (fewer in the
     // last), as multiply does.

@@ -8,6 +8,8 @@
 #include "base/checked.h"
 #include "kernels/gemm/gemm_f32.h"
 #include "kernels/gemm/grouped_codes.h"
+#include "kernels/grouped_matmul/grouped_matmul.h"
+#include "kernels/ternary_matmul/packing.h"
 
 namespace tq {
 namespace {
@@ -15,6 +17,9 @@ namespace {
 // Format 1 has kHalf zeros and no order; format 2 says which.
 constexpr int32_t kPlainFormat = 1, kFormat = 2, kCode = 2;
 constexpr size_t kPlainFields = 6, kFields = 8;
+// Ternary codes have a code and a format of their own.
+constexpr int32_t kTernaryFormat = 1, kTernaryCode = 3;
+constexpr size_t kTernaryFields = 5;
 constexpr uint32_t kMinBits = 2, kMaxBits = 8, kMaxGroupSize = 65536;
 constexpr uint64_t kMaxSide = std::numeric_limits<int32_t>::max();
 
@@ -76,6 +81,26 @@ Status CheckOrder(const GroupedLayout& layout, const Tensor& order) {
   return OkStatus();
 }
 
+// Bytes and scales as QuantizeToTernary makes them.
+Status CheckTernary(const GroupedLayout& layout, const GroupedTensors& tensors) {
+  const uint8_t* codes = tensors.codes.data();
+  const uint64_t count = tensors.codes.num_bytes();
+  const uint64_t bad = ternary::FindNoCode(ternary::Packing::kBase3, codes, count);
+  if (bad < count) {
+    return DataLoss(
+        "grouped matrix: byte {} of row {} is 0x{:02x}, which is not five ternary codes",
+        bad % layout.code_bytes(), bad / layout.code_bytes(), codes[bad]);
+  }
+  const uint16_t* scales = tensors.scale.as<uint16_t>();
+  for (uint64_t i = 0; i < tensors.scale.num_elements(); ++i) {
+    if (const float scale = HalfToFloat(scales[i]); scale <= 0) {
+      return DataLoss("grouped matrix: scale of row {} group {} is {}, must be above 0",
+                      i / layout.groups(), i % layout.groups(), scale);
+    }
+  }
+  return OkStatus();
+}
+
 // The zeros of a row as halves, which hold all integers up to 255: `zeros` [groups], or where the
 // matrix has them.
 const uint16_t* ZerosOf(const GroupedMatrix& m, uint64_t row, uint16_t* zeros) {
@@ -89,6 +114,40 @@ const uint16_t* ZerosOf(const GroupedMatrix& m, uint64_t row, uint16_t* zeros) {
   return zeros;
 }
 
+Status CheckPositive(std::string_view name, int32_t value) {
+  if (value >= 1) return OkStatus();
+  return InvalidArgument("grouped matrix: {} = {}, must be positive", name, value);
+}
+
+StatusOr<GroupedLayout> TernaryLayoutFromTensor(const Tensor& layout) {
+  int32_t fields[kTernaryFields] = {};
+  TQ_RETURN_IF_ERROR(CheckTensor("layout", layout, DType::kI32, {kTernaryFields}));
+  __builtin_memcpy(fields, layout.data(), sizeof(fields));
+  if (fields[0] != kTernaryFormat) {
+    return Unimplemented("grouped matrix: format of ternary codes = {}, known is {}", fields[0],
+                         kTernaryFormat);
+  }
+  constexpr std::string_view kNames[] = {"", "", "rows", "cols", "group_size"};
+  for (size_t i = 2; i < kTernaryFields; ++i) {
+    TQ_RETURN_IF_ERROR(CheckPositive(kNames[i], fields[i]));
+  }
+  GroupedLayout result;
+  result.rows = static_cast<uint64_t>(fields[2]);
+  result.cols = static_cast<uint64_t>(fields[3]);
+  result.bits = kTernaryBits;
+  result.group_size = static_cast<uint32_t>(fields[4]);
+  result.zeros = ZeroKind::kSymmetric;
+  TQ_RETURN_IF_ERROR(CheckGroupedLayout(result));
+  return result;
+}
+
+bool IsTernary(const Tensor& layout) {
+  int32_t fields[2] = {};
+  if (layout.dtype() != DType::kI32 || layout.num_bytes() < sizeof(fields)) return false;
+  __builtin_memcpy(fields, layout.data(), sizeof(fields));
+  return fields[1] == kTernaryCode;
+}
+
 }  // namespace
 
 Status CheckGroupedLayout(const GroupedLayout& layout) {
@@ -98,7 +157,14 @@ Status CheckGroupedLayout(const GroupedLayout& layout) {
   if (layout.cols < 1 || layout.cols > kMaxSide) {
     return InvalidArgument("grouped matrix: cols = {}, must be 1 to {}", layout.cols, kMaxSide);
   }
-  if (layout.bits < kMinBits || layout.bits > kMaxBits) {
+  if (layout.ternary()) {
+    if (layout.zeros != ZeroKind::kSymmetric || layout.ordered) {
+      return InvalidArgument(
+          "grouped matrix: bits = {} are ternary codes, which have no zeros and no order of "
+          "columns",
+          layout.bits);
+    }
+  } else if (layout.bits < kMinBits || layout.bits > kMaxBits) {
     return InvalidArgument("grouped matrix: bits = {}, must be {} to {}", layout.bits, kMinBits,
                            kMaxBits);
   }
@@ -117,6 +183,10 @@ uint64_t GroupedMatrix::num_bytes() const {
 }
 
 std::vector<int32_t> LayoutToInts(const GroupedLayout& layout) {
+  if (layout.ternary()) {
+    return {kTernaryFormat, kTernaryCode, static_cast<int32_t>(layout.rows),
+            static_cast<int32_t>(layout.cols), static_cast<int32_t>(layout.group_size)};
+  }
   const bool plain = layout.zeros == ZeroKind::kHalf && !layout.ordered;
   std::vector<int32_t> ints = {
       plain ? kPlainFormat : kFormat,    kCode,
@@ -130,6 +200,7 @@ std::vector<int32_t> LayoutToInts(const GroupedLayout& layout) {
 }
 
 StatusOr<GroupedLayout> GroupedLayoutFromTensor(const Tensor& layout) {
+  if (IsTernary(layout)) return TernaryLayoutFromTensor(layout);
   // Format 1 is shorter; which it is stands in the first field.
   int32_t fields[kFields] = {};
   const bool plain = layout.shape() == Shape{kPlainFields};
@@ -149,9 +220,7 @@ StatusOr<GroupedLayout> GroupedLayoutFromTensor(const Tensor& layout) {
   }
   constexpr std::string_view kNames[] = {"", "", "rows", "cols", "bits", "group_size"};
   for (size_t i = 2; i < kPlainFields; ++i) {
-    if (fields[i] < 1) {
-      return InvalidArgument("grouped matrix: {} = {}, must be positive", kNames[i], fields[i]);
-    }
+    TQ_RETURN_IF_ERROR(CheckPositive(kNames[i], fields[i]));
   }
   if (fields[6] < 0 || fields[6] > static_cast<int32_t>(ZeroKind::kSymmetric)) {
     return InvalidArgument("grouped matrix: zeros = {}, known are 0 to 2", fields[6]);
@@ -166,6 +235,10 @@ StatusOr<GroupedLayout> GroupedLayoutFromTensor(const Tensor& layout) {
   result.group_size = static_cast<uint32_t>(fields[5]);
   result.zeros = static_cast<ZeroKind>(fields[6]);
   result.ordered = fields[7] == 1;
+  if (result.ternary()) {
+    return InvalidArgument("grouped matrix: bits = {}, must be {} to {}", result.bits, kMinBits,
+                           kMaxBits);
+  }
   TQ_RETURN_IF_ERROR(CheckGroupedLayout(result));
   return result;
 }
@@ -178,6 +251,7 @@ StatusOr<GroupedMatrix> MakeGroupedMatrix(const GroupedLayout& layout, GroupedTe
   TQ_RETURN_IF_ERROR(CheckFinite("scale", tensors.scale, groups));
   TQ_RETURN_IF_ERROR(CheckZeros(layout, tensors.zero));
   TQ_RETURN_IF_ERROR(CheckOrder(layout, tensors.order));
+  if (layout.ternary()) TQ_RETURN_IF_ERROR(CheckTernary(layout, tensors));
   return GroupedMatrix{layout, std::move(tensors)};
 }
 
@@ -185,14 +259,21 @@ void DecodeRows(const GroupedMatrix& matrix, uint64_t begin, uint64_t end, float
   const uint64_t bytes = matrix.code_bytes();
   std::vector<uint16_t> zeros(matrix.zeros == ZeroKind::kHalf ? 0 : matrix.groups());
   std::vector<float> stored(matrix.ordered ? matrix.cols : 0);
+  std::vector<uint8_t> trits(matrix.ternary() ? matrix.cols : 0);  // of a row
   for (uint64_t row = begin; row < end; ++row, out += matrix.cols) {
-    const gemm::GroupedRow codes = {matrix.codes.data() + row * bytes,
-                                    bytes,
-                                    matrix.scale.as<uint16_t>() + row * matrix.groups(),
-                                    ZerosOf(matrix, row, zeros.data()),
-                                    matrix.cols,
-                                    matrix.group_size,
-                                    static_cast<int>(matrix.bits)};
+    gemm::GroupedRow codes = {matrix.codes.data() + row * bytes,
+                              bytes,
+                              matrix.scale.as<uint16_t>() + row * matrix.groups(),
+                              ZerosOf(matrix, row, zeros.data()),
+                              matrix.cols,
+                              matrix.group_size,
+                              static_cast<int>(matrix.bits)};
+    if (matrix.ternary()) {
+      grouped::UnpackTrits(codes.codes, matrix.cols, trits.data());
+      codes.codes = trits.data();
+      codes.code_bytes = matrix.cols;
+      codes.bits = 8;
+    }
     gemm::DecodeGroupedRow(codes, matrix.ordered ? stored.data() : out);
     const int32_t* order = matrix.order.as<int32_t>();
     for (uint64_t i = 0; i < stored.size(); ++i) out[order[i]] = stored[i];

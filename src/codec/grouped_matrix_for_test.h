@@ -15,6 +15,10 @@ namespace tq::testing {
 
 inline GroupedLayout MakeLayout(uint64_t rows, uint64_t cols, uint32_t bits, uint32_t group_size,
                                 ZeroKind zeros = ZeroKind::kHalf, bool ordered = false) {
+  if (bits == kTernaryBits) {  // which have but one kind
+    zeros = ZeroKind::kSymmetric;
+    ordered = false;
+  }
   GroupedLayout layout;
   layout.rows = rows;
   layout.cols = cols;
@@ -25,7 +29,8 @@ inline GroupedLayout MakeLayout(uint64_t rows, uint64_t cols, uint32_t bits, uin
   return layout;
 }
 
-// Any codes, scales of both signs around 0.01, any zeros (halves are not whole) and any order.
+// Any codes, scales of both signs around 0.01 (of ternary codes above 0), any zeros (halves are not
+// whole) and any order.
 inline GroupedTensors RandomTensors(const GroupedLayout& layout, uint64_t seed) {
   Random random(seed, "grouped matrix");
   const auto bytes = [&](uint64_t across) {
@@ -46,7 +51,13 @@ inline GroupedTensors RandomTensors(const GroupedLayout& layout, uint64_t seed) 
   };
   GroupedTensors tensors;
   tensors.codes = bytes(layout.code_bytes());
-  tensors.scale = halves(-0.02, 0.02);
+  if (layout.ternary()) {
+    uint8_t* data = tensors.codes.mutable_data();
+    for (uint64_t i = 0; i < tensors.codes.num_bytes(); ++i) {
+      data[i] = static_cast<uint8_t>((data[i] % 243 * 256 + 242) / 243);
+    }
+  }
+  tensors.scale = halves(layout.ternary() ? 0.001 : -0.02, 0.02);
   if (layout.zeros == ZeroKind::kPacked) tensors.zero = bytes(layout.packed_zero_bytes());
   if (layout.zeros == ZeroKind::kHalf) tensors.zero = halves(-2, (1 << layout.bits) + 1);
   if (layout.ordered) {
@@ -76,6 +87,15 @@ inline uint32_t BitsAt(const uint8_t* bytes, uint64_t i, uint32_t bits) {
   return value;
 }
 
+// Ternary code i of a row of `cols`, by the definition in docs/format.md.
+inline uint32_t TritAt(const uint8_t* bytes, uint64_t i, uint64_t cols) {
+  const uint64_t chunk = i / 320, n = std::min<uint64_t>(320, cols - 320 * chunk);
+  const uint64_t width = (n + 4) / 5, at = i % 320;
+  uint32_t v = bytes[64 * chunk + at % width] * 243u / 256;
+  for (uint64_t place = 4; place > at / width; --place) v /= 3;
+  return v % 3;
+}
+
 // scale * (q - zero) of row r, place i.
 inline float StoredWeight(const GroupedMatrix& m, uint64_t r, uint64_t i) {
   const uint64_t g = i / m.group_size;
@@ -84,7 +104,8 @@ inline float StoredWeight(const GroupedMatrix& m, uint64_t r, uint64_t i) {
   if (m.zeros == ZeroKind::kPacked) {
     zero = static_cast<float>(BitsAt(m.zero.data() + r * m.packed_zero_bytes(), g, m.bits));
   }
-  const uint32_t q = BitsAt(m.codes.data() + r * m.code_bytes(), i, m.bits);
+  const uint8_t* codes = m.codes.data() + r * m.code_bytes();
+  const uint32_t q = m.ternary() ? TritAt(codes, i, m.cols) : BitsAt(codes, i, m.bits);
   return HalfToFloat(m.scale.as<uint16_t>()[r * m.groups() + g]) * (static_cast<float>(q) - zero);
 }
 

@@ -148,8 +148,8 @@ Tensor LayoutTensor(std::span<const int32_t> ints) {
 }
 
 TEST(GroupedMatrix, DecodesEveryKind) {
-  for (uint32_t bits = 2; bits <= 8; ++bits) {
-    for (uint64_t cols : {1, 3, 16, 31, 64, 100}) {
+  for (uint32_t bits = kTernaryBits; bits <= 8; ++bits) {
+    for (uint64_t cols : {1, 3, 16, 31, 64, 100, 333}) {
       for (uint32_t group_size : {1, 7, 32, 128}) {
         for (ZeroKind zeros : kAllZeros) {
           for (bool ordered : {false, true}) {
@@ -173,6 +173,7 @@ TEST(GroupedMatrix, CountsEveryByte) {
   EXPECT_EQ(bytes(ZeroKind::kPacked, false), codes + scales + 6 * 2);
   EXPECT_EQ(bytes(ZeroKind::kSymmetric, false), codes + scales);
   EXPECT_EQ(bytes(ZeroKind::kSymmetric, true), codes + scales + 50 * 4);
+  EXPECT_EQ(RandomGrouped(MakeLayout(6, 51, kTernaryBits, 16), 1).num_bytes(), 6 * 11 + scales);
 }
 
 // The first format must stay what old files have.
@@ -194,6 +195,64 @@ TEST(GroupedMatrix, LayoutRoundTrip) {
       EXPECT_EQ(Decode(*parsed), Decode(matrix));
     }
   }
+}
+
+TEST(GroupedMatrix, TernaryLayoutRoundTrip) {
+  const GroupedMatrix matrix = RandomGrouped(MakeLayout(6, 50, kTernaryBits, 16), 6);
+  const std::vector<int32_t> ints = LayoutToInts(matrix);
+  EXPECT_THAT(ints, ::testing::ElementsAre(1, 3, 6, 50, 16));
+  const auto layout = GroupedLayoutFromTensor(LayoutTensor(ints));
+  ASSERT_TRUE(layout.ok()) << layout.status().message();
+  EXPECT_TRUE(layout->ternary());
+  EXPECT_EQ(layout->rate(), 1.6);
+  const auto parsed = MakeGroupedMatrix(*layout, matrix);
+  ASSERT_TRUE(parsed.ok()) << parsed.status().message();
+  EXPECT_EQ(Decode(*parsed), Decode(matrix));
+}
+
+// Robustness case 42.
+TEST(GroupedMatrix, TernaryMatricesThatLie) {
+  const GroupedLayout good = MakeLayout(6, 50, kTernaryBits, 16);
+  const auto parse = [&](const std::vector<int32_t>& ints) {
+    const auto layout = GroupedLayoutFromTensor(LayoutTensor(ints));
+    return layout.ok() ? MakeGroupedMatrix(*layout, RandomTensors(good, 7)).status().message()
+                       : layout.status().message();
+  };
+  EXPECT_EQ(parse({1, 3, 6, 50, 16}), "");
+  EXPECT_THAT(parse({2, 3, 6, 50, 16}), HasSubstr("format of ternary codes = 2"));
+  EXPECT_THAT(parse({1, 3, 6, 50, 16, 2}), HasSubstr("layout is I32 [6]"));
+  EXPECT_THAT(parse({1, 3}), HasSubstr("layout is I32 [2]"));
+  EXPECT_THAT(parse({1, 3, 0, 50, 16}), HasSubstr("rows = 0"));
+  EXPECT_THAT(parse({1, 3, 6, -50, 16}), HasSubstr("cols = -50"));
+  EXPECT_THAT(parse({1, 3, 6, 50, 0}), HasSubstr("group_size = 0"));
+  EXPECT_THAT(parse({1, 3, 6, 50, 1 << 20}), HasSubstr("group_size = 1048576"));
+  EXPECT_THAT(parse({1, 3, 6, 51, 16}), HasSubstr("codes is U8 [6, 10]"));
+  EXPECT_THAT(parse({1, 3, INT32_MAX, INT32_MAX, 1}), HasSubstr("codes"));
+  EXPECT_THAT(parse({1, 3, 6, 50, 8}), HasSubstr("scale is F16 [6, 4]"));
+  EXPECT_THAT(parse({2, 2, 6, 50, 1, 16, 2, 0}), HasSubstr("bits = 1, must be 2 to 8"));
+
+  const auto message = [&](const auto& damage) {
+    GroupedLayout layout = good;
+    GroupedTensors tensors = RandomTensors(good, 7);
+    damage(layout, tensors);
+    return MakeGroupedMatrix(layout, std::move(tensors)).status().message();
+  };
+  const auto scale = [](uint16_t half) {
+    return [half](auto&, auto& t) { t.scale.template mutable_as<uint16_t>()[9] = half; };
+  };
+  EXPECT_EQ(message([](auto&, auto&) {}), "");
+  EXPECT_THAT(message([](auto&, auto& t) { t.codes.mutable_data()[37] = 20; }),
+              HasSubstr("byte 7 of row 3 is 0x14"));
+  EXPECT_THAT(message(scale(0)), HasSubstr("scale of row 2 group 1 is 0, must be above 0"));
+  EXPECT_THAT(message(scale(0x9C00)), HasSubstr("must be above 0"));
+  EXPECT_THAT(message(scale(0x7C00)), HasSubstr("scale of row 2 group 1 is not finite"));
+  EXPECT_THAT(message([](auto&, auto& t) {
+                t.zero = *Tensor::Zeros(DType::kF16, {6, 4});
+              }),
+              HasSubstr("the layout has none"));
+  EXPECT_THAT(message([](auto& l, auto&) { l.zeros = ZeroKind::kHalf; }),
+              HasSubstr("have no zeros"));
+  EXPECT_THAT(message([](auto& l, auto&) { l.ordered = true; }), HasSubstr("no order of columns"));
 }
 
 TEST(GroupedMatrix, LayoutsThatLie) {

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "base/bit_fields.h"
+#include "kernels/grouped_matmul/trits.h"
 
 namespace tq {
 namespace {
@@ -27,6 +28,21 @@ bool ForEachGroup(const GroupedLayout& layout, const Visit& visit) {
   for (uint64_t g = 0; g < layout.groups(); ++g) {
     const uint64_t first = g * layout.group_size;
     if (!visit(first, std::min<uint64_t>(layout.group_size, layout.cols - first), g)) return false;
+  }
+  return true;
+}
+
+// A group's scale and codes by QuantizeToTernary; false if it has no scale.
+bool RoundToTernary(std::span<const float> w, uint16_t* scale, uint8_t* codes) {
+  double sum = 0;
+  for (const float value : w) sum += static_cast<double>(std::abs(value));
+  const double mean = sum / static_cast<double>(w.size());
+  if (!(mean <= kLargestHalf)) return false;  // NaN too
+  *scale = std::max<uint16_t>(FloatToHalf(static_cast<float>(mean)), 1);
+  const double step = static_cast<double>(HalfToFloat(*scale));
+  for (size_t i = 0; i < w.size(); ++i) {
+    const double trit = std::rint(static_cast<double>(w[i]) / step);
+    codes[i] = static_cast<uint8_t>(1 + std::clamp(trit, -1.0, 1.0));
   }
   return true;
 }
@@ -108,6 +124,7 @@ StatusOr<GroupedMatrix> QuantizeToNearest(const float* weights, const GroupedLay
                                           Executor& executor) {
   TQ_CHECK(!layout.ordered);
   TQ_ASSIGN_OR_RETURN(GroupedMatrix matrix, EmptyGroupedMatrix(layout));
+  TQ_CHECK(!layout.ternary());
   FirstRow bad(layout.rows);
   executor.ParallelFor(layout.rows, 16, [&](size_t begin, size_t end, size_t) {
     for (uint64_t row = begin; row < end; ++row) {
@@ -139,6 +156,36 @@ StatusOr<GroupedMatrix> QuantizeToNearest(const float* weights, uint64_t rows, u
   layout.bits = bits;
   layout.group_size = group_size;
   return QuantizeToNearest(weights, layout, executor);
+}
+
+StatusOr<GroupedMatrix> QuantizeToTernary(const float* weights, uint64_t rows, uint64_t cols,
+                                          uint32_t group_size, Executor& executor) {
+  GroupedLayout layout;
+  layout.rows = rows;
+  layout.cols = cols;
+  layout.bits = kTernaryBits;
+  layout.group_size = group_size;
+  layout.zeros = ZeroKind::kSymmetric;
+  TQ_ASSIGN_OR_RETURN(GroupedMatrix matrix, EmptyGroupedMatrix(layout));
+  auto* scales = matrix.scale.mutable_as<uint16_t>();
+  uint8_t* bytes = matrix.codes.mutable_data();
+  FirstRow bad(rows);
+  executor.ParallelFor(rows, 16, [&](size_t begin, size_t end, size_t) {
+    std::vector<uint8_t> codes(cols);
+    for (uint64_t row = begin; row < end; ++row) {
+      const float* w = weights + row * cols;
+      const bool good = ForEachGroup(layout, [&](uint64_t first, uint64_t count, uint64_t g) {
+        return RoundToTernary({w + first, count}, scales + row * layout.groups() + g,
+                              codes.data() + first);
+      });
+      if (!good) bad.Note(row);
+      grouped::PackTrits(codes.data(), cols, bytes + row * layout.code_bytes());
+    }
+  });
+  if (bad.found()) {
+    return CannotRound(weights + bad.row() * cols, bad.row(), cols, group_size);
+  }
+  return matrix;
 }
 
 bool RoundRowToNearest(const GroupedLayout& layout, const float* w, float* rounded) {

@@ -36,6 +36,67 @@ GroupedLayout Layout(uint64_t rows, uint64_t cols, uint32_t bits, uint32_t group
   return layout;
 }
 
+// What a ternary matrix decodes to.
+std::vector<float> Decoded(const GroupedMatrix& matrix) {
+  std::vector<float> w(matrix.rows * matrix.cols);
+  DecodeRows(matrix, 0, matrix.rows, w.data());
+  return w;
+}
+
+TEST(QuantizeToTernary, IsTheMeanMagnitudeTimesTheNearestTrit) {
+  auto pool = *ThreadPool::Create(3);
+  InlineExecutor here;
+  for (const uint64_t cols : {1, 32, 100, 700}) {
+    for (const uint32_t group_size : {32, 48, 1024}) {
+      const uint64_t rows = 37;
+      const std::vector<float> w = Normal(rows * cols, cols);
+      const auto matrix = QuantizeToTernary(w.data(), rows, cols, group_size, here);
+      ASSERT_TRUE(matrix.ok()) << matrix.status().message();
+      const auto same = QuantizeToTernary(w.data(), rows, cols, group_size, *pool);
+      EXPECT_EQ(Decoded(*same), Decoded(*matrix));
+      // The reader takes what is written.
+      const auto read = MakeGroupedMatrix(*matrix, *matrix);
+      EXPECT_TRUE(read.ok()) << read.status().message();
+      const std::vector<float> decoded = Decoded(*matrix);
+      for (uint64_t i = 0; i < w.size(); ++i) {
+        const uint64_t row = i / cols, group = i % cols / group_size;
+        const uint64_t first = row * cols + group * group_size;
+        const uint64_t end = std::min(first + group_size, (row + 1) * cols);
+        double mean = 0;
+        for (uint64_t j = first; j < end; ++j) mean += std::abs(static_cast<double>(w[j]));
+        mean /= static_cast<double>(end - first);
+        const float scale =
+            HalfToFloat(matrix->scale.as<uint16_t>()[row * matrix->groups() + group]);
+        ASSERT_NEAR(scale, mean, mean * 0x1p-11);
+        const float trit = std::abs(w[i]) <= scale / 2 ? 0 : std::copysign(1.0f, w[i]);
+        ASSERT_EQ(decoded[i], scale * trit) << w[i];
+      }
+    }
+  }
+}
+
+// Robustness case 42, case 43, case 44.
+TEST(QuantizeToTernary, UnusualWeights) {
+  InlineExecutor executor;
+  std::vector<float> w(3 * 64, 0.0f);
+  for (size_t i = 64; i < 128; ++i) w[i] = i % 2 == 0 ? 1e-30f : -1e-12f;
+  for (size_t i = 128; i < 192; ++i) w[i] = i % 2 == 0 ? 65504 : -65504;
+  const auto matrix = QuantizeToTernary(w.data(), 3, 64, 32, executor);
+  ASSERT_TRUE(matrix.ok()) << matrix.status().message();
+  EXPECT_TRUE(MakeGroupedMatrix(*matrix, *matrix).ok());
+  const std::vector<float> decoded = Decoded(*matrix);
+  for (size_t i = 0; i < w.size(); ++i) EXPECT_EQ(decoded[i], i < 128 ? 0 : w[i]) << i;
+
+  w[130] = std::numeric_limits<float>::quiet_NaN();
+  EXPECT_THAT(QuantizeToTernary(w.data(), 3, 64, 32, executor).status().message(),
+              HasSubstr("row 2 column 2 is not finite"));
+  w[130] = 3e38f;
+  EXPECT_THAT(QuantizeToTernary(w.data(), 3, 64, 32, executor).status().message(),
+              HasSubstr("row 2 group 0"));
+  EXPECT_FALSE(QuantizeToTernary(w.data(), 3, 64, 0, executor).ok());
+  EXPECT_FALSE(QuantizeToTernary(w.data(), 0, 64, 32, executor).ok());
+}
+
 // Values are within half a step of a level, but for the highest of symmetric grids.
 TEST(GroupGrid, SpansItsGroup) {
   for (const ZeroKind zeros : kKinds) {
