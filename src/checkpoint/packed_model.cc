@@ -17,7 +17,7 @@ namespace {
 
 using nlohmann::json;
 
-constexpr std::string_view kMethods[] = {"trellis", "rtn", "gptq", "awq"};
+constexpr std::string_view kMethods[] = {"trellis", "rtn", "gptq", "awq", "ternary"};
 
 bool IsMethod(std::string_view method) {
   return std::ranges::find(kMethods, method) != std::end(kMethods);
@@ -30,7 +30,13 @@ std::string MatrixName(const TensorSpec& spec) {
 
 // Index of fields in X.layout that must be known before the codec parses it whole.
 constexpr size_t kLayoutCode = 1, kLayoutInBlock = 6;
-constexpr int32_t kTrellisCode = 1, kGroupedCode = 2;
+constexpr int32_t kTrellisCode = 1, kGroupedCode = 2, kTernaryCode = 3;
+
+// The code of a method's decoder.
+int32_t CodeOf(std::string_view method) {
+  if (method == "trellis") return kTrellisCode;
+  return method == "ternary" ? kTernaryCode : kGroupedCode;
+}
 
 }  // namespace
 
@@ -111,7 +117,7 @@ class PackedModel::Loader {
                              DTypeName(layout.dtype()), ShapeToString(layout.shape()));
     }
     const int32_t code = layout.as<int32_t>()[kLayoutCode];
-    const int32_t expected = model_->method_ == "trellis" ? kTrellisCode : kGroupedCode;
+    const int32_t expected = CodeOf(model_->method_);
     // Embedding and head may be trellis-coded whatever the method.
     if (code != expected && !(code == kTrellisCode && GroupName(name) == name)) {
       return InvalidArgument("{}: {}.layout: code {}, method {} has {}", file_, name, code,

@@ -30,7 +30,7 @@ namespace tq {
 //   model.embed_tokens, lm_head           -> themselves
 std::string GroupName(std::string_view matrix);
 
-// A stored matrix: trellis-coded, or grouped scalar.
+// A stored matrix: trellis-coded, or grouped scalar, ternary among them.
 using StoredMatrix = std::variant<PackedMatrix, GroupedMatrix>;
 
 // Version of the directory's format that is written and read.
@@ -45,7 +45,7 @@ class PackedModel {
 
   const std::filesystem::path& path() const { return path_; }
   const ModelConfig& config() const { return config_; }
-  const std::string& method() const { return method_; }  // "trellis", "rtn", "gptq", "awq"
+  const std::string& method() const { return method_; }  // one of PackedModelContents'
   StatusOr<const StoredMatrix*> Matrix(std::string_view name) const;
   // Norm weights and other plain tensors, as float32.
   StatusOr<Tensor> LoadFloat(std::string_view name) const;
@@ -71,8 +71,8 @@ class PackedModel {
 // What the compress pipeline hands over to be written.
 struct PackedModelContents {
   ModelConfig config;
-  // "trellis"; or "rtn", "gptq", "awq", whose decoder is of grouped matrices, embedding and head of
-  // either kind.
+  // "trellis"; or "rtn", "gptq", "awq", "ternary", whose decoder is of grouped matrices, embedding
+  // and head of either kind.
   std::string method;
   // Further fields of quantization_config (bits, seed, ...): what was asked for, never times.
   std::map<std::string, std::variant<bool, int64_t, double, std::string>> options;

@@ -75,8 +75,10 @@ PackedModelContents Contents(const TinyModel& model, const std::string& method) 
     }
     const std::string name = tensor.name.substr(0, tensor.name.size() - 7);
     const uint64_t rows = tensor.shape[0], cols = tensor.shape[1];
-    if (method == "rtn") {
-      auto matrix = QuantizeToNearest(tensor.values.data(), rows, cols, 3, 32, executor);
+    if (method != "trellis") {
+      const float* w = tensor.values.data();
+      auto matrix = method == "ternary" ? QuantizeToTernary(w, rows, cols, 32, executor)
+                                        : QuantizeToNearest(w, rows, cols, 3, 32, executor);
       TQ_CHECK(matrix.ok());
       TQ_CHECK(AppendMatrix(name, *std::move(matrix), &contents.tensors).ok());
       continue;
@@ -104,7 +106,7 @@ class GroupedModelTest : public ::testing::Test {
 };
 class PackedModelTest : public GroupedModelTest,
                         public ::testing::WithParamInterface<std::string> {};
-INSTANTIATE_TEST_SUITE_P(Methods, PackedModelTest, ::testing::Values("trellis", "rtn"));
+INSTANTIATE_TEST_SUITE_P(Methods, PackedModelTest, ::testing::Values("trellis", "rtn", "ternary"));
 
 TEST_P(PackedModelTest, ReadsWhatItWrites) {
   for (const uint64_t shard_bytes : {kDefaultShardBytes, uint64_t{10'000}}) {
@@ -133,7 +135,7 @@ TEST_P(PackedModelTest, ReadsWhatItWrites) {
           std::visit([](const auto& m) -> const Tensor& { return m.codes; }, **matrix);
       ASSERT_EQ(codes.num_bytes(), tensor.tensor.num_bytes());
       EXPECT_EQ(std::memcmp(codes.data(), tensor.tensor.data(), codes.num_bytes()), 0);
-      EXPECT_TRUE(GetParam() == "rtn" || reinterpret_cast<uintptr_t>(codes.data()) % 64 == 0);
+      EXPECT_TRUE(GetParam() != "trellis" || reinterpret_cast<uintptr_t>(codes.data()) % 64 == 0);
     }
   }
 }
@@ -235,7 +237,9 @@ TEST_P(PackedModelTest, BrokenConfigs) {
 // Robustness case 42: the numbers of a compressed model, too, are checked when it is opened.
 TEST_P(PackedModelTest, NonFiniteValues) {
   const PackedModelContents sound = Contents(model_, GetParam());
-  const std::string scale = GetParam() == "rtn" ? "lm_head.zero" : "lm_head.out_scale";
+  const std::string scale = GetParam() == "rtn"       ? "lm_head.zero"
+                            : GetParam() == "ternary" ? "lm_head.scale"
+                                                      : "lm_head.out_scale";
   for (const std::string& name : {std::string("model.norm.weight"), scale}) {
     PackedModelContents contents = sound;
     const auto at = std::find_if(contents.tensors.begin(), contents.tensors.end(),
@@ -282,6 +286,31 @@ TEST_F(GroupedModelTest, EveryKindOfZerosAndOrder) {
   EXPECT_THAT(Write(contents), Fails(kDataLoss, "order[1] = 0, which is there twice"));
   contents.tensors.erase(at);
   EXPECT_THAT(Write(contents), Fails(kNotFound, ".order"));
+}
+
+// Robustness case 42.
+TEST_F(GroupedModelTest, TernaryBytesAndScalesAreChecked) {
+  const PackedModelContents sound = Contents(model_, "ternary");
+  const auto with = [&](std::string_view name, uint8_t byte) {
+    PackedModelContents contents = sound;
+    const auto at = std::find_if(contents.tensors.begin(), contents.tensors.end(),
+                                 [&](const OutputTensor& t) { return t.name == name; });
+    TQ_CHECK(at != contents.tensors.end());
+    std::vector<uint8_t> bytes(at->tensor.data(), at->tensor.data() + at->tensor.num_bytes());
+    bytes[bytes.size() - 2] = bytes.back() = byte;
+    at->tensor = *Tensor::FromBytes(at->tensor.dtype(), at->tensor.shape(), bytes);
+    return Write(contents);
+  };
+  EXPECT_TRUE(with("model.layers.1.mlp.up_proj.codes", 128).ok());
+  // Rows of 96 columns have 20 bytes.
+  EXPECT_THAT(with("model.layers.1.mlp.up_proj.codes", 20),
+              Fails(kDataLoss, "model.layers.1.mlp.up_proj", "byte 18 of row 127 is 0x14"));
+  EXPECT_THAT(with("model.layers.1.mlp.up_proj.scale", 0),
+              Fails(kDataLoss, "model.layers.1.mlp.up_proj", "row 127 group 2 is 0"));
+  // The codes of another method.
+  PackedModelContents contents = Contents(model_, "rtn");
+  contents.method = "ternary";
+  EXPECT_THAT(Write(contents), Fails(kInvalid, "code 2, method ternary has 3"));
 }
 
 // Robustness case 15, case 70.

@@ -45,7 +45,8 @@ double DecoderBits(const Summary& summary) {
 
 std::string MatrixType(const StoredMatrix& stored) {
   if (const auto* grouped = std::get_if<GroupedMatrix>(&stored)) {
-    return fmt::format("rtn {} bits / {}", grouped->bits, grouped->group_size);
+    const std::string_view kind = grouped->ternary() ? "ternary" : "rtn";
+    return fmt::format("{} {} bits / {}", kind, grouped->rate(), grouped->group_size);
   }
   std::string type = "trellis";
   for (const Segment& segment : std::get<PackedMatrix>(stored).segments) {
