@@ -64,7 +64,7 @@ struct Bench {
     layout.cols = options.cols;
     layout.bits = bits;
     layout.group_size = options.group_size;
-    layout.zeros = KindOf(options.zeros);
+    layout.zeros = layout.ternary() ? ZeroKind::kSymmetric : KindOf(options.zeros);
     const MatmulPath path = options.in_float ? MatmulPath::kReference : MatmulPath::kFast;
     GroupedInput input;
     std::vector<float> y(layout.rows * n);
@@ -98,16 +98,16 @@ struct Bench {
     const double bytes_per_s = static_cast<double>(bytes) / seconds;
     const double share = Median(read) / seconds;
     std::printf(
-        "%-12s %u bits n=%-4llu %8.1f (best %.1f) %s %7.2f GB/s %5.1f %% of plain read, x %.1f "
+        "%-12s %g bits n=%-4llu %8.1f (best %.1f) %s %7.2f GB/s %5.1f %% of plain read, x %.1f "
         "us\n",
-        std::string(IsaName(isa)).c_str(), layout.bits, static_cast<unsigned long long>(n),
+        std::string(IsaName(isa)).c_str(), layout.rate(), static_cast<unsigned long long>(n),
         macs / seconds * 1e-9, macs / Best(product) * 1e-9, n == 1 ? "Gweights/s" : "GMAC/s    ",
         bytes_per_s * 1e-9, 100 * share, Median(prepare) * 1e6);
     std::fflush(stdout);
     results.push_back({{"isa", IsaName(isa)},
-                       {"bits", layout.bits},
+                       {"bits", layout.rate()},
                        {"group_size", layout.group_size},
-                       {"zeros", options.zeros},
+                       {"zeros", layout.ternary() ? "none" : options.zeros},
                        {"n", n},
                        {"rows", layout.rows},
                        {"cols", layout.cols},
@@ -136,7 +136,7 @@ int Main(int argc, char** argv) {
   CLI::App app("Speed of products with grouped matrices");
   app.add_option("--rows", options.rows)->check(CLI::Range(64, 1 << 20));
   app.add_option("--cols", options.cols)->check(CLI::Range(64, 1 << 20));
-  app.add_option("--bits", widths)->check(CLI::Range(2, 8));
+  app.add_option("--bits", widths, "1: ternary, 1.6 bits")->check(CLI::Range(1, 8));
   app.add_option("--group", options.group_size)->check(CLI::Range(1, 65536));
   app.add_option("--zeros", options.zeros)->check(CLI::IsMember({"half", "packed", "symmetric"}));
   app.add_option("--megabytes", options.megabytes)->check(CLI::Range(1, 1 << 14));
