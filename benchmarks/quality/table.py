@@ -17,7 +17,7 @@ import sys
 
 SIZES = [("trellis", bits, []) for bits in (4, 3, 2.5, 2, 1.5, 1)] + [
     (method, bits, []) for method in ("gptq", "awq", "rtn") for bits in (4, 3, 2)
-]
+] + [("ternary", 1.6, [])]
 ABLATION = [("trellis", 2, extra) for extra in (
     [],
     ["--ablate", "rotation"],

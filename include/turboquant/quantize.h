@@ -13,15 +13,17 @@
 namespace turboquant {
 
 // The others than kTrellis are there to be compared with: scalar codes of one width in groups.
-enum class Method { kTrellis, kRoundToNearest, kGptq, kAwq };
+enum class Method { kTrellis, kRoundToNearest, kGptq, kAwq, kTernary };
 
 struct QuantizeOptions {
   std::filesystem::path model, output;
   Method method = Method::kTrellis;
-  double bits = 2;  // kTrellis: average of the whole file; else width of the decoder's code, 2 to 8
+  // kTrellis: average of the whole file; else width of the decoder's code, 2 to 8, for
+  // kTernary 1.6.
+  double bits = 2;
   // Others than kTrellis: columns of a group, 32, 64 or 128, or 0: a row is one group.
   uint32_t group_size = 128;
-  bool symmetric = false;  // others than kTrellis: no zero points
+  bool symmetric = false;  // others than kTrellis: no zero points, which kTernary never has
   bool act_order = true;   // kGptq: columns by descending activation
   // kTrellis, instead of bits: the best model that runs `context` positions in this memory; 0: by
   // bits.

@@ -33,6 +33,8 @@ tq::Method InnerMethod(Method method) {
       return tq::Method::kGptq;
     case Method::kAwq:
       return tq::Method::kAwq;
+    case Method::kTernary:
+      return tq::Method::kTernary;
   }
   return tq::Method::kTrellis;
 }

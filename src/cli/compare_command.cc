@@ -23,18 +23,18 @@ class CompareCommand final : public Command {
     CLI::App* sub = Register(
         app, "compare", "Measure what a model loses at several sizes and by several methods",
         "  tq compare SmolLM2-135M --bits 4,3,2 --text wiki.test.txt --report compare.html\n"
-        "  tq compare model --bits 4,3 --methods trellis,gptq,awq,rtn --text wiki.test.txt\n"
+        "  tq compare model --bits 4,3,1.6 --methods trellis,gptq,awq,rtn,ternary --text text.txt\n"
         "  tq compare model --bits 2 --rates uniform,hessian,kl --text text.txt --json -\n"
         "Everything is quantised in one pass over the original; no model is kept.");
     flags_.AddTo(*sub);
     sub->add_option(
            "--bits", options_.bits,
            "trellis: sizes in bits per weight of the whole file, 4,3,2; rtn, gptq, awq: widths "
-           "of the decoder's code")
+           "of the decoder's code; ternary: 1.6")
         ->delimiter(',')
         ->check(CLI::Range(0.1, 16.0))
         ->required();
-    sub->add_option("--methods", methods_, "Methods: trellis, rtn, gptq, awq")
+    sub->add_option("--methods", methods_, "Methods: trellis, rtn, gptq, awq, ternary")
         ->delimiter(',')
         ->check(CLI::IsMember(MethodNames()))
         ->capture_default_str();

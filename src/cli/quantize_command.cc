@@ -36,13 +36,14 @@ class QuantizeCommand final : public Command {
         "  tq quantize model -o model-gptq --method gptq --bits 4 --group-size 128\n"
         "  tq quantize model -o model-awq --method awq --bits 3 --calibration text.txt\n"
         "  tq quantize model -o baseline --method rtn --bits 4 --group-size row --symmetric\n"
+        "  tq quantize model -o model-ternary --method ternary --group-size 64\n"
         "A run that was stopped resumes when the same command is given again.");
     flags_.AddTo(*sub);
     sub->add_option("-o,--output", output_, "Directory to make")->required();
     CLI::Option* bits =
         sub->add_option("--bits", bits_,
                         "trellis: bits per weight of the whole file; rtn, gptq, awq: width of the "
-                        "decoder's code, 2 to 8")
+                        "decoder's code, 2 to 8; ternary: 1.6, which need not be said")
             ->check(CLI::Range(0.1, 16.0));
     CLI::Option* memory =
         sub->add_option("--memory", memory_,
@@ -61,7 +62,7 @@ class QuantizeCommand final : public Command {
         ->needs(memory)
         ->capture_default_str();
     sub->add_option("--method", method_,
-                    "trellis, or for comparison rtn (round to nearest), gptq or awq")
+                    "trellis, or for comparison rtn (round to nearest), gptq, awq or ternary")
         ->check(CLI::IsMember(MethodNames()))
         ->capture_default_str();
     CLI::Option* uniform =
@@ -89,7 +90,9 @@ class QuantizeCommand final : public Command {
       if (memory->count() > 0 && memory_ == 0) {
         throw CLI::ValidationError("--memory", "must be above 0");
       }
-      if (bits->count() + memory->count() == 0) {
+      if (method == Method::kTernary && bits->count() == 0) {
+        bits_ = kTernaryRate;
+      } else if (bits->count() + memory->count() == 0) {
         throw CLI::RequiredError("--bits or --memory");
       }
     });

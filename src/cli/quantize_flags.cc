@@ -11,7 +11,8 @@
 namespace tq::cli {
 namespace {
 
-constexpr Method kMethods[] = {Method::kTrellis, Method::kGptq, Method::kAwq, Method::kRtn};
+constexpr Method kMethods[] = {Method::kTrellis, Method::kGptq, Method::kAwq, Method::kRtn,
+                               Method::kTernary};
 
 constexpr uint64_t kMiB = uint64_t{1} << 20;
 
@@ -47,7 +48,7 @@ void QuantizeFlags::AddTo(CLI::App& app) {
   app.add_option("--max-bits", options_.max_bits, "No codes of more bits per weight")
       ->capture_default_str();
   app.add_option("--group-size", group_size_,
-                 "rtn, gptq, awq: columns that share a scale: 32, 64, 128, or row")
+                 "rtn, gptq, awq, ternary: columns that share a scale: 32, 64, 128, or row")
       ->check(CLI::IsMember({"32", "64", "128", "row"}))
       ->capture_default_str();
   app.add_flag("--symmetric", options_.symmetric, "rtn, gptq, awq: no zero points");
@@ -76,12 +77,13 @@ void CheckFlagsOfMethods(const CLI::App& app, std::span<const Method> methods) {
     std::vector<Method> methods;  // that it is for
   };
   const std::vector<Method> trellis = {Method::kTrellis},
-                            scalar = {Method::kRtn, Method::kGptq, Method::kAwq};
+                            widths = {Method::kRtn, Method::kGptq, Method::kAwq},
+                            scalar = {Method::kRtn, Method::kGptq, Method::kAwq, Method::kTernary};
   const Flag flags[] = {
       {"--memory", trellis},           {"--uniform", trellis},          {"--sensitivity", trellis},
       {"--sensitivity-file", trellis}, {"--no-verify", trellis},        {"--rates", trellis},
       {"--min-bits", trellis},         {"--max-bits", trellis},         {"--group-size", scalar},
-      {"--symmetric", scalar},         {"--act-order", {Method::kGptq}}};
+      {"--symmetric", widths},         {"--act-order", {Method::kGptq}}};
   const auto names = [](std::span<const Method> list) {
     std::vector<std::string_view> all;
     for (const Method method : list) all.push_back(NameOf(method));

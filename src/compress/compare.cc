@@ -100,7 +100,7 @@ Status CompareJob::PlanScalarCodes(const QuantizeOptions& size) {
   std::string name = fmt::format("{} bits, {}", size.bits, NameOf(size.method));
   auto plan = PlanScalar(job_.outline(), size);
   const StatusCode code = plan.status().code();
-  if (!IsWidth(size.bits) || code == StatusCode::kUnimplemented) {
+  if (!IsWidth(size.method, size.bits) || code == StatusCode::kUnimplemented) {
     impossible_.push_back({std::move(name), plan.status().message()});
     return OkStatus();
   }
@@ -186,7 +186,7 @@ StatusOr<uint64_t> CompareJob::DiskBytes() const {
         needed += options_.rates.size() * bytes;
       } else {
         TQ_RETURN_IF_ERROR(CheckScalarOptions(size));
-        if (IsWidth(bits)) {
+        if (IsWidth(method, bits)) {
           TQ_ASSIGN_OR_RETURN(const ModelPlan plan, PlanScalar(job_.outline(), size));
           needed += bytes = plan.bytes;
         }

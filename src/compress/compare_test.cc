@@ -96,6 +96,25 @@ TEST_F(CompareTest, MeasuresMethodsSideBySide) {
   }
 }
 
+TEST_F(CompareTest, TernaryHasOneSizeBesideTheOthers) {
+  options_.methods = {Method::kTrellis, Method::kRtn, Method::kTernary};
+  options_.bits = {4, 1.6};
+  options_.rates = {SensitivityMeasure::kNone};
+  options_.quantize.sensitivity = SensitivityMeasure::kNone;
+  options_.quantize.group_size = 32;
+  const auto result = Run();
+  ASSERT_TRUE(result.ok()) << result.status().message();
+  ASSERT_EQ(result->models.size(), 4u);
+  EXPECT_EQ(result->models[1].name, "4 bits, rtn");
+  EXPECT_EQ(result->models[3].name, "1.6 bits, ternary");
+  EXPECT_EQ(result->models[3].method, "ternary");
+  ASSERT_EQ(result->impossible.size(), 2u);
+  EXPECT_EQ(result->impossible[0].name, "4 bits, ternary");
+  EXPECT_THAT(result->impossible[0].reason, HasSubstr("codes of 1.6 bits alone, not 4"));
+  EXPECT_EQ(result->impossible[1].name, "1.6 bits, rtn");
+  EXPECT_GT(result->models[3].measured->kl->mean, result->models[1].measured->kl->mean);
+}
+
 TEST_F(CompareTest, SizesThatNoMethodHasAreAnError) {
   options_.methods = {Method::kGptq, Method::kRtn};
   options_.bits = {2.5};

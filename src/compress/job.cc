@@ -334,7 +334,7 @@ Status CompressionJob::WriteModel(const ModelPlan& plan, const fs::path& output)
   contents.options = {{"seed", static_cast<int64_t>(options_.seed)}};
   if (IsScalar(plan.method)) {
     contents.options["group_size"] = static_cast<int64_t>(options_.group_size);
-    contents.options["symmetric"] = options_.symmetric;
+    if (plan.method != Method::kTernary) contents.options["symmetric"] = options_.symmetric;
     if (plan.method == Method::kGptq) contents.options["act_order"] = options_.act_order;
   }
   if (options_.budget_bytes > 0) {

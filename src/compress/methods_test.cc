@@ -20,13 +20,15 @@ using ::testing::HasSubstr;
 using testing::QuantizeTest;
 using testing::StopAfter;
 
-constexpr Method kScalar[] = {Method::kRtn, Method::kGptq, Method::kAwq};
+constexpr Method kScalar[] = {Method::kRtn, Method::kGptq, Method::kAwq, Method::kTernary};
+constexpr Method kOfAnyWidth[] = {Method::kRtn, Method::kGptq, Method::kAwq};
 
 class MethodsTest : public QuantizeTest {
  protected:
   QuantizeOptions With(Method method, double bits, std::string_view output = "out") {
     QuantizeOptions options = Options(bits, output);
     options.method = method;
+    if (method == Method::kTernary) options.bits = kTernaryRate;  // it has no other
     options.group_size = 32;
     return options;
   }
@@ -73,13 +75,15 @@ TEST_F(MethodsTest, FilesAreWhatThePreviewSays) {
         const auto* grouped = std::get_if<GroupedMatrix>(&stored);
         ASSERT_EQ(grouped != nullptr, name.starts_with("model.layers.")) << name;
         if (grouped == nullptr) continue;
-        EXPECT_EQ(grouped->bits, 3u);
+        const bool ternary = method == Method::kTernary;
+        EXPECT_EQ(grouped->bits, ternary ? kTernaryBits : 3u);
         EXPECT_EQ(grouped->group_size,
                   setting.group_size == 0 ? grouped->cols : setting.group_size);
-        EXPECT_EQ(grouped->zeros, setting.symmetric ? ZeroKind::kSymmetric : ZeroKind::kPacked);
+        EXPECT_EQ(grouped->zeros,
+                  setting.symmetric || ternary ? ZeroKind::kSymmetric : ZeroKind::kPacked);
         EXPECT_EQ(grouped->ordered, method == Method::kGptq);
       }
-      EXPECT_LT(KlAgainstOriginal(folder_ / "out"), 3);
+      EXPECT_LT(KlAgainstOriginal(folder_ / "out"), method == Method::kTernary ? 6 : 3);
       fs::remove_all(folder_ / "out");
     }
     fs::remove_all(folder_ / "model");
@@ -90,7 +94,7 @@ TEST_F(MethodsTest, FilesAreWhatThePreviewSays) {
 TEST_F(MethodsTest, DifferInTheDecoderAlone) {
   Make({.tied = false});
   std::vector<std::unique_ptr<PackedModel>> models;
-  for (const Method method : kScalar) {
+  for (const Method method : kOfAnyWidth) {
     const std::string name(NameOf(method));
     ASSERT_TRUE(Run(With(method, 4, name)).ok());
     models.push_back(*PackedModel::Open(folder_ / name));
@@ -118,7 +122,7 @@ TEST_F(MethodsTest, BetterThanRoundingToNearest) {
   Make(model);
   for (const double bits : {3, 4}) {
     std::map<Method, double> errors, kl;
-    for (const Method method : kScalar) {
+    for (const Method method : kOfAnyWidth) {
       QuantizeOptions options = With(method, bits);
       options.group_size = 64;
       const auto report = Run(options);
@@ -201,11 +205,14 @@ TEST_F(MethodsTest, RefuseWhatTheyDoNotHave) {
   };
   for (const Method method : kScalar) {
     const std::string name(NameOf(method));
-    for (const double bits : {2.5, 1.0, 9.0, -3.0, std::nan("")}) {
-      EXPECT_THAT(message(With(method, bits)),
-                  HasSubstr(name + " needs a whole number from 2 to 8"));
-    }
     QuantizeOptions options = With(method, 3);
+    for (const double bits : {2.5, 1.0, 9.0, -3.0, std::nan("")}) {
+      options.bits = bits;
+      EXPECT_THAT(message(options), HasSubstr(method == Method::kTernary
+                                                  ? "ternary has codes of 1.6 bits alone"
+                                                  : name + " needs a whole number from 2 to 8"));
+    }
+    options = With(method, 3);
     options.group_size = 48;
     EXPECT_THAT(message(options), HasSubstr("group size: 48"));
     options = With(method, 3);
@@ -259,7 +266,8 @@ TEST_F(MethodsTest, OddSizesAndZeros) {
       for (const MatrixReport& m : report->matrices) {
         EXPECT_TRUE(std::isfinite(m.relative_error) && std::isfinite(m.hessian_error)) << m.name;
       }
-      EXPECT_LT(KlAgainstOriginal(folder_ / "out"), 1) << NameOf(method);
+      EXPECT_LT(KlAgainstOriginal(folder_ / "out"), method == Method::kTernary ? 6 : 1)
+          << NameOf(method);
       fs::remove_all(folder_ / "out");
     }
   }

@@ -22,7 +22,7 @@ constexpr size_t kReportValues = 3;
 // A plain name that tells the matrix and its codes: rows x (V, k) of each segment, or the method
 // and width of scalar ones; groups, zeros and order are the same in all plans of a job.
 std::string PartName(const PlannedMatrix& m) {
-  if (IsScalar(m.method)) return fmt::format("{}.{}{}", m.name, NameOf(m.method), m.layout.bits);
+  if (IsScalar(m.method)) return fmt::format("{}.{}{}", m.name, NameOf(m.method), m.layout.rate());
   std::string name = m.name;
   for (const Segment& s : m.segments) {
     name += fmt::format(".{}x{}-{}", s.row_end - s.row_begin, s.code.values, s.code.bits);

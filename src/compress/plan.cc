@@ -182,6 +182,35 @@ class UniformPlanner {
   const QuantizeOptions& options_;
 };
 
+Status CheckWidth(const QuantizeOptions& options) {
+  if (IsWidth(options.method, options.bits)) return OkStatus();
+  if (options.method == Method::kTernary) {
+    return InvalidArgument("bits: ternary has codes of {} bits alone, not {}", kTernaryRate,
+                           options.bits);
+  }
+  return InvalidArgument("bits: {} needs a whole number from 2 to 8, not {}",
+                         NameOf(options.method), options.bits);
+}
+
+// The options' layout of a matrix of the decoder.
+GroupedLayout LayoutOf(const QuantizeOptions& options, const PlannedMatrix& m) {
+  GroupedLayout layout;
+  layout.rows = m.rows;
+  layout.cols = m.cols;
+  // More columns than a group may have are refused by CheckGroupedLayout.
+  const uint64_t size = options.group_size != 0 ? options.group_size : m.cols;
+  layout.group_size = static_cast<uint32_t>(std::min<uint64_t>(size, UINT32_MAX));
+  if (options.method == Method::kTernary) {
+    layout.bits = kTernaryBits;
+    layout.zeros = ZeroKind::kSymmetric;
+    return layout;
+  }
+  layout.bits = static_cast<uint32_t>(options.bits);
+  layout.zeros = options.symmetric ? ZeroKind::kSymmetric : ZeroKind::kPacked;
+  layout.ordered = options.method == Method::kGptq && options.act_order;
+  return layout;
+}
+
 }  // namespace
 
 DType PlainTensorType(const SourceTensorInfo& info) {
@@ -239,7 +268,7 @@ uint64_t BytesOfSegments(const std::vector<Segment>& segments, uint64_t cols) {
 }
 
 double CodeRate(const PlannedMatrix& matrix) {
-  if (IsScalar(matrix.method)) return matrix.layout.bits;
+  if (IsScalar(matrix.method)) return matrix.layout.rate();
   return CodeBits(matrix) / static_cast<double>(matrix.rows * matrix.cols);
 }
 
@@ -351,7 +380,10 @@ StatusOr<ModelPlan> PlanUniform(const ModelOutline& outline, const QuantizeOptio
   return planner.Build(x, best);
 }
 
-bool IsWidth(double bits) { return bits >= 2 && bits <= 8 && bits == std::floor(bits); }
+bool IsWidth(Method method, double bits) {
+  if (method == Method::kTernary) return bits == kTernaryRate;
+  return bits >= 2 && bits <= 8 && bits == std::floor(bits);
+}
 
 Status CheckScalarOptions(const QuantizeOptions& options) {
   const std::string_view method = NameOf(options.method);
@@ -371,10 +403,7 @@ Status CheckScalarOptions(const QuantizeOptions& options) {
 
 StatusOr<ModelPlan> PlanScalar(const ModelOutline& outline, const QuantizeOptions& options) {
   const double bits = options.bits;
-  if (!IsWidth(bits)) {
-    return InvalidArgument("bits: {} needs a whole number from 2 to 8, not {}",
-                           NameOf(options.method), bits);
-  }
+  TQ_RETURN_IF_ERROR(CheckWidth(options));
   const uint32_t size = options.group_size;
   if (size != 0 && size != 32 && size != 64 && size != 128) {
     return InvalidArgument("group size: {} must be 32, 64 or 128, or 0 for whole rows", size);
@@ -400,14 +429,7 @@ StatusOr<ModelPlan> PlanScalar(const ModelOutline& outline, const QuantizeOption
           m.name);
     }
     m.method = options.method;
-    m.layout.rows = m.rows;
-    m.layout.cols = m.cols;
-    m.layout.bits = static_cast<uint32_t>(bits);
-    // More columns than a group may have are refused below.
-    m.layout.group_size =
-        size != 0 ? size : static_cast<uint32_t>(std::min<uint64_t>(m.cols, UINT32_MAX));
-    m.layout.zeros = options.symmetric ? ZeroKind::kSymmetric : ZeroKind::kPacked;
-    m.layout.ordered = options.method == Method::kGptq && options.act_order;
+    m.layout = LayoutOf(options, m);
     TQ_RETURN_IF_ERROR(CheckGroupedLayout(m.layout).WithContext(m.name));
   }
   ModelPlan plan = FinishPlan(outline, std::move(matrices));

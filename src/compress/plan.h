@@ -80,8 +80,9 @@ StatusOr<uint64_t> TargetBytes(const ModelOutline& outline, const QuantizeOption
 using PlanLoss = std::function<double(std::span<const PlannedMatrix>)>;
 StatusOr<ModelPlan> PlanUniform(const ModelOutline& outline, const QuantizeOptions& options,
                                 const PlanLoss& loss = {});
-// Whether scalar codes may have so many bits: 2 to 8, a whole number.
-bool IsWidth(double bits);
+// Whether codes of a scalar method may have so many bits: 2 to 8, a whole number; for ternary
+// kTernaryRate alone.
+bool IsWidth(Method method, double bits);
 // Whether options are asked for that the scalar method does not have.
 Status CheckScalarOptions(const QuantizeOptions& options);
 // Scalar codes of options.bits in the decoder. Embedding and head have trellis codes of that rate

@@ -144,6 +144,36 @@ TEST(PlanTest, ScalarCodesTakeWholeWidths) {
   }
 }
 
+TEST(PlanTest, TernaryHasOneSize) {
+  const Source s({});
+  QuantizeOptions options = Bits(1.6);
+  options.method = Method::kTernary;
+  for (const uint32_t group_size : {32, 64, 128, 0}) {
+    options.group_size = group_size;
+    const auto plan = MakePlan(*s.source, options);
+    ASSERT_TRUE(plan.ok()) << plan.status().message();
+    EXPECT_EQ(plan->method, Method::kTernary);
+    EXPECT_EQ(plan->decoder_rate, 1.6);
+    EXPECT_NEAR(plan->embedding_rate, 1.6, 0.15);
+    for (const PlannedMatrix& m : plan->matrices) {
+      ASSERT_EQ(m.method, m.vocabulary ? Method::kTrellis : Method::kTernary);
+      if (m.vocabulary) continue;
+      EXPECT_EQ(CodeRate(m), 1.6);
+      EXPECT_TRUE(m.layout.ternary());
+      EXPECT_EQ(m.layout.group_size, group_size == 0 ? m.cols : group_size);
+    }
+  }
+  options.group_size = 48;
+  EXPECT_FALSE(MakePlan(*s.source, options).ok());
+  options.group_size = 64;
+  for (const double bits : {1.5, 1.58, 2.0, 4.0, 0.0, static_cast<double>(NAN)}) {
+    options.bits = bits;
+    const auto plan = MakePlan(*s.source, options);
+    EXPECT_EQ(plan.status().code(), StatusCode::kInvalidArgument);
+    EXPECT_NE(plan.status().message().find("codes of 1.6 bits alone"), std::string::npos);
+  }
+}
+
 // Plans whose codes differ in anything have other names.
 TEST(PlanTest, CodesHaveDifferentHashes) {
   const Source s({});

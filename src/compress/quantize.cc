@@ -242,6 +242,8 @@ std::string_view NameOf(Method method) {
       return "gptq";
     case Method::kAwq:
       return "awq";
+    case Method::kTernary:
+      return "ternary";
   }
   return "";
 }

@@ -21,8 +21,9 @@
 
 namespace tq {
 
-enum class Method { kTrellis, kRtn, kGptq, kAwq };
-std::string_view NameOf(Method method);  // "trellis", "rtn", "gptq", "awq"
+enum class Method { kTrellis, kRtn, kGptq, kAwq, kTernary };
+// "trellis", "rtn", "gptq", "awq", "ternary"
+std::string_view NameOf(Method method);
 // Whether the decoder has scalar codes of one width in groups of columns.
 constexpr bool IsScalar(Method method) { return method != Method::kTrellis; }
 // Whether the method rounds with the Hessian, and not only reports errors with it.
@@ -37,7 +38,8 @@ std::string_view NameOf(SensitivityMeasure measure);  // "uniform", "hessian", "
 struct QuantizeOptions {
   std::filesystem::path model, output;
   Method method = Method::kTrellis;
-  double bits = 2.0;          // trellis: whole-model average; scalar: width of the decoder's code
+  // Trellis: whole-model average; scalar: width of the decoder's code, for ternary kTernaryRate.
+  double bits = 2.0;
   uint64_t budget_bytes = 0;  // trellis: bytes of the file instead of `bits`; 0: by bits
   // Trellis, instead of both: memory in which the model runs `context` positions on `run_threads`
   // threads, with this much left over; 0: no matter.
@@ -45,7 +47,7 @@ struct QuantizeOptions {
   size_t run_threads = 4;
   // Scalar codes: columns of a group, 32, 64 or 128, or 0: a row is one group.
   uint32_t group_size = 128;
-  bool symmetric = false;            // scalar: no zero points
+  bool symmetric = false;            // scalar: no zero points (ternary has none anyway)
   bool act_order = true;             // gptq: columns by descending activation
   std::string calibration = "self";  // a text file, or "self": sampled from the model
   uint64_t calibration_tokens = 65536;

@@ -57,7 +57,7 @@ struct TextSample {
 // One compressed model. `compare` has several in one report.
 struct ReportModel {
   std::string name;    // of the directory
-  std::string method;  // "trellis", "rtn"
+  std::string method;  // "trellis", "rtn", "ternary"
   uint64_t bytes = 0;
   double bits_per_weight = 0, decoder_bits_per_weight = 0;
   double seconds = 0;

@@ -5,6 +5,7 @@
 #include "compress/methods/awq/awq_coder.h"
 #include "compress/methods/gptq/gptq_coder.h"
 #include "compress/methods/rtn/rtn_coder.h"
+#include "compress/methods/ternary/ternary_coder.h"
 #include "compress/methods/trellis/trellis_coder.h"
 
 namespace tq {
@@ -33,6 +34,8 @@ StatusOr<std::unique_ptr<GroupCoder>> MakeGroupCoder(Method method, const Quanti
     case Method::kAwq:
       TQ_CHECK(hessian);
       return std::unique_ptr<GroupCoder>(std::make_unique<AwqCoder>(*std::move(hessian)));
+    case Method::kTernary:
+      return std::unique_ptr<GroupCoder>(std::make_unique<TernaryCoder>(std::move(hessian)));
   }
   return InvalidArgument("method: {} is unknown", static_cast<int>(method));
 }
