@@ -89,7 +89,8 @@ TEST_P(PackedTransformer, CountsTheBytesOfAToken) {
 }
 
 INSTANTIATE_TEST_SUITE_P(All, PackedTransformer,
-                         ::testing::Combine(::testing::Values("trellis", "rtn"), ::testing::Bool()),
+                         ::testing::Combine(::testing::Values("trellis", "rtn", "ternary"),
+                                            ::testing::Bool()),
                          [](const auto& info) {
                            return std::string(std::get<0>(info.param)) +
                                   (std::get<1>(info.param) ? "_tied" : "_separate");

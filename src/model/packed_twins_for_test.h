@@ -108,10 +108,12 @@ inline Twins MakeTwins(const std::filesystem::path& folder, const ModelConfig& c
     const std::string name = tensor_name.substr(0, tensor_name.size() - sizeof("weight"));
     const bool table = shape[0] == config.vocab_size;
     Tensor decoded = *Tensor::Zeros(DType::kF32, shape);
-    if (method == "rtn") {
+    if (method != "trellis") {
       const float* weights = source.Get(tensor_name).as<float>();
       GroupedMatrix matrix =
-          *QuantizeToNearest(weights, shape[0], shape[1], 4, 32, inline_executor);
+          method == "ternary"
+              ? *QuantizeToTernary(weights, shape[0], shape[1], 32, inline_executor)
+              : *QuantizeToNearest(weights, shape[0], shape[1], 4, 32, inline_executor);
       DecodeRows(matrix, 0, shape[0], decoded.mutable_as<float>());
       EXPECT_TRUE(AppendMatrix(name, matrix, &contents.tensors).ok());
     } else {

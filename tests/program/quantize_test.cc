@@ -108,6 +108,41 @@ TEST_F(ProgramTest, RoundToNearestIsTheBaseline) {
   }
 }
 
+TEST_F(ProgramTest, TernaryHasOneSize) {
+  const auto ternary = [&](const std::string& output, std::vector<std::string> more) {
+    std::vector<std::string> arguments = {"quantize", Path("hf"), "-o",           Path(output),
+                                          "--method", "ternary",  "--group-size", "32"};
+    arguments.insert(arguments.end(), quick_.begin(), quick_.end());
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    return arguments;
+  };
+  const nlohmann::json made = TqJson(ternary("out", {}));
+  EXPECT_EQ(made["method"], "ternary");
+  EXPECT_EQ(made["bits"], 1.6);
+  // 1.6-bit codes and an fp16 number per 32 weights; layouts are much of a tiny model.
+  const double bits = made["decoder_bits_per_weight"];
+  EXPECT_GT(bits, 2.1);
+  EXPECT_LT(bits, 2.25);
+  EXPECT_EQ(TqJson(ternary("same", {"--bits", "1.6"}))["file_bytes"], made["file_bytes"]);
+  EXPECT_EQ(TqJson(ternary("plan", {"--dry-run"}))["file_bytes"], made["file_bytes"]);
+
+  const nlohmann::json seen = TqJson({"inspect", Path("out")});
+  EXPECT_EQ(seen["file_bytes"], made["file_bytes"]);
+  EXPECT_NE(Tq({"inspect", Path("out")}).out.find("ternary 1.6 bits / 32"), std::string::npos);
+  const nlohmann::json measured = TqJson({"eval", Path("out"), "--reference", Path("hf"), "--text",
+                                          Path("text.txt"), "--context", "64", "--windows", "8"});
+  EXPECT_GT(measured["kl_mean"], 0);
+  EXPECT_EQ(Tq({"generate", Path("out"), "-p", "the", "-n", "4"}).exit_code, 0);
+
+  ExpectFailure(Tq(ternary("other", {"--bits", "2"})), {"ternary", "1.6 bits alone, not 2"});
+  for (const std::vector<std::string>& more :
+       {std::vector<std::string>{"--symmetric"}, {"--act-order"}, {"--memory", "1GiB"}}) {
+    const ProcessResult refused = Tq(ternary("other", more));
+    EXPECT_EQ(refused.exit_code, 2) << refused.err;
+    EXPECT_NE(refused.err.find(more[0]), std::string::npos) << refused.err;
+  }
+}
+
 // A flag of another method is refused by its name, with the methods that it is for.
 TEST_F(ProgramTest, FlagsOfOtherMethodsAreRefused) {
   const auto refused = [&](std::vector<std::string> more, const std::string& name) {
@@ -116,7 +151,7 @@ TEST_F(ProgramTest, FlagsOfOtherMethodsAreRefused) {
     EXPECT_NE(result.err.find(name), std::string::npos) << result.err;
     EXPECT_FALSE(std::filesystem::exists(folder_ / "out"));
   };
-  for (const char* method : {"rtn", "gptq", "awq"}) {
+  for (const char* method : {"rtn", "gptq", "awq", "ternary"}) {
     refused({"--method", method, "--uniform"}, "--uniform");
     refused({"--method", method, "--sensitivity", "hessian"}, "--sensitivity");
     refused({"--method", method, "--sensitivity-file", Path("s.json")}, "--sensitivity-file");
