@@ -91,13 +91,10 @@ Status CheckSizes(ExchangeFormat format, const ExchangeSizes& s) {
 
 // Sizes in the tensors, which CheckSizes has passed.
 struct Extents {
-  Extents(ExchangeFormat format, const ExchangeSizes& s)
+  explicit Extents(const ExchangeSizes& s)
       : groups(CeilDiv<uint64_t>(s.cols, s.group_size)),
-        word_columns(s.rows * s.bits / kWordBits),
-        weight(IsAwq(format) ? Shape{s.cols, word_columns}
-                             : Shape{s.cols * s.bits / kWordBits, s.rows}) {}
+        word_columns(s.rows * s.bits / kWordBits) {}
   uint64_t groups, word_columns;
-  Shape weight;  // of qweight
 };
 
 Status CheckTensor(ExchangeFormat format, std::string_view name, const Tensor& tensor, DType dtype,
@@ -111,15 +108,13 @@ Status CheckTensor(ExchangeFormat format, std::string_view name, const Tensor& t
                          ShapeToString(shape));
 }
 
-Status CheckTensors(ExchangeFormat format, const ExchangeSizes& s, const ExchangeTensors& t) {
-  const Extents e(format, s);
-  TQ_RETURN_IF_ERROR(CheckTensor(format, "qweight", t.qweight, DType::kI32, e.weight));
-  TQ_RETURN_IF_ERROR(
-      CheckTensor(format, "qzeros", t.qzeros, DType::kI32, {e.groups, e.word_columns}));
-  TQ_RETURN_IF_ERROR(CheckTensor(format, "scales", t.scales, DType::kF16, {e.groups, s.rows}));
+Status CheckTensors(ExchangeFormat format, const ExchangeShapes& shapes, const ExchangeTensors& t) {
+  TQ_RETURN_IF_ERROR(CheckTensor(format, "qweight", t.qweight, DType::kI32, shapes.qweight));
+  TQ_RETURN_IF_ERROR(CheckTensor(format, "qzeros", t.qzeros, DType::kI32, shapes.qzeros));
+  TQ_RETURN_IF_ERROR(CheckTensor(format, "scales", t.scales, DType::kF16, shapes.scales));
   if (t.g_idx.data() == nullptr) return OkStatus();
   if (IsAwq(format)) return InvalidArgument("awq: g_idx: inputs have no groups of their own");
-  return CheckTensor(format, "g_idx", t.g_idx, DType::kI32, {s.cols});
+  return CheckTensor(format, "g_idx", t.g_idx, DType::kI32, shapes.g_idx);
 }
 
 // Inputs in the order of their groups; none where that is the order in which they are.
@@ -171,7 +166,7 @@ void ReadCodes(ExchangeFormat format, const ExchangeSizes& s, const Tensor& qwei
 // Zeros [rows, groups] as integers.
 std::vector<uint16_t> ReadZeros(ExchangeFormat format, const ExchangeSizes& s,
                                 const Tensor& qzeros) {
-  const Extents e(format, s);
+  const Extents e(s);
   std::vector<uint16_t> zeros(s.rows * e.groups);
   for (uint64_t g = 0; g < e.groups; ++g) {
     const Words words(qzeros.data() + g * e.word_columns * 4, 1);
@@ -210,7 +205,7 @@ Status StoreZeros(const std::vector<uint16_t>& zeros, GroupedLayout& layout, Ten
 
 // Scales [groups, rows] the other way round; one of 0 says nothing of its group's weights.
 StatusOr<Tensor> TurnScales(ExchangeFormat format, const ExchangeSizes& s, const Tensor& scales) {
-  const uint64_t groups = Extents(format, s).groups;
+  const uint64_t groups = Extents(s).groups;
   TQ_ASSIGN_OR_RETURN(Tensor turned, Tensor::Zeros(DType::kF16, {s.rows, groups}));
   for (uint64_t g = 0; g < groups; ++g) {
     for (uint64_t r = 0; r < s.rows; ++r) {
@@ -225,6 +220,11 @@ StatusOr<Tensor> TurnScales(ExchangeFormat format, const ExchangeSizes& s, const
   return turned;
 }
 
+// Whether all weights of a group are 0, whatever its codes.
+bool IsNothing(const GroupedMatrix& m, uint64_t row, uint64_t group) {
+  return (m.scale.as<uint16_t>()[row * m.groups() + group] & 0x7FFF) == 0;
+}
+
 // Integer zeros [rows, groups] of a matrix, each of which the format can say.
 StatusOr<std::vector<uint16_t>> ZerosToWrite(ExchangeFormat format, const GroupedMatrix& m) {
   const uint64_t groups = m.groups();
@@ -232,6 +232,10 @@ StatusOr<std::vector<uint16_t>> ZerosToWrite(ExchangeFormat format, const Groupe
   std::vector<uint16_t> zeros(m.rows * groups);
   for (uint64_t i = 0; i < zeros.size(); ++i) {
     float zero = static_cast<float>(1u << (m.bits - 1));
+    if (IsNothing(m, i / groups, i % groups)) {
+      zeros[i] = static_cast<uint16_t>(zero);
+      continue;
+    }
     if (m.zeros == ZeroKind::kHalf) zero = HalfToFloat(m.zero.as<uint16_t>()[i]);
     if (m.zeros == ZeroKind::kPacked) {
       const uint8_t* row = m.zero.data() + i / groups * m.packed_zero_bytes();
@@ -256,7 +260,8 @@ void WriteCodes(ExchangeFormat format, const GroupedMatrix& m, const int32_t* or
     const uint8_t* codes = m.codes.data() + r * m.code_bytes();
     for (uint64_t i = 0; i < m.cols; ++i) {
       const uint64_t c = order == nullptr ? i : static_cast<uint64_t>(order[i]);
-      const uint32_t code = FieldAt(codes, i, m.bits);
+      const uint32_t code =
+          IsNothing(m, r, i / m.group_size) ? 1u << (m.bits - 1) : FieldAt(codes, i, m.bits);
       if (IsAwq(format)) {
         MutableWords(qweight + c * words, 1).Put(r / 8 * 8 + kAwqPlaces[r % 8], 4, code);
       } else {
@@ -280,10 +285,23 @@ std::string_view NameOf(ExchangeFormat format) {
   return "awq";
 }
 
+StatusOr<ExchangeShapes> ShapesOf(ExchangeFormat format, const ExchangeSizes& sizes) {
+  TQ_RETURN_IF_ERROR(CheckSizes(format, sizes));
+  const Extents e(sizes);
+  if (IsAwq(format)) {
+    return ExchangeShapes{
+        {sizes.cols, e.word_columns}, {e.groups, e.word_columns}, {e.groups, sizes.rows}, {}};
+  }
+  return ExchangeShapes{{sizes.cols * sizes.bits / kWordBits, sizes.rows},
+                        {e.groups, e.word_columns},
+                        {e.groups, sizes.rows},
+                        {sizes.cols}};
+}
+
 StatusOr<GroupedMatrix> FromExchange(ExchangeFormat format, const ExchangeSizes& sizes,
                                      const ExchangeTensors& tensors, Executor& executor) {
-  TQ_RETURN_IF_ERROR(CheckSizes(format, sizes));
-  TQ_RETURN_IF_ERROR(CheckTensors(format, sizes, tensors));
+  TQ_ASSIGN_OR_RETURN(const ExchangeShapes shapes, ShapesOf(format, sizes));
+  TQ_RETURN_IF_ERROR(CheckTensors(format, shapes, tensors));
   GroupedLayout layout;
   layout.rows = sizes.rows, layout.cols = sizes.cols;
   layout.bits = sizes.bits, layout.group_size = sizes.group_size;
@@ -317,22 +335,24 @@ StatusOr<GroupedMatrix> FromExchange(ExchangeFormat format, const ExchangeSizes&
 StatusOr<ExchangeTensors> ToExchange(ExchangeFormat format, const GroupedMatrix& m,
                                      Executor& executor) {
   const ExchangeSizes sizes{m.rows, m.cols, m.bits, m.group_size};
-  TQ_RETURN_IF_ERROR(CheckSizes(format, sizes));
+  TQ_ASSIGN_OR_RETURN(const ExchangeShapes shapes, ShapesOf(format, sizes));
   if (IsAwq(format) && m.ordered) {
     return Unimplemented("awq: columns in an order of their own (act-order) have no place");
   }
-  const Extents e(format, sizes);
+  const Extents e(sizes);
   TQ_ASSIGN_OR_RETURN(const std::vector<uint16_t> zeros, ZerosToWrite(format, m));
   ExchangeTensors t;
-  TQ_ASSIGN_OR_RETURN(t.qweight, Tensor::Zeros(DType::kI32, e.weight));
-  TQ_ASSIGN_OR_RETURN(t.qzeros, Tensor::Zeros(DType::kI32, {e.groups, e.word_columns}));
-  TQ_ASSIGN_OR_RETURN(t.scales, Tensor::Zeros(DType::kF16, {e.groups, m.rows}));
+  TQ_ASSIGN_OR_RETURN(t.qweight, Tensor::Zeros(DType::kI32, shapes.qweight));
+  TQ_ASSIGN_OR_RETURN(t.qzeros, Tensor::Zeros(DType::kI32, shapes.qzeros));
+  TQ_ASSIGN_OR_RETURN(t.scales, Tensor::Zeros(DType::kF16, shapes.scales));
   for (uint64_t g = 0; g < e.groups; ++g) {
     const MutableWords words(t.qzeros.mutable_as<uint32_t>() + g * e.word_columns, 1);
     for (uint64_t r = 0; r < m.rows; ++r) {
       const uint64_t place = IsAwq(format) ? r / 8 * 8 + kAwqPlaces[r % 8] : r;
       words.Put(place, m.bits, zeros[r * e.groups + g] - ZeroOffset(format));
-      t.scales.mutable_as<uint16_t>()[g * m.rows + r] = m.scale.as<uint16_t>()[r * e.groups + g];
+      constexpr uint16_t kOne = 0x3C00;
+      t.scales.mutable_as<uint16_t>()[g * m.rows + r] =
+          IsNothing(m, r, g) ? kOne : m.scale.as<uint16_t>()[r * e.groups + g];
     }
   }
   const int32_t* order = m.ordered ? m.order.as<int32_t>() : nullptr;

@@ -45,6 +45,13 @@ struct ExchangeSizes {
   uint32_t group_size = 128;  // inputs; cols: one group
 };
 
+// The shapes of a matrix's tensors; AWQ has no g_idx. Errors: unsupported bits, sizes that words do
+// not divide.
+struct ExchangeShapes {
+  Shape qweight, qzeros, scales, g_idx;
+};
+StatusOr<ExchangeShapes> ShapesOf(ExchangeFormat format, const ExchangeSizes& sizes);
+
 // The same matrix: codes, scales and zeros are kept as they are. Inputs whose groups do not lie
 // together are ordered by group. Zeros that are 2^(bits - 1) throughout are not stored; the first
 // version can say 2^bits, which makes them halves. Errors, naming tensor and value: unsupported
@@ -53,7 +60,8 @@ struct ExchangeSizes {
 StatusOr<GroupedMatrix> FromExchange(ExchangeFormat format, const ExchangeSizes& sizes,
                                      const ExchangeTensors& tensors, Executor& executor);
 
-// The way back. Errors: what the format cannot say (bits, an order of columns in AWQ, zeros that
+// The way back. A group whose scale is 0, all of whose weights are 0, gets a scale of 1 and codes in
+// the middle, as other programs have it. Errors: what the format cannot say (bits, an order of columns in AWQ, zeros that
 // are no integers from 0, or 1 in the first version, to 2^bits - 1; sizes that words do not
 // divide).
 StatusOr<ExchangeTensors> ToExchange(ExchangeFormat format, const GroupedMatrix& matrix,

@@ -187,6 +187,31 @@ TEST(ExchangeLayout, RefusesWhatDoesNotFitByName) {
   EXPECT_THAT(error(ExchangeFormat::kAwq, sizes, awq), HasSubstr("g_idx"));
 }
 
+// Other programs divide by scales; rows of zeros are zeros there too.
+TEST(ExchangeLayout, GroupsOfZerosHaveAScale) {
+  InlineExecutor executor;
+  const GroupedLayout layout = testing::MakeLayout(32, 64, 4, 32, ZeroKind::kPacked);
+  GroupedTensors parts = testing::RandomTensors(layout, 5);
+  std::fill_n(parts.zero.mutable_data(), parts.zero.num_bytes(), uint8_t{0x99});
+  parts.zero.mutable_data()[3] = 0x90;  // row 3: 0 and 9
+  parts.scale.mutable_as<uint16_t>()[3 * 2] = 0x8000;
+  const auto matrix = MakeGroupedMatrix(layout, std::move(parts));
+  ASSERT_TRUE(matrix.ok()) << matrix.status().message();
+  for (const ExchangeFormat format :
+       {ExchangeFormat::kGptqV1, ExchangeFormat::kGptqV2, ExchangeFormat::kAwq}) {
+    const auto tensors = ToExchange(format, *matrix, executor);
+    ASSERT_TRUE(tensors.ok()) << tensors.status().message();
+    EXPECT_EQ(tensors->scales.as<uint16_t>()[3], 0x3C00);
+    const auto back = FromExchange(format, {32, 64, 4, 32}, *tensors, executor);
+    ASSERT_TRUE(back.ok()) << back.status().message();
+    std::vector<float> before(32 * 64), after(32 * 64);
+    DecodeRows(*matrix, 0, 32, before.data());
+    DecodeRows(*back, 0, 32, after.data());
+    EXPECT_EQ(after, before);
+    EXPECT_EQ(after[3 * 64 + 5], 0.0f);
+  }
+}
+
 TEST(ExchangeLayout, RefusesWhatAFormatCannotSay) {
   InlineExecutor executor;
   const auto error = [&](ExchangeFormat format, const GroupedLayout& layout) {
