@@ -81,7 +81,7 @@ StatusOr<QuantizedMatrix> GroupQuantizer::Quantize(size_t i, const PlannedMatrix
     weights = std::exchange(weights_[i], Tensor());
   }
   const double norm = SumOfSquares(weights, executor);
-  TQ_ASSIGN_OR_RETURN(CodedMatrix coded, coder_->Code(i, m, weights, executor));
+  TQ_ASSIGN_OR_RETURN(CodingResult coded, coder_->Code(i, m, weights, executor));
   QuantizedMatrix result;
   result.tensors = std::move(coded.tensors);
   if (i == 0 && scales_ != nullptr) {

@@ -15,7 +15,7 @@
 
 namespace tq {
 
-struct CodedMatrix {
+struct CodingResult {
   std::vector<OutputTensor> tensors;  // of the output file (plan.h names them)
   // With the error E = W - What and the Hessian H of the input: tr(E H E^T) and tr(W H W^T). 0:
   // not known.
@@ -27,8 +27,8 @@ class GroupCoder {
   virtual ~GroupCoder() = default;
   // Matrix i of the group with the codes of `m`, the same matrix in some plan. `weights`, float
   // [rows, cols], become the error E. The same for any number of threads.
-  virtual StatusOr<CodedMatrix> Code(size_t i, const PlannedMatrix& m, Tensor& weights,
-                                     Executor& executor) const = 0;
+  virtual StatusOr<CodingResult> Code(size_t i, const PlannedMatrix& m, Tensor& weights,
+                                      Executor& executor) const = 0;
 };
 
 // The coder of a method for matrices with one input and their weights, float [rows, cols], which

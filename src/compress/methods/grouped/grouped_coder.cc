@@ -7,10 +7,10 @@
 
 namespace tq {
 
-StatusOr<CodedMatrix> GroupedCoder::Code(size_t, const PlannedMatrix& m, Tensor& weights,
-                                         Executor& executor) const {
+StatusOr<CodingResult> GroupedCoder::Code(size_t, const PlannedMatrix& m, Tensor& weights,
+                                          Executor& executor) const {
   float* w = weights.mutable_as<float>();
-  CodedMatrix result;
+  CodingResult result;
   if (hessian_) result.norm = OutputError(*hessian_, w, m.rows, executor);
   const StatusOr<GroupedMatrix> rounded = Round(m, w, executor);
   if (!rounded.ok()) return rounded.status().WithContext(m.name);

@@ -17,8 +17,8 @@ namespace tq {
 class GroupedCoder : public GroupCoder {
  public:
   // Loss and norm are those of the Hessian as it is, without damping.
-  StatusOr<CodedMatrix> Code(size_t i, const PlannedMatrix& m, Tensor& weights,
-                             Executor& executor) const final;
+  StatusOr<CodingResult> Code(size_t i, const PlannedMatrix& m, Tensor& weights,
+                              Executor& executor) const final;
 
  protected:
   // `hessian`: E[x x^T] of the group's input, float [cols, cols], or none.

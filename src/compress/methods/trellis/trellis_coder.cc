@@ -92,8 +92,8 @@ StatusOr<DisturbedMatrix> TrellisCoder::Disturb(size_t i, const Tensor& weights,
   return result;
 }
 
-StatusOr<CodedMatrix> TrellisCoder::Code(size_t i, const PlannedMatrix& m, Tensor& weights,
-                                         Executor& executor) const {
+StatusOr<CodingResult> TrellisCoder::Code(size_t i, const PlannedMatrix& m, Tensor& weights,
+                                          Executor& executor) const {
   const WeightTransform transform = TransformOf(i);
   RotateWeights(transform, executor, weights.mutable_as<float>());
   TQ_ASSIGN_OR_RETURN(RoundedMatrix rounded,
@@ -114,7 +114,7 @@ StatusOr<CodedMatrix> TrellisCoder::Code(size_t i, const PlannedMatrix& m, Tenso
   packed.out_block = transform.out_block;
   packed.input = std::make_shared<InputTransform>(InputTransform{scales_.in_scale, in_block_});
 
-  CodedMatrix result;
+  CodingResult result;
   TQ_RETURN_IF_ERROR(AppendMatrix(m.name, packed, &result.tensors));
   AppendInputScale(m.group, *packed.input, &result.tensors);
   result.loss = rounded.loss;

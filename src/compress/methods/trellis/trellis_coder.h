@@ -45,8 +45,8 @@ class TrellisCoder final : public GroupCoder {
                                        std::optional<Tensor> hessian, Executor& executor);
 
   // The tensors include the group's in_scale. Loss and norm are those of the damped Hessian.
-  StatusOr<CodedMatrix> Code(size_t i, const PlannedMatrix& m, Tensor& weights,
-                             Executor& executor) const override;
+  StatusOr<CodingResult> Code(size_t i, const PlannedMatrix& m, Tensor& weights,
+                              Executor& executor) const override;
   // Matrix i, of these weights, with noise in place of the code's error (noise.h).
   StatusOr<DisturbedMatrix> Disturb(size_t i, const Tensor& weights, double error,
                                     Executor& executor) const;
