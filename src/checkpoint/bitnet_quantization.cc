@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "checkpoint/json.h"
 #include "checkpoint/quote.h"
 #include "checkpoint/source_kinds.h"
 
@@ -12,10 +13,6 @@ namespace {
 using nlohmann::json;
 
 constexpr std::string_view kWeight = ".weight";
-
-Status NotHonoured(std::string_view where, std::string_view field, const json& value) {
-  return Unimplemented("{}: {} = {} is not supported", where, Quote(field), Quote(value.dump()));
-}
 
 // Whether one of modules_to_not_convert means a module: all of the name, its beginning up to a dot,
 // or its end.
@@ -33,9 +30,9 @@ bool IsKept(const std::vector<std::string>& kept, std::string_view module) {
 Status ReadKept(const json& value, std::string_view where, BitNetQuantization& quantization) {
   constexpr std::string_view kField = "modules_to_not_convert";
   if (value.is_null()) return OkStatus();  // the head stays as it is
-  if (!value.is_array()) return NotHonoured(where, kField, value);
+  if (!value.is_array()) return FieldNotSupported(where, kField, value);
   for (const json& entry : value) {
-    if (!entry.is_string()) return NotHonoured(where, kField, value);
+    if (!entry.is_string()) return FieldNotSupported(where, kField, value);
     const auto& name = entry.get_ref<const std::string&>();
     if (name.empty() || name.find_first_of("*+?|()[]{}^$\\") != std::string::npos) {
       return Unimplemented("{}: {}: {} is not supported, only names are", where, kField,
@@ -56,19 +53,10 @@ bool BitNetQuantization::Holds(std::string_view tensor) const {
   return IsLayerMatrix(tensor) && !IsKept(kept, tensor.substr(0, tensor.size() - kWeight.size()));
 }
 
-StatusOr<std::optional<BitNetQuantization>> TakeBitNetQuantization(json& config,
-                                                                   std::string_view file) {
-  constexpr const char* kField = "quantization_config";
-  if (!config.is_object() || !config.contains(kField) || !config[kField].is_object()) {
-    return std::optional<BitNetQuantization>();
-  }
-  const json method = config[kField].value("quant_method", json());
-  if (method != "bitnet")
-    return NotHonoured(fmt::format("{}: {}", file, kField), "quant_method", method);
-  const std::string where = fmt::format("{}: {}", file, kField);
+StatusOr<BitNetQuantization> ReadBitNetQuantization(const json& fields, std::string_view where) {
   BitNetQuantization quantization;
   bool multiplies = false, online = false;
-  for (const auto& [key, value] : config[kField].items()) {
+  for (const auto& [key, value] : fields.items()) {
     if (key == "quant_method") continue;
     if (key == "rms_norm_eps") continue;  // of the norms that use_rms_norm adds
     if (key == "use_rms_norm" && value == false) continue;
@@ -79,14 +67,13 @@ StatusOr<std::optional<BitNetQuantization>> TakeBitNetQuantization(json& config,
     } else if (key == "modules_to_not_convert") {
       TQ_RETURN_IF_ERROR(ReadKept(value, where, quantization));
     } else {
-      return NotHonoured(where, key, value);
+      return FieldNotSupported(where, key, value);
     }
   }
   quantization.scale = multiplies ? WeightScale::kMultiplies : WeightScale::kDivides;
   // A `bitlinear` is packed whatever the mode.
   quantization.packed = !(multiplies && online);
-  config.erase(kField);
-  return std::optional(std::move(quantization));
+  return quantization;
 }
 
 }  // namespace tq

@@ -4,7 +4,6 @@
 #pragma once
 
 #include <nlohmann/json_fwd.hpp>
-#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -26,10 +25,10 @@ struct BitNetQuantization {
   bool Holds(std::string_view tensor) const;
 };
 
-// Takes the field out of a config.json if it is of this kind, else leaves all as it is. Errors name
-// `file` and what is not honoured: norms before each linear (use_rms_norm), patterns among the
-// names of modules_to_not_convert, a head that would be ternary, and fields that we do not know.
-StatusOr<std::optional<BitNetQuantization>> TakeBitNetQuantization(nlohmann::json& config,
-                                                                   std::string_view file);
+// From the fields of an object whose quant_method is "bitnet". Errors name `where` and what is not
+// honoured: norms before each linear (use_rms_norm), patterns among the names of
+// modules_to_not_convert, a head that would be ternary, and fields that we do not know.
+StatusOr<BitNetQuantization> ReadBitNetQuantization(const nlohmann::json& fields,
+                                                    std::string_view where);
 
 }  // namespace tq

@@ -36,6 +36,10 @@ std::vector<float> Decoded(const TernaryMatrix& matrix) {
   return values;
 }
 
+TernaryMatrix Ternary(const ModelSource& source, std::string_view name, Packing packing) {
+  return std::get<TernaryMatrix>(source.LoadCoded(name, packing)->value());
+}
+
 class BitNetSource : public ::testing::Test {
  protected:
   void Make(BitNetForm form, const std::string& architecture = "bitnet") {
@@ -43,12 +47,12 @@ class BitNetSource : public ::testing::Test {
     bitnet_ = MakeTinyBitNet(model_, form);
   }
   StatusOr<std::unique_ptr<ModelSource>> Open() {
-    WriteBitNet(bitnet_, folder_ / "hf");
+    WriteDirectory(bitnet_, folder_ / "hf");
     return ModelSource::Open(folder_ / "hf");
   }
   // With one field of quantization_config set.
   StatusOr<std::unique_ptr<ModelSource>> With(const char* field, const json& value) {
-    const TinyBitNet sound = bitnet_;
+    const TinyDirectory sound = bitnet_;
     bitnet_.quantization()[field] = value;
     auto source = Open();
     bitnet_ = sound;
@@ -56,7 +60,7 @@ class BitNetSource : public ::testing::Test {
   }
   // With one tensor in the place of another.
   StatusOr<std::unique_ptr<ModelSource>> WithTensor(const std::string& name, Tensor tensor) {
-    const TinyBitNet sound = bitnet_;
+    const TinyDirectory sound = bitnet_;
     bitnet_.Get(name).tensor = std::move(tensor);
     auto source = Open();
     bitnet_ = sound;
@@ -71,7 +75,7 @@ class BitNetSource : public ::testing::Test {
 
   TempFolder folder_;
   TinyModel model_;
-  TinyBitNet bitnet_;
+  TinyDirectory bitnet_;
 };
 
 void ExpectTheModel(const TinyModel& model, const ModelSource& source) {
@@ -81,14 +85,15 @@ void ExpectTheModel(const TinyModel& model, const ModelSource& source) {
     ASSERT_EQ(source.Find(tensor.name)->shape, tensor.shape);
     EXPECT_EQ(Values(*source.LoadFloat(tensor.name)), tensor.values);
     EXPECT_EQ(Values(*source.LoadStored(tensor.name)), tensor.values);
-    EXPECT_EQ(*source.IsTernary(tensor.name), IsTinyLinear(tensor.name));
+    EXPECT_EQ(*source.FormOf(tensor.name) == MatrixForm::kTernary, IsTinyLinear(tensor.name));
     const uint64_t cols = tensor.shape.back();
     for (const Packing packing : ternary::kAllPackings) {
-      const auto ternary = *source.LoadTernary(tensor.name, packing);
-      ASSERT_EQ(ternary.has_value(), IsTinyLinear(tensor.name));
-      if (!ternary) continue;
-      EXPECT_EQ(ternary->packing, packing);
-      EXPECT_EQ(Decoded(*ternary), tensor.values);
+      const auto coded = *source.LoadCoded(tensor.name, packing);
+      ASSERT_EQ(coded.has_value(), IsTinyLinear(tensor.name));
+      if (!coded) continue;
+      const auto& ternary = std::get<TernaryMatrix>(*coded);
+      EXPECT_EQ(ternary.packing, packing);
+      EXPECT_EQ(Decoded(ternary), tensor.values);
     }
     if (tensor.shape.size() == 1) continue;
     const std::array<int32_t, 3> rows = {7, 0, static_cast<int32_t>(tensor.shape[0] - 1)};
@@ -114,9 +119,8 @@ TEST_F(BitNetSource, ReadsEveryForm) {
       const uint64_t weights = up.shape[0] * up.shape[1];
       EXPECT_EQ(up.bytes, form == BitNetForm::kOnline ? weights * 4 : weights / 4 + 4);
       EXPECT_EQ(up.type, form == BitNetForm::kOnline ? "F32" : "U8");
-      EXPECT_FALSE((*source)
-                       ->LoadTernary("model.layers.9.mlp.up_proj.weight", Packing::k2Bits)
-                       ->has_value());
+      EXPECT_FALSE(
+          (*source)->LoadCoded("model.layers.9.mlp.up_proj.weight", Packing::k2Bits)->has_value());
     }
   }
 }
@@ -133,7 +137,7 @@ TEST_F(BitNetSource, DefaultsAndHalfFactors) {
     const auto source = WithTensor(std::string(kUp) + "_scale",
                                    *Tensor::FromValues(dtype, {1}, std::span(&two, 1)));
     ASSERT_TRUE(source.ok()) << source.status().message();
-    EXPECT_EQ((*source)->LoadTernary(kUp, Packing::k2Bits)->value().scales, std::vector{0.5f});
+    EXPECT_EQ(Ternary(**source, kUp, Packing::k2Bits).scales, std::vector{0.5f});
   }
 }
 
@@ -157,10 +161,10 @@ TEST_F(BitNetSource, KeepsModulesByName) {
   for (const TinyTensor& tensor : model_.tensors) {
     EXPECT_EQ(Values(*(*source)->LoadFloat(tensor.name)), tensor.values) << tensor.name;
   }
-  EXPECT_FALSE(*(*source)->IsTernary(kQ));
-  EXPECT_FALSE(*(*source)->IsTernary(kUp));
-  EXPECT_TRUE(*(*source)->IsTernary("model.layers.1.mlp.gate_proj.weight"));
-  EXPECT_TRUE(*(*source)->IsTernary("model.layers.1.self_attn.q_proj.weight"));
+  EXPECT_EQ(*(*source)->FormOf(kQ), MatrixForm::kFloats);
+  EXPECT_EQ(*(*source)->FormOf(kUp), MatrixForm::kFloats);
+  EXPECT_EQ(*(*source)->FormOf("model.layers.1.mlp.gate_proj.weight"), MatrixForm::kTernary);
+  EXPECT_EQ(*(*source)->FormOf("model.layers.1.self_attn.q_proj.weight"), MatrixForm::kTernary);
 }
 
 TEST_F(BitNetSource, RefusesWhatItDoesNotHonour) {
@@ -181,7 +185,7 @@ TEST_F(BitNetSource, RefusesWhatItDoesNotHonour) {
                 Fails(kUnimplemented, "config.json", "quantization_config", field));
   }
   // All others are refused as before.
-  EXPECT_THAT(With("quant_method", "awq"), Fails(kUnimplemented, "quantization_config", "awq"));
+  EXPECT_THAT(With("quant_method", "hqq"), Fails(kUnimplemented, "quantization_config", "hqq"));
   bitnet_.config["quantization_config"] = "bitnet";
   EXPECT_THAT(Open(), Fails(kUnimplemented, "quantization_config"));
 }
@@ -215,7 +219,7 @@ TEST_F(BitNetSource, PackedWeightsThatAreNone) {
   ASSERT_TRUE(source.ok()) << source.status().message();
   EXPECT_THAT((*source)->LoadFloat(kUp),
               Fails(kDataLoss, "model.safetensors", kUp, "holds 3", "row 69 column 3"));
-  EXPECT_THAT((*source)->LoadTernary(kUp, Packing::kBase3), Fails(kDataLoss, kUp, "row 69"));
+  EXPECT_THAT((*source)->LoadCoded(kUp, Packing::kBase3), Fails(kDataLoss, kUp, "row 69"));
   EXPECT_THAT(WithTensor(kUp, *Tensor::Zeros(DType::kU8, {128, 64})),
               Fails(kInvalid, kUp, "U8 [128, 64]", "U8 [32, 64]"));
   EXPECT_THAT(WithTensor(kUp, *Tensor::Zeros(DType::kI8, {32, 64})), Fails(kInvalid, kUp, "I8"));
@@ -305,7 +309,7 @@ TEST_P(TernaryGguf, MatricesOfOneScale) {
   });
   ASSERT_NE(source, nullptr);
   ExpectTheModel(model_, *source);
-  EXPECT_EQ((*source->LoadTernary(kQ, Packing::k2Bits))->scales.size(), 1u);
+  EXPECT_EQ(Ternary(*source, kQ, Packing::k2Bits).scales.size(), 1u);
 }
 
 TEST_P(TernaryGguf, MatricesOfOneScalePerRow) {
@@ -315,7 +319,7 @@ TEST_P(TernaryGguf, MatricesOfOneScalePerRow) {
   });
   ASSERT_NE(source, nullptr);
   ExpectTheModel(model_, *source);
-  EXPECT_EQ((*source->LoadTernary(kQ, Packing::kBase3))->scales.size(), 256u);
+  EXPECT_EQ(Ternary(*source, kQ, Packing::kBase3).scales.size(), 256u);
 }
 
 TEST_P(TernaryGguf, RowsOfSeveralScalesAreFloats) {
@@ -324,10 +328,10 @@ TEST_P(TernaryGguf, RowsOfSeveralScalesAreFloats) {
     for (int i = 0; i < 256; ++i) model.Get(kDown).values[512 * 9 + i] *= 2;
   });
   ASSERT_NE(source, nullptr);
-  EXPECT_FALSE(*source->IsTernary(kDown));
-  EXPECT_FALSE(source->LoadTernary(kDown, Packing::k2Bits)->has_value());
+  EXPECT_EQ(*source->FormOf(kDown), MatrixForm::kFloats);
+  EXPECT_FALSE(source->LoadCoded(kDown, Packing::k2Bits)->has_value());
   EXPECT_EQ(Values(*source->LoadFloat(kDown)), model_.Get(kDown).values);
-  EXPECT_TRUE(*source->IsTernary(kUp));
+  EXPECT_EQ(*source->FormOf(kUp), MatrixForm::kTernary);
 }
 
 INSTANTIATE_TEST_SUITE_P(Types, TernaryGguf, ::testing::Values(kPackTQ1_0, kPackTQ2_0),

@@ -107,20 +107,20 @@ class GgufSource final : public ModelSource {
     return OkStatus();
   }
 
-  StatusOr<bool> IsTernary(std::string_view name) const override {
-    TQ_ASSIGN_OR_RETURN(const auto matrix, LoadTernary(name, ternary::Packing::k2Bits));
-    return matrix.has_value();
+  StatusOr<MatrixForm> FormOf(std::string_view name) const override {
+    TQ_ASSIGN_OR_RETURN(const auto matrix, LoadCoded(name, ternary::Packing::k2Bits));
+    return matrix ? MatrixForm::kTernary : MatrixForm::kFloats;
   }
 
-  StatusOr<std::optional<TernaryMatrix>> LoadTernary(std::string_view name,
-                                                     ternary::Packing packing) const override {
+  StatusOr<std::optional<CodedMatrix>> LoadCoded(std::string_view name,
+                                                 ternary::Packing packing) const override {
     const SourceTensorInfo* info = Find(name);
     // Layers with experts run in floating point.
     if (info == nullptr || !IsLayerMatrix(name) || config_.num_experts != 0) {
-      return std::optional<TernaryMatrix>();
+      return std::optional<CodedMatrix>();
     }
     const GgufType type = Stored(name).type;
-    if (type != GgufType::kTQ1_0 && type != GgufType::kTQ2_0) return std::optional<TernaryMatrix>();
+    if (type != GgufType::kTQ1_0 && type != GgufType::kTQ2_0) return std::optional<CodedMatrix>();
     const uint64_t rows = info->shape[0], cols = info->shape[1];
     TQ_ASSIGN_OR_RETURN(Tensor trits, Tensor::Zeros(DType::kI8, info->shape));
     std::vector<float> scales(rows), row(cols);
@@ -128,14 +128,14 @@ class GgufSource final : public ModelSource {
       const auto at = static_cast<int32_t>(i);
       TQ_RETURN_IF_ERROR(LoadRows(name, {&at, 1}, row.data()));
       const auto scale = SplitTernaryRow(row.data(), cols, trits.mutable_as<int8_t>() + i * cols);
-      if (!scale) return std::optional<TernaryMatrix>();
+      if (!scale) return std::optional<CodedMatrix>();
       scales[i] = *scale;
     }
     UniteScales(scales);
     InlineExecutor executor;
     auto matrix = PackTernaryMatrix(packing, trits.view(), std::move(scales), executor);
     if (!matrix.ok()) return matrix.status().WithContext(Where(name));
-    return std::optional(*std::move(matrix));
+    return std::optional<CodedMatrix>(*std::move(matrix));
   }
 
   StatusOr<Tensor> LoadStored(std::string_view name) const override {

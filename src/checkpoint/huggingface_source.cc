@@ -1,22 +1,19 @@
 // ModelSource over a Hugging Face directory.
-#include <cmath>
-#include <map>
+#include <algorithm>
 #include <mutex>
+#include <set>
 #include <string>
 
 #include "base/file_io.h"
-#include "checkpoint/bitnet_quantization.h"
+#include "checkpoint/coded_weights.h"
 #include "checkpoint/json.h"
+#include "checkpoint/plain_weights.h"
 #include "checkpoint/quote.h"
 #include "checkpoint/safetensors.h"
 #include "checkpoint/source_kinds.h"
 
 namespace tq {
 namespace {
-
-bool IsWeightType(DType dtype) {
-  return dtype == DType::kF32 || dtype == DType::kF16 || dtype == DType::kBF16;
-}
 
 // Tensors that some directories hold beside the weights and that Hugging Face's own loader
 // leaves out too: buffers of older releases, and the copy of a tied head.
@@ -25,9 +22,6 @@ bool IsWithoutEffect(std::string_view name, const ModelConfig& config) {
          (name == "lm_head.weight" && config.tie_embeddings);
 }
 
-// Of the factor of a packed matrix.
-std::string ScaleName(std::string_view name) { return std::string(name) + "_scale"; }
-
 class HuggingFaceSource final : public ModelSource {
  public:
   Status Init(const std::filesystem::path& folder) {
@@ -35,55 +29,57 @@ class HuggingFaceSource final : public ModelSource {
     const std::filesystem::path config = folder / "config.json";
     TQ_ASSIGN_OR_RETURN(const std::string text, ReadFile(config, 4 << 20));
     TQ_ASSIGN_OR_RETURN(nlohmann::json document, ParseJson(text, config.string()));
-    TQ_ASSIGN_OR_RETURN(bitnet_, TakeBitNetQuantization(document, config.string()));
+    TQ_ASSIGN_OR_RETURN(const Quantization quantization,
+                        TakeQuantization(document, config.string()));
     TQ_ASSIGN_OR_RETURN(config_, ModelConfigFromDocument(document, config.string()));
     TQ_ASSIGN_OR_RETURN(directory_, SafetensorsDirectory::Open(folder));
-    std::map<std::string, bool, std::less<>> wanted;
-    for (TensorSpec& spec : ModelTensors(config_)) {
-      if (bitnet_ && spec.shape.size() == 2 && spec.name.starts_with("model.layers.") &&
+    coded_ = MakeCodedWeights(quantization, *directory_);
+    std::set<std::string, std::less<>> wanted;
+    for (const TensorSpec& spec : ModelTensors(config_)) {
+      if (coded_ != nullptr && spec.shape.size() == 2 && spec.name.starts_with("model.layers.") &&
           !IsLayerMatrix(spec.name)) {
-        return Unimplemented("{}: quantization_config: a ternary {} is not supported",
+        return Unimplemented("{}: quantization_config: a coded {} is not supported",
                              config.string(), Quote(spec.name));
       }
-      TQ_RETURN_IF_ERROR(IsPacked(spec.name) ? AddPackedTensor(spec) : AddTensor(spec));
-      if (IsPacked(spec.name)) wanted.emplace(ScaleName(spec.name), true);
-      wanted.emplace(std::move(spec.name), true);
-    }
-    for (const std::string& name : directory_->names()) {
-      if (!wanted.contains(name) && !IsWithoutEffect(name, config_)) {
-        return Unimplemented("{}: tensor {} has no place in a model of architecture {}",
-                             directory_->FileOf(name)->file().path().string(), Quote(name),
-                             config_.architecture);
+      if (IsCoded(spec.name)) {
+        TQ_ASSIGN_OR_RETURN(auto description, coded_->Describe(spec));
+        tensors_.push_back(std::move(description.info));
+        wanted.insert(description.tensors.begin(), description.tensors.end());
+      } else {
+        TQ_ASSIGN_OR_RETURN(SourceTensorInfo info, DescribePlainWeight(*directory_, spec));
+        tensors_.push_back(std::move(info));
+        wanted.insert(spec.name);
       }
     }
-    return OkStatus();
+    return CheckOthers(wanted);
   }
 
   ModelKind kind() const override { return ModelKind::kHuggingFace; }
 
-  StatusOr<bool> IsTernary(std::string_view name) const override {
-    return bitnet_ && bitnet_->Holds(name) && Has(name);
+  StatusOr<MatrixForm> FormOf(std::string_view name) const override {
+    return IsCoded(name) && Has(name) ? coded_->form() : MatrixForm::kFloats;
   }
 
-  StatusOr<std::optional<TernaryMatrix>> LoadTernary(std::string_view name,
-                                                     ternary::Packing packing) const override {
-    TQ_ASSIGN_OR_RETURN(const bool is_ternary, IsTernary(name));
-    if (!is_ternary) return std::optional<TernaryMatrix>();
-    auto matrix = IsPacked(name) ? Repack(name, packing) : RoundToTernary(name, packing);
+  StatusOr<std::optional<CodedMatrix>> LoadCoded(std::string_view name,
+                                                 ternary::Packing packing) const override {
+    const SourceTensorInfo* info = IsCoded(name) ? Find(name) : nullptr;
+    if (info == nullptr) return std::optional<CodedMatrix>();
+    auto matrix = coded_->Load(*info, packing);
     if (!matrix.ok()) return matrix.status();
     return std::optional(*std::move(matrix));
   }
 
   StatusOr<Tensor> LoadFloat(std::string_view name) const override {
-    TQ_ASSIGN_OR_RETURN(const auto ternary, LoadTernary(name, ternary::Packing::k2Bits));
-    return ternary ? DecodeTernary(*ternary, name) : LoadPlainFloats(name);
+    TQ_ASSIGN_OR_RETURN(const SourceTensorInfo* info, Get(name));
+    if (!IsCoded(name)) return LoadPlainWeight(*directory_, name);
+    TQ_ASSIGN_OR_RETURN(const CodedMatrix matrix, coded_->Load(*info, kAnyPacking));
+    return DecodeCoded(matrix, name);
   }
 
   Status LoadRows(std::string_view name, std::span<const int32_t> rows, float* out) const override {
     TQ_ASSIGN_OR_RETURN(const SourceTensorInfo* info, Get(name));
     TQ_ASSIGN_OR_RETURN(const uint64_t columns, CheckRows(name, info->shape, rows));
-    TQ_ASSIGN_OR_RETURN(const bool is_ternary, IsTernary(name));
-    if (is_ternary) return DecodeTernaryRows(name, rows, out);
+    if (IsCoded(name)) return DecodeSomeRows(*info, rows, out);
     const SafetensorsEntry& entry = *directory_->Find(name);
     const MappedFile& file = directory_->FileOf(name)->file();
     std::vector<uint8_t> buffer(columns * DTypeSize(entry.dtype));
@@ -100,8 +96,7 @@ class HuggingFaceSource final : public ModelSource {
 
   StatusOr<Tensor> LoadStored(std::string_view name) const override {
     TQ_ASSIGN_OR_RETURN(const SourceTensorInfo* info, Get(name));
-    TQ_ASSIGN_OR_RETURN(const bool is_ternary, IsTernary(name));
-    if (is_ternary) return LoadFloat(name);
+    if (IsCoded(name)) return LoadFloat(name);
     TQ_ASSIGN_OR_RETURN(Tensor stored, directory_->Copy(info->name));
     std::vector<float> floats(std::min(kPiece, stored.num_elements()));
     const uint64_t width = DTypeSize(stored.dtype());
@@ -117,153 +112,72 @@ class HuggingFaceSource final : public ModelSource {
 
   Status HashTensor(std::string_view name, Hasher& hasher) const override {
     TQ_ASSIGN_OR_RETURN(const SourceTensorInfo* info, Get(name));
-    const SafetensorsEntry& entry = *directory_->Find(name);
     hasher.UpdateString(info->type);
-    TQ_ASSIGN_OR_RETURN(const bool is_ternary, IsTernary(name));
-    if (is_ternary) {
-      hasher.UpdateString("ternary");
-      TQ_ASSIGN_OR_RETURN(const float scale, IsPacked(name) ? LoadScale(name) : 1.0f);
-      hasher.Update(&scale, sizeof(scale));
-      hasher.UpdateString(bitnet_->scale == WeightScale::kDivides ? "divides" : "multiplies");
-    }
+    if (IsCoded(name)) return coded_->Hash(*info, hasher);
+    const SafetensorsEntry& entry = *directory_->Find(name);
     return HashFileRange(directory_->FileOf(name)->file(), entry.offset, entry.bytes, hasher);
   }
 
  private:
   static constexpr uint64_t kPiece = 128 << 10;  // elements read at once: half a megabyte at most
+  // Of ternary matrices that are decoded.
+  static constexpr ternary::Packing kAnyPacking = ternary::Packing::k2Bits;
 
-  bool IsPacked(std::string_view name) const {
-    return bitnet_ && bitnet_->packed && bitnet_->Holds(name);
+  bool IsCoded(std::string_view name) const { return coded_ != nullptr && coded_->Holds(name); }
+
+  // Tensors beside those of the model change nothing, or are an error.
+  Status CheckOthers(const std::set<std::string, std::less<>>& wanted) const {
+    for (const std::string& name : directory_->names()) {
+      if (wanted.contains(name) || IsWithoutEffect(name, config_)) continue;
+      TQ_ASSIGN_OR_RETURN(const bool is_zero, IsBiasOfZeros(name));
+      if (is_zero) continue;
+      return Unimplemented("{} has no place in a model of architecture {}",
+                           PlaceOf(*directory_, name), config_.architecture);
+    }
+    return OkStatus();
   }
 
-  // What the file holds, as float32.
-  StatusOr<Tensor> LoadPlainFloats(std::string_view name) const {
-    TQ_ASSIGN_OR_RETURN(const SourceTensorInfo* info, Get(name));
+  // AutoGPTQ once gave biases of zeros to coded matrices of models without any.
+  StatusOr<bool> IsBiasOfZeros(std::string_view name) const {
+    constexpr std::string_view kBias = ".bias";
+    if (!name.ends_with(kBias)) return false;
+    const SourceTensorInfo* info =
+        Find(fmt::format("{}.weight", name.substr(0, name.size() - kBias.size())));
     const SafetensorsEntry& entry = *directory_->Find(name);
-    const MappedFile& file = directory_->FileOf(name)->file();
-    TQ_ASSIGN_OR_RETURN(const uint64_t elements, NumElements(info->shape));
-    TQ_ASSIGN_OR_RETURN(const uint64_t bytes, NumBytes(info->shape, DType::kF32));
-    TQ_ASSIGN_OR_RETURN(auto memory, AllocateAligned(bytes, name));
-    auto* out = reinterpret_cast<float*>(memory.get());
-    const uint64_t width = DTypeSize(entry.dtype);
-    std::vector<uint8_t> buffer(std::min(kPiece, elements) * width);
-    for (uint64_t done = 0; done < elements; done += kPiece) {
-      const uint64_t n = std::min(kPiece, elements - done);
-      TQ_RETURN_IF_ERROR(file.ReadAt(entry.offset + done * width, buffer.data(), n * width));
-      TQ_RETURN_IF_ERROR(ConvertToFloat({entry.dtype, {n}, buffer.data()}, out + done));
+    if (info == nullptr || !IsCoded(info->name) || entry.shape != Shape{info->shape[0]} ||
+        !IsWeightType(entry.dtype)) {
+      return false;
     }
-    TQ_RETURN_IF_ERROR(CheckFinite(out, elements, file.path(), name));
-    const uint8_t* data = memory.get();
-    return Tensor({DType::kF32, info->shape, data}, std::move(memory));
+    TQ_ASSIGN_OR_RETURN(const Tensor bias, LoadPlainWeight(*directory_, name));
+    return std::all_of(bias.as<float>(), bias.as<float>() + bias.num_elements(),
+                       [](float value) { return value == 0; });
   }
 
-  // The factor of a packed matrix: one positive number.
-  StatusOr<float> LoadScale(std::string_view name) const {
-    const std::string scale_name = ScaleName(name);
-    TQ_ASSIGN_OR_RETURN(const Tensor stored, directory_->Copy(scale_name));
-    float scale;
-    TQ_RETURN_IF_ERROR(ConvertToFloat(stored.view(), &scale));
-    if (std::isfinite(scale) && scale > 0) return scale;
-    return DataLoss("{}: tensor {} holds {}, it must be positive and finite",
-                    directory_->FileOf(scale_name)->file().path().string(), Quote(scale_name),
-                    scale);
-  }
-
-  StatusOr<TernaryMatrix> Repack(std::string_view name, ternary::Packing packing) const {
-    TQ_ASSIGN_OR_RETURN(const float scale, LoadScale(name));
-    TQ_ASSIGN_OR_RETURN(const Tensor codes, directory_->Copy(name));
-    InlineExecutor executor;
-    auto matrix = TernaryMatrixFromBitNet(packing, codes.view(), scale, bitnet_->scale, executor);
-    if (!matrix.ok()) return matrix.status().WithContext(Where(name));
-    return matrix;
-  }
-
-  StatusOr<TernaryMatrix> RoundToTernary(std::string_view name, ternary::Packing packing) const {
-    TQ_ASSIGN_OR_RETURN(const Tensor floats, LoadPlainFloats(name));
-    InlineExecutor executor;
-    auto matrix = TernaryMatrixFromFloats(packing, floats.as<float>(), floats.shape()[0],
-                                          floats.shape()[1], executor);
-    if (!matrix.ok()) return matrix.status().WithContext(Where(name));
-    return matrix;
-  }
-
-  Status DecodeTernaryRows(std::string_view name, std::span<const int32_t> rows, float* out) const {
+  Status DecodeSomeRows(const SourceTensorInfo& info, std::span<const int32_t> rows,
+                        float* out) const {
     const std::lock_guard lock(last_mutex_);
-    if (last_name_ != name) {
+    if (last_name_ != info.name) {
       last_name_.clear();
-      TQ_ASSIGN_OR_RETURN(last_, LoadTernary(name, ternary::Packing::k2Bits));
-      last_name_ = name;
+      TQ_ASSIGN_OR_RETURN(last_, coded_->Load(info, kAnyPacking));
+      last_name_ = info.name;
     }
-    for (const int32_t row : rows) {
-      const auto at = static_cast<uint64_t>(row);
-      DecodeRows(*last_, at, at + 1, out);
-      out += last_->cols;
-    }
+    const auto decode = [&](const auto& matrix) {
+      for (const int32_t row : rows) {
+        const auto at = static_cast<uint64_t>(row);
+        DecodeRows(matrix, at, at + 1, out);
+        out += matrix.cols;
+      }
+    };
+    std::visit(decode, last_);
     return OkStatus();
   }
 
-  std::string Where(std::string_view name) const {
-    return fmt::format("{}: tensor {}", directory_->FileOf(name)->file().path().string(),
-                       Quote(name));
-  }
-
-  StatusOr<const SafetensorsEntry*> FindEntry(std::string_view name) const {
-    const SafetensorsEntry* entry = directory_->Find(name);
-    if (entry == nullptr) {
-      return NotFound("{}: tensor {} is missing", path_.string(), Quote(name));
-    }
-    return entry;
-  }
-
-  Status AddTensor(const TensorSpec& spec) {
-    TQ_ASSIGN_OR_RETURN(const SafetensorsEntry* entry, FindEntry(spec.name));
-    if (entry->shape != spec.shape) {
-      return InvalidArgument("{} has shape {}, config.json says {}", Where(spec.name),
-                             ShapeToString(entry->shape), ShapeToString(spec.shape));
-    }
-    if (!IsWeightType(entry->dtype)) {
-      return Unimplemented("{}: weights of type {} are not supported", Where(spec.name),
-                           DTypeName(entry->dtype));
-    }
-    tensors_.push_back({spec.name, std::string(DTypeName(entry->dtype)), spec.shape, entry->bytes});
-    return OkStatus();
-  }
-
-  // A matrix of four rows in one, and its factor, which is read here.
-  Status AddPackedTensor(const TensorSpec& spec) {
-    TQ_ASSIGN_OR_RETURN(const SafetensorsEntry* entry, FindEntry(spec.name));
-    constexpr uint64_t kRowsInOne = 4;
-    const uint64_t rows = spec.shape[0], cols = spec.shape[1];
-    if (rows % kRowsInOne != 0) {
-      return InvalidArgument(
-          "{} has {} rows, which no packed weights have: they are multiples of {}",
-          Where(spec.name), rows, kRowsInOne);
-    }
-    if (const Shape packed{rows / kRowsInOne, cols};
-        entry->dtype != DType::kU8 || entry->shape != packed) {
-      return InvalidArgument("{} is {} {}, packed weights of {} are U8 {}", Where(spec.name),
-                             DTypeName(entry->dtype), ShapeToString(entry->shape),
-                             ShapeToString(spec.shape), ShapeToString(packed));
-    }
-    const std::string scale_name = ScaleName(spec.name);
-    TQ_ASSIGN_OR_RETURN(const SafetensorsEntry* scale, FindEntry(scale_name));
-    if (!IsWeightType(scale->dtype) || scale->shape != Shape{1}) {
-      return InvalidArgument("{} is {} {}, it must be one number: F32, F16 or BF16 [1]",
-                             Where(scale_name), DTypeName(scale->dtype),
-                             ShapeToString(scale->shape));
-    }
-    TQ_RETURN_IF_ERROR(LoadScale(spec.name).status());
-    tensors_.push_back(
-        {spec.name, std::string(DTypeName(entry->dtype)), spec.shape, entry->bytes + scale->bytes});
-    return OkStatus();
-  }
-
-  std::optional<BitNetQuantization> bitnet_;
+  std::unique_ptr<SafetensorsDirectory> directory_;
+  std::unique_ptr<CodedWeights> coded_;  // null: all weights are plain
   // LoadRows is asked for one matrix after the other, piece by piece.
   mutable std::mutex last_mutex_;
   mutable std::string last_name_;
-  mutable std::optional<TernaryMatrix> last_;
-  std::unique_ptr<SafetensorsDirectory> directory_;
+  mutable CodedMatrix last_;
 };
 
 }  // namespace

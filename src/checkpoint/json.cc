@@ -127,6 +127,10 @@ StatusOr<json> ParseJson(std::string_view text, std::string_view file, const Jso
   return builder.Take();
 }
 
+Status FieldNotSupported(std::string_view where, std::string_view field, const json& value) {
+  return Unimplemented("{}: {} = {} is not supported", where, Quote(field), Quote(value.dump()));
+}
+
 std::string JsonTypeName(const json& value) { return value.type_name(); }
 
 }  // namespace tq

@@ -26,6 +26,10 @@ Status JsonSyntaxError(std::string_view file, size_t position, std::string_view 
 // The parser takes a NUL byte for the end of the text and would not see what follows.
 Status CheckNoNul(std::string_view text, std::string_view file);
 
+// "WHERE: 'FIELD' = 'VALUE' is not supported".
+Status FieldNotSupported(std::string_view where, std::string_view field,
+                         const nlohmann::json& value);
+
 // "string", "null", ... of a value, for messages.
 std::string JsonTypeName(const nlohmann::json& value);
 

@@ -138,11 +138,11 @@ Status ModelSource::LoadRows(std::string_view name, std::span<const int32_t> row
   return OkStatus();
 }
 
-StatusOr<bool> ModelSource::IsTernary(std::string_view) const { return false; }
+StatusOr<MatrixForm> ModelSource::FormOf(std::string_view) const { return MatrixForm::kFloats; }
 
-StatusOr<std::optional<TernaryMatrix>> ModelSource::LoadTernary(std::string_view,
-                                                                ternary::Packing) const {
-  return std::optional<TernaryMatrix>();
+StatusOr<std::optional<CodedMatrix>> ModelSource::LoadCoded(std::string_view,
+                                                            ternary::Packing) const {
+  return std::optional<CodedMatrix>();
 }
 
 uint64_t ModelSource::num_parameters() const {
@@ -173,13 +173,16 @@ bool IsLayerMatrix(std::string_view tensor) {
          std::find(kMembers.begin(), kMembers.end(), tensor.substr(dot + 1)) != kMembers.end();
 }
 
-StatusOr<Tensor> DecodeTernary(const TernaryMatrix& matrix, std::string_view name) {
-  const Shape shape{matrix.rows, matrix.cols};
-  TQ_ASSIGN_OR_RETURN(const uint64_t bytes, NumBytes(shape, DType::kF32));
-  TQ_ASSIGN_OR_RETURN(auto memory, AllocateAligned(bytes, name));
-  DecodeRows(matrix, 0, matrix.rows, reinterpret_cast<float*>(memory.get()));
-  const uint8_t* data = memory.get();
-  return Tensor({DType::kF32, shape, data}, std::move(memory));
+StatusOr<Tensor> DecodeCoded(const CodedMatrix& coded, std::string_view name) {
+  const auto decode = [&](const auto& matrix) -> StatusOr<Tensor> {
+    const Shape shape{matrix.rows, matrix.cols};
+    TQ_ASSIGN_OR_RETURN(const uint64_t bytes, NumBytes(shape, DType::kF32));
+    TQ_ASSIGN_OR_RETURN(auto memory, AllocateAligned(bytes, name));
+    DecodeRows(matrix, 0, matrix.rows, reinterpret_cast<float*>(memory.get()));
+    const uint8_t* data = memory.get();
+    return Tensor({DType::kF32, shape, data}, std::move(memory));
+  };
+  return std::visit(decode, coded);
 }
 
 std::optional<uint64_t> FindNonFinite(const float* values, uint64_t n) {

@@ -8,11 +8,13 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <variant>
 #include <vector>
 
 #include "base/hash.h"
 #include "base/status.h"
 #include "checkpoint/model_config.h"
+#include "codec/grouped_matrix.h"
 #include "codec/ternary_matrix.h"
 #include "tensor/tensor.h"
 
@@ -30,6 +32,10 @@ struct SourceTensorInfo {
   Shape shape;         // [out, in] for matrices
   uint64_t bytes = 0;  // as stored
 };
+
+// A matrix that runs packed: ternary (ternary_matmul.h), or grouped scalar (grouped_matmul.h).
+using CodedMatrix = std::variant<TernaryMatrix, GroupedMatrix>;
+enum class MatrixForm { kFloats, kTernary, kGrouped };
 
 class ModelSource {
  public:
@@ -52,8 +58,8 @@ class ModelSource {
   uint64_t num_bytes() const;
 
   // The tensor as float32 [shape], freshly allocated (GGUF: dequantised, llama's q and k
-  // rows un-permuted to Hugging Face's order; ternary matrices: W = scale * t). NaN and infinity
-  // are an error naming tensor and index.
+  // rows un-permuted to Hugging Face's order; coded matrices: decoded). NaN and infinity are an
+  // error naming tensor and index.
   virtual StatusOr<Tensor> LoadFloat(std::string_view name) const = 0;
   // Rows of a matrix as float32 [rows, columns], any number of times and in any order. Memory
   // is that of `out` alone where the format allows it. Checked as by LoadFloat, these rows only.
@@ -61,14 +67,14 @@ class ModelSource {
   // The tensor with the dtype it is stored in if that is F32, F16 or BF16, else as float32:
   // for what is copied into the compressed model (norms). Checked as by LoadFloat.
   virtual StatusOr<Tensor> LoadStored(std::string_view name) const = 0;
-  // Whether LoadTernary has something of this name. May read the tensor.
-  virtual StatusOr<bool> IsTernary(std::string_view name) const;
-  // A matrix of one scale, or one per row, times -1, 0 and 1, which runs as such (ternary_matmul.h:
-  // rows of x are rounded to 8 bits): those that quantization_config makes ternary, and those of
-  // GGUF's ternary types whose rows have one scale each. Nothing for all others, and for names that
-  // the model has not. Checked as by LoadFloat; an error names the tensor.
-  virtual StatusOr<std::optional<TernaryMatrix>> LoadTernary(std::string_view name,
-                                                             ternary::Packing packing) const;
+  // What LoadCoded has of this name; kFloats: nothing. May read the tensor.
+  virtual StatusOr<MatrixForm> FormOf(std::string_view name) const;
+  // A matrix that runs packed: those that quantization_config says are codes, and those of GGUF's
+  // ternary types whose rows have one scale each. Nothing for all others, and for names that the
+  // model has not. `packing` is that of ternary ones. Checked as by LoadFloat; an error names the
+  // tensor.
+  virtual StatusOr<std::optional<CodedMatrix>> LoadCoded(std::string_view name,
+                                                         ternary::Packing packing) const;
   // The stored bytes of a tensor, and all else that its values depend on, for fingerprints.
   virtual Status HashTensor(std::string_view name, Hasher& hasher) const = 0;
 

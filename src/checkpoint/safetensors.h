@@ -59,6 +59,7 @@ class SafetensorsDirectory {
  public:
   static StatusOr<std::unique_ptr<SafetensorsDirectory>> Open(const std::filesystem::path& folder);
 
+  const std::filesystem::path& folder() const { return folder_; }
   std::vector<std::string> names() const;
   const SafetensorsEntry* Find(std::string_view name) const;
   // The shard that holds a tensor, or null.

@@ -18,11 +18,11 @@ StatusOr<std::unique_ptr<ModelSource>> OpenHuggingFaceSource(const std::filesyst
 StatusOr<std::unique_ptr<ModelSource>> OpenGgufSource(const std::filesystem::path& path);
 
 // Whether a tensor (Hugging Face's name) is the weight of one of a layer's projections, which may
-// be ternary.
+// be coded.
 bool IsLayerMatrix(std::string_view tensor);
 
-// All of a ternary matrix as float32 [rows, cols]; `name` is for errors.
-StatusOr<Tensor> DecodeTernary(const TernaryMatrix& matrix, std::string_view name);
+// All of a coded matrix as float32 [rows, cols]; `name` is for errors.
+StatusOr<Tensor> DecodeCoded(const CodedMatrix& coded, std::string_view name);
 
 // The index of the first NaN or infinity.
 std::optional<uint64_t> FindNonFinite(const float* values, uint64_t n);

@@ -12,8 +12,8 @@ struct TensorLine {
   std::string name, type;
   Shape shape;
   uint64_t bytes = 0;
-  bool matrix = true;         // that compressed models have codes of
-  bool runs_ternary = false;  // ModelSource::LoadTernary
+  bool matrix = true;                     // that compressed models have codes of
+  MatrixForm form = MatrixForm::kFloats;  // of a source's matrix, as it runs
 
   double bits() const {
     uint64_t elements = 1;
@@ -27,6 +27,18 @@ struct Summary {
   uint64_t parameters = 0, file_bytes = 0;
   std::vector<TensorLine> tensors;
 };
+
+const char* FormNote(MatrixForm form) {
+  switch (form) {
+    case MatrixForm::kFloats:
+      break;
+    case MatrixForm::kTernary:
+      return ", runs ternary";
+    case MatrixForm::kGrouped:
+      return ", runs grouped";
+  }
+  return "";
+}
 
 bool IsDecoderMatrix(const TensorLine& tensor) {
   return tensor.matrix && tensor.name.find(".layers.") != std::string::npos;
@@ -83,9 +95,9 @@ StatusOr<Summary> Summarize(const std::filesystem::path& path) {
   const std::vector<TensorSpec> specs = ModelTensors(source->config());
   for (size_t i = 0; i < specs.size(); ++i) {
     const SourceTensorInfo& tensor = source->tensors()[i];  // in the same order
-    TQ_ASSIGN_OR_RETURN(const bool ternary, source->IsTernary(tensor.name));
+    TQ_ASSIGN_OR_RETURN(const MatrixForm form, source->FormOf(tensor.name));
     summary.tensors.push_back(
-        {tensor.name, tensor.type, tensor.shape, tensor.bytes, specs[i].is_coded(), ternary});
+        {tensor.name, tensor.type, tensor.shape, tensor.bytes, specs[i].is_coded(), form});
   }
   return summary;
 }
@@ -110,7 +122,7 @@ class InspectCommand final : public Command {
     for (const TensorLine& tensor : summary.tensors) {
       fmt::print(out, "{:48} {:>16} {:>20} {:8.3f} bits {:>12} bytes{}\n", tensor.name,
                  ShapeToString(tensor.shape), tensor.type, tensor.bits(), tensor.bytes,
-                 tensor.runs_ternary ? ", runs ternary" : "");
+                 FormNote(tensor.form));
     }
     fmt::print(out,
                "{}: {} parameters, {} ({} bytes), {:.4f} bits per weight, decoder {:.4f} bits\n",
@@ -130,7 +142,8 @@ class InspectCommand final : public Command {
                                    {"shape", tensor.shape},
                                    {"bits", tensor.bits()},
                                    {"bytes", tensor.bytes},
-                                   {"runs_ternary", tensor.runs_ternary}});
+                                   {"runs_ternary", tensor.form == MatrixForm::kTernary},
+                                   {"runs_grouped", tensor.form == MatrixForm::kGrouped}});
     }
     return WriteJson(json_, object);
   }

@@ -50,7 +50,7 @@ class Backend {
   virtual uint64_t BytesPerToken() const = 0;
 };
 
-// Reads everything, ternary matrices as such and all else into float32; the source may go
+// Reads everything, packed matrices as such and all else into float32; the source may go
 // afterwards.
 StatusOr<std::unique_ptr<Backend>> MakeFloatBackend(const ModelSource& source);
 // Weights stay packed in the mapped files.

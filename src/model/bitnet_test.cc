@@ -12,7 +12,7 @@
 #include "model/memory_source_for_test.h"
 #include "model/packed_twins_for_test.h"
 #include "model/reference_forward_for_test.h"
-#include "model/ternary_layer.h"
+#include "model/running_layer.h"
 #include "model/transformer.h"
 
 namespace tq {
@@ -52,7 +52,7 @@ const std::vector<int32_t> kTokens = {3, 17, 58, 0, 21, 21, 9, 44, 30, 5};
 // float, which are 1e-4 steps at most, could turn it: one seed in five gives such a model.
 struct Case {
   TinyModel model;
-  TinyBitNet files;
+  TinyDirectory files;
   std::vector<float> expected;
 };
 Case MakeCase(BitNetForm form, const ReferenceForward::Names& rounds,
@@ -75,9 +75,9 @@ Case MakeCase(BitNetForm form, const ReferenceForward::Names& rounds,
   return {};
 }
 
-std::unique_ptr<Transformer> Load(const TinyBitNet& files) {
+std::unique_ptr<Transformer> Load(const TinyDirectory& files) {
   const TempFolder folder;
-  WriteBitNet(files, folder / "hf");
+  WriteDirectory(files, folder / "hf");
   auto model = Transformer::Load(folder / "hf");
   EXPECT_TRUE(model.ok()) << model.status().message();
   return model.ok() ? *std::move(model) : nullptr;
@@ -206,11 +206,11 @@ TEST(BitNetModel, RefusesMatricesOfOtherShapes) {
     }
     StatusOr<Tensor> LoadStored(std::string_view name) const override { return LoadFloat(name); }
     Status HashTensor(std::string_view, Hasher&) const override { return OkStatus(); }
-    StatusOr<std::optional<TernaryMatrix>> LoadTernary(std::string_view name,
-                                                       ternary::Packing packing) const override {
-      if (!name.ends_with("1.mlp.up_proj.weight")) return std::optional<TernaryMatrix>();
+    StatusOr<std::optional<CodedMatrix>> LoadCoded(std::string_view name,
+                                                   ternary::Packing packing) const override {
+      if (!name.ends_with("1.mlp.up_proj.weight")) return std::optional<CodedMatrix>();
       const std::vector<float> weights(48 * 31);
-      return std::optional(
+      return std::optional<CodedMatrix>(
           *TernaryMatrixFromFloats(packing, weights.data(), 48, 31, inline_executor));
     }
 

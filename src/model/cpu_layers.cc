@@ -7,7 +7,7 @@
 #include "model/layer_tensors.h"
 #include "model/output_head.h"
 #include "model/packed_decoder.h"
-#include "model/ternary_layer.h"
+#include "model/running_layer.h"
 
 namespace tq {
 

@@ -19,7 +19,7 @@ namespace tq {
 
 class CpuLayers {
  public:
-  // Reads everything, ternary matrices as such (ternary_layer.h) and all else into float32; the
+  // Reads everything, packed matrices as such (running_layer.h) and all else into float32; the
   // source may go afterwards.
   static StatusOr<std::unique_ptr<CpuLayers>> Load(const ModelSource& source);
   // Layers from `first` on and the head, which stay packed in the mapped files.

@@ -1,4 +1,4 @@
-#include "model/ternary_layer.h"
+#include "model/running_layer.h"
 
 #include <fmt/format.h>
 
@@ -12,6 +12,7 @@
 
 #include "base/checked.h"
 #include "codec/dense_matmul.h"
+#include "codec/grouped_matmul.h"
 #include "model/layer_tensors.h"
 
 namespace tq {
@@ -20,32 +21,33 @@ namespace {
 // Rows decoded together on the reference path: whole tiles.
 constexpr uint64_t kDecodedRows = ternary::kTileRows;
 
-uint64_t RowsOf(const SourceMatrix& matrix) {
-  const auto* ternary = std::get_if<TernaryMatrix>(&matrix);
-  return ternary != nullptr ? ternary->rows : std::get<Tensor>(matrix).shape()[0];
+// [out, in].
+Shape ShapeOf(const RunningMatrix& matrix) {
+  if (const auto* dense = std::get_if<Tensor>(&matrix)) return dense->shape();
+  if (const auto* ternary = std::get_if<TernaryMatrix>(&matrix)) {
+    return {ternary->rows, ternary->cols};
+  }
+  const auto& grouped = std::get<GroupedMatrix>(matrix);
+  return {grouped.rows, grouped.cols};
 }
 
-uint64_t ColsOf(const SourceMatrix& matrix) {
-  const auto* ternary = std::get_if<TernaryMatrix>(&matrix);
-  return ternary != nullptr ? ternary->cols : std::get<Tensor>(matrix).shape()[1];
-}
-
-class TernaryGroup final : public LinearGroup {
+class RunningGroup final : public LinearGroup {
  public:
-  TernaryGroup(std::vector<SourceMatrix> matrices, std::shared_ptr<TernaryInput> input)
-      : matrices_(std::move(matrices)), input_(std::move(input)) {
+  RunningGroup(std::vector<RunningMatrix> matrices, std::shared_ptr<TernaryInput> input)
+      : matrices_(std::move(matrices)), ternary_input_(std::move(input)) {
     TQ_CHECK(!matrices_.empty());
-    for (const SourceMatrix& matrix : matrices_) {
-      TQ_CHECK(ColsOf(matrix) == in_features());
+    for (const RunningMatrix& matrix : matrices_) {
+      TQ_CHECK(ShapeOf(matrix)[1] == in_features());
       if (const auto* ternary = std::get_if<TernaryMatrix>(&matrix)) ternary_.push_back(ternary);
+      if (const auto* grouped = std::get_if<GroupedMatrix>(&matrix)) grouped_.push_back(grouped);
     }
   }
-  uint64_t in_features() const override { return ColsOf(matrices_[0]); }
+  uint64_t in_features() const override { return ShapeOf(matrices_[0])[1]; }
   size_t size() const override { return matrices_.size(); }
-  uint64_t out_features(size_t i) const override { return RowsOf(matrices_[i]); }
+  uint64_t out_features(size_t i) const override { return ShapeOf(matrices_[i])[0]; }
   uint64_t weight_bytes() const override {
     uint64_t bytes = 0;
-    for (const SourceMatrix& matrix : matrices_) {
+    for (const RunningMatrix& matrix : matrices_) {
       bytes += std::visit([](const auto& m) { return m.num_bytes(); }, matrix);
     }
     return bytes;
@@ -54,20 +56,30 @@ class TernaryGroup final : public LinearGroup {
   Status Forward(const ForwardContext& context, const float* x, uint64_t n,
                  std::span<float* const> y) override {
     const bool in_floats = context.path == MatmulPath::kReference;
-    std::vector<float*> ternary_y;
+    std::vector<float*> ternary_y, grouped_y;
     for (size_t i = 0; i < matrices_.size(); ++i) {
       if (const auto* dense = std::get_if<Tensor>(&matrices_[i])) {
-        DenseMatmul(x, n, in_features(), dense->as<float>(), RowsOf(matrices_[i]),
-                    *context.executor, y[i]);
+        DenseMatmul(x, n, in_features(), dense->as<float>(), out_features(i), *context.executor,
+                    y[i]);
+      } else if (std::holds_alternative<GroupedMatrix>(matrices_[i])) {
+        grouped_y.push_back(y[i]);
       } else if (in_floats) {
         MultiplyFloats(std::get<TernaryMatrix>(matrices_[i]), x, n, *context.executor, y[i]);
       } else {
         ternary_y.push_back(y[i]);
       }
     }
-    if (ternary_y.empty()) return OkStatus();
-    input_->Prepare(x, n, in_features(), *context.executor);
-    TernaryMatmul(ternary_, *input_, *context.executor, ternary_y);
+    if (!ternary_y.empty()) {
+      ternary_input_->Prepare(x, n, in_features(), *context.executor);
+      TernaryMatmul(ternary_, *ternary_input_, *context.executor, ternary_y);
+    }
+    if (!grouped_y.empty()) {
+      // Many rows take much memory, which no group keeps.
+      GroupedInput many;
+      GroupedInput& input = n == 1 ? one_row_ : many;
+      input.Prepare(grouped_, x, n, context.path, *context.executor);
+      GroupedMatmul(grouped_, input, *context.executor, grouped_y);
+    }
     return OkStatus();
   }
 
@@ -84,13 +96,15 @@ class TernaryGroup final : public LinearGroup {
     DenseMatmul(x, n, matrix.cols, weights.data(), matrix.rows, executor, y);
   }
 
-  std::vector<SourceMatrix> matrices_;
+  std::vector<RunningMatrix> matrices_;
   std::vector<const TernaryMatrix*> ternary_;  // those of matrices_
-  std::shared_ptr<TernaryInput> input_;
+  std::vector<const GroupedMatrix*> grouped_;  // the same
+  std::shared_ptr<TernaryInput> ternary_input_;
+  GroupedInput one_row_;
 };
 
-// A layer's ternary matrices by their names in it: "mlp.up_proj".
-using TernaryMatrices = std::map<std::string_view, TernaryMatrix>;
+// A layer's packed matrices by their names in it: "mlp.up_proj".
+using CodedMatrices = std::map<std::string_view, CodedMatrix>;
 
 class LayerLoader {
  public:
@@ -100,39 +114,37 @@ class LayerLoader {
     return fmt::format("model.layers.{}.{}.weight", index_, member);
   }
 
-  StatusOr<TernaryMatrices> LoadTernary() const {
+  StatusOr<CodedMatrices> LoadCoded() const {
     const ternary::Packing packing = TernaryPackingFor(source_.config());
-    TernaryMatrices matrices;
+    CodedMatrices matrices;
     for (const std::string_view member :
          {"self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj",
           "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"}) {
-      TQ_ASSIGN_OR_RETURN(auto matrix, source_.LoadTernary(Name(member), packing));
+      TQ_ASSIGN_OR_RETURN(auto matrix, source_.LoadCoded(Name(member), packing));
       if (matrix) matrices.emplace(member, *std::move(matrix));
     }
     return matrices;
   }
 
-  // Matrices of `rows` each with one input of `cols` values; takes the ternary ones.
+  // Matrices of `rows` each with one input of `cols` values; takes the packed ones.
   StatusOr<std::unique_ptr<LinearGroup>> Group(
       std::initializer_list<std::pair<std::string_view, uint64_t>> members, uint64_t cols,
-      TernaryMatrices& ternary, const std::shared_ptr<TernaryInput>& input) const {
-    std::vector<SourceMatrix> matrices;
+      CodedMatrices& coded, const std::shared_ptr<TernaryInput>& input) const {
+    std::vector<RunningMatrix> matrices;
     for (const auto& [member, rows] : members) {
-      Shape shape;
-      if (auto found = ternary.extract(member)) {
-        shape = {found.mapped().rows, found.mapped().cols};
-        matrices.emplace_back(std::move(found.mapped()));
+      if (auto found = coded.extract(member)) {
+        std::visit([&](auto& matrix) { matrices.emplace_back(std::move(matrix)); }, found.mapped());
       } else {
         TQ_ASSIGN_OR_RETURN(Tensor tensor, source_.LoadFloat(Name(member)));
-        shape = tensor.shape();
         matrices.emplace_back(std::move(tensor));
       }
+      const Shape shape = ShapeOf(matrices.back());
       if (const Shape expected{rows, cols}; shape != expected) {
         return InvalidArgument("{}: {} has shape {}, not {}", source_.path().string(), Name(member),
                                ShapeToString(shape), ShapeToString(expected));
       }
     }
-    return MakeTernaryGroup(std::move(matrices), input);
+    return MakeRunningGroup(std::move(matrices), input);
   }
 
  private:
@@ -148,22 +160,22 @@ ternary::Packing TernaryPackingFor(const ModelConfig& config) {
   return weights / 4 > kCachedBytes ? ternary::Packing::kBase3 : ternary::Packing::k2Bits;
 }
 
-std::unique_ptr<LinearGroup> MakeTernaryGroup(std::vector<SourceMatrix> matrices,
+std::unique_ptr<LinearGroup> MakeRunningGroup(std::vector<RunningMatrix> matrices,
                                               std::shared_ptr<TernaryInput> input) {
-  return std::make_unique<TernaryGroup>(std::move(matrices), std::move(input));
+  return std::make_unique<RunningGroup>(std::move(matrices), std::move(input));
 }
 
 StatusOr<std::unique_ptr<DecoderLayer>> LoadRunningLayer(
     const ModelSource& source, uint32_t index, std::shared_ptr<LayerWorkspace> workspace) {
   const LayerLoader loader(source, index);
-  TQ_ASSIGN_OR_RETURN(TernaryMatrices ternary, loader.LoadTernary());
-  if (ternary.empty()) return LoadFloatLayer(source, index, std::move(workspace));
+  TQ_ASSIGN_OR_RETURN(CodedMatrices coded, loader.LoadCoded());
+  if (coded.empty()) return LoadFloatLayer(source, index, std::move(workspace));
   const ModelConfig& config = source.config();
   const uint64_t q = config.q_size(), kv = config.kv_size(), wide = config.mlp_size();
   const uint64_t hidden = config.hidden_size;
   const auto group = [&](std::initializer_list<std::pair<std::string_view, uint64_t>> members,
                          uint64_t cols) {
-    return loader.Group(members, cols, ternary, workspace->ternary);
+    return loader.Group(members, cols, coded, workspace->ternary);
   };
   AttentionWeights attention;
   TQ_ASSIGN_OR_RETURN(attention.vectors, LoadAttentionVectors(config, index, VectorsOf(source)));

@@ -1,5 +1,5 @@
-// Layers of unquantised models as they run: ternary matrices (BitNet b1.58, arXiv 2402.17764) stay
-// packed, all others are float32.
+// Layers of models in other tools' files as they run: ternary matrices (BitNet b1.58, arXiv
+// 2402.17764) and grouped ones (GPTQ, AWQ) stay packed, all others are float32.
 #pragma once
 
 #include <cstdint>
@@ -9,6 +9,7 @@
 
 #include "base/status.h"
 #include "checkpoint/model_source.h"
+#include "codec/grouped_matrix.h"
 #include "codec/ternary_matmul.h"
 #include "model/decoder_layer.h"
 #include "model/linear.h"
@@ -21,17 +22,18 @@ namespace tq {
 // the latter from a cache (docs/performance.md, "Ternary weights").
 ternary::Packing TernaryPackingFor(const ModelConfig& config);
 
-// A ternary matrix, or float32 [out, in].
-using SourceMatrix = std::variant<TernaryMatrix, Tensor>;
+// Packed, or float32 [out, in].
+using RunningMatrix = std::variant<Tensor, TernaryMatrix, GroupedMatrix>;
 
 // Matrices of one input [n, in], which the ternary ones see rounded to 8 bits with a scale for each
-// row, as models of this kind compute; on the reference path all see it in float. `input` may be
-// shared by all groups of a model, which run one at a time.
-std::unique_ptr<LinearGroup> MakeTernaryGroup(std::vector<SourceMatrix> matrices,
+// row, as models of this kind compute, and the grouped ones as grouped_matmul.h says; on the
+// reference path all see it in float. `input` may be shared by all groups of a model, which run one
+// at a time.
+std::unique_ptr<LinearGroup> MakeRunningGroup(std::vector<RunningMatrix> matrices,
                                               std::shared_ptr<TernaryInput> input);
 
-// Layer `index` of the unquantised model. Where none of its matrices is ternary: LoadFloatLayer.
-// An error names a tensor whose shape is not what the config says.
+// Layer `index` of the model. Where none of its matrices is packed: LoadFloatLayer. An error names
+// a tensor whose shape is not what the config says.
 StatusOr<std::unique_ptr<DecoderLayer>> LoadRunningLayer(const ModelSource& source, uint32_t index,
                                                          std::shared_ptr<LayerWorkspace> workspace);
 

@@ -41,7 +41,7 @@ class Transformer {
   // Any of the three kinds of model; on a CUDA device packed ones.
   static StatusOr<std::unique_ptr<Transformer>> Load(const std::filesystem::path& path,
                                                      const DeviceChoice& device = {});
-  // Reads everything, ternary matrices as such (ModelSource::LoadTernary) and all else into
+  // Reads everything, packed matrices as such (ModelSource::LoadCoded) and all else into
   // float32; the source may go afterwards.
   static StatusOr<std::unique_ptr<Transformer>> FromSource(const ModelSource& source);
   // Weights stay packed, in the mapped files or in the device's memory, or in both.

@@ -16,8 +16,8 @@ class BitNetProgramTest : public ProgramTest {
       (IsTinyLinear(tensor.name) ? linear_ : other_) += tensor.values.size();
     }
     TinyModel rounded = model;
-    WriteBitNet(MakeTinyBitNet(rounded, BitNetForm::kAutoBitLinear), folder_ / "bitnet");
-    WriteBitNet(MakeTinyBitNet(model, BitNetForm::kOnline), folder_ / "online");
+    WriteDirectory(MakeTinyBitNet(rounded, BitNetForm::kAutoBitLinear), folder_ / "bitnet");
+    WriteDirectory(MakeTinyBitNet(model, BitNetForm::kOnline), folder_ / "online");
   }
   uint64_t linear_ = 0, other_ = 0;  // weights
 };
@@ -81,15 +81,15 @@ TEST_F(BitNetProgramTest, EvaluatesQuantisesAndExports) {
 
 TEST_F(BitNetProgramTest, RefusesBrokenFiles) {
   TinyModel model = MakeTinyModel({.architecture = "bitnet", .max_position = 256});
-  TinyBitNet broken = MakeTinyBitNet(model, BitNetForm::kBitLinear);
+  TinyDirectory broken = MakeTinyBitNet(model, BitNetForm::kBitLinear);
   broken.quantization()["use_rms_norm"] = true;
-  WriteBitNet(broken, folder_ / "norms");
+  WriteDirectory(broken, folder_ / "norms");
   ExpectFailure(Tq({"generate", Path("norms"), "-p", "the"}),
                 {"config.json", "quantization_config", "use_rms_norm"});
   broken.quantization()["use_rms_norm"] = false;
   OutputTensor& codes = broken.Get("model.layers.0.mlp.up_proj.weight");
   codes.tensor.mutable_data()[0] = 0xff;
-  WriteBitNet(broken, folder_ / "codes");
+  WriteDirectory(broken, folder_ / "codes");
   ExpectFailure(Tq({"generate", Path("codes"), "-p", "the"}),
                 {"model.safetensors", "model.layers.0.mlp.up_proj.weight", "holds 3"});
 }

@@ -2,21 +2,18 @@
 // them. Link tq_checkpoint.
 //
 //   TinyModel model = MakeTinyModel({.architecture = "bitnet"});
-//   const TinyBitNet bitnet = MakeTinyBitNet(model, BitNetForm::kBitLinear);  // rounds the model
-//   WriteBitNet(bitnet, folder / "hf");
+//   const TinyDirectory bitnet = MakeTinyBitNet(model, BitNetForm::kBitLinear);  // rounds the
+//   model WriteDirectory(bitnet, folder / "hf");
 #pragma once
 
 #include <cmath>
 #include <cstdint>
 #include <cstring>
-#include <filesystem>
-#include <nlohmann/json.hpp>
 #include <span>
 #include <string>
 #include <vector>
 
-#include "checkpoint/safetensors.h"
-#include "tiny_model.h"
+#include "tiny_directory.h"
 
 namespace tq::testing {
 
@@ -25,22 +22,6 @@ namespace tq::testing {
 enum class BitNetForm { kBitLinear, kAutoBitLinear, kOnline };
 inline constexpr BitNetForm kBitNetForms[] = {BitNetForm::kBitLinear, BitNetForm::kAutoBitLinear,
                                               BitNetForm::kOnline};
-
-inline bool IsTinyLinear(std::string_view name) { return name.ends_with("_proj.weight"); }
-
-struct TinyBitNet {
-  nlohmann::json config;
-  std::vector<OutputTensor> tensors;
-  TinyTokenizer tokenizer;
-
-  OutputTensor& Get(std::string_view name) {
-    for (OutputTensor& tensor : tensors) {
-      if (tensor.name == name) return tensor;
-    }
-    tq::internal::CheckFailed(__FILE__, __LINE__, name);
-  }
-  nlohmann::json& quantization() { return config["quantization_config"]; }
-};
 
 // Makes W = scale t of W, with scale = mean |W| and t = W / scale, rounded to -1, 0 or 1.
 inline std::vector<int8_t> RoundTinyLinear(std::vector<float>& values, float& scale) {
@@ -69,10 +50,8 @@ inline Tensor PackTinyLinear(const std::vector<int8_t>& trits, uint64_t rows, ui
 }
 
 // Rounds the linears of `model`, so that it is the same model in floating point.
-inline TinyBitNet MakeTinyBitNet(TinyModel& model, BitNetForm form) {
-  TinyBitNet bitnet;
-  bitnet.tokenizer = model.tokenizer;
-  bitnet.config = nlohmann::json::parse(ModelConfigToJson(model.config));
+inline TinyDirectory MakeTinyBitNet(TinyModel& model, BitNetForm form) {
+  TinyDirectory bitnet = MakeTinyDirectory(model);
   bitnet.quantization() = {
       {"quant_method", "bitnet"},
       {"linear_class", form == BitNetForm::kBitLinear ? "bitlinear" : "autobitlinear"},
@@ -106,15 +85,6 @@ inline TinyBitNet MakeTinyBitNet(TinyModel& model, BitNetForm form) {
          *Tensor::FromValues(DType::kF32, {1}, std::span<const float>(&factor, 1))});
   }
   return bitnet;
-}
-
-inline void WriteBitNet(const TinyBitNet& bitnet, const std::filesystem::path& folder) {
-  std::filesystem::create_directories(folder);
-  WriteText(folder / "config.json", bitnet.config.dump());
-  TQ_CHECK(WriteSafetensors(folder / "model.safetensors", bitnet.tensors).ok());
-  if (bitnet.tokenizer.tokens.empty()) return;
-  WriteText(folder / "tokenizer.json", TokenizerJson(bitnet.tokenizer));
-  WriteText(folder / "tokenizer_config.json", TokenizerConfigJson(bitnet.tokenizer));
 }
 
 }  // namespace tq::testing
