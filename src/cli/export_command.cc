@@ -21,6 +21,14 @@ const std::map<std::string, GgufFileType>& FileTypes() {
   return types;
 }
 
+const std::map<std::string, ExchangeFormat>& ExchangeFormats() {
+  static const std::map<std::string, ExchangeFormat> formats = {
+      {"gptq", ExchangeFormat::kGptqV1},
+      {"gptq_v2", ExchangeFormat::kGptqV2},
+      {"awq", ExchangeFormat::kAwq}};
+  return formats;
+}
+
 std::string NameOf(GgufEncoding type) { return GgufTypeName(static_cast<uint32_t>(type)); }
 
 // "rows do not fit the blocks of 15 of 20 tensors: Q5_0 in place of Q4_K for 14, ...".
@@ -42,11 +50,12 @@ class ExportCommand final : public Command {
     CLI::App* sub = Register(app, "export", "Write a model as a file that other programs read",
                              "  tq export SmolLM2-135M SmolLM2-135M-Q4_K.gguf --type q4_k\n"
                              "  tq export SmolLM2-2bit SmolLM2-2bit.gguf --type f16\n"
-                             "  tq export model.gguf model-hf --to hf");
+                             "  tq export model.gguf model-hf --to hf\n"
+                             "  tq export SmolLM2-gptq SmolLM2-GPTQ-Int4 --to hf --format gptq");
     AddModelArgument(*sub, options_.model);
     sub->add_option("OUT", options_.output, "GGUF file or, with --to hf, directory to make")
         ->required();
-    sub->add_option("--to", to_, "gguf, or hf: a Hugging Face directory in bfloat16")
+    sub->add_option("--to", to_, "gguf, or hf: a Hugging Face directory")
         ->check(CLI::IsMember({"gguf", "hf"}))
         ->capture_default_str();
     CLI::Option* type =
@@ -54,15 +63,24 @@ class ExportCommand final : public Command {
                         "Of a GGUF file's matrices: f32, f16, bf16, q8_0, or q4_k (the head in "
                         "Q6_K); required for GGUF")
             ->check(CLI::IsMember(FileTypes()));
+    CLI::Option* format =
+        sub->add_option("--format", format_,
+                        "Of a Hugging Face directory: bf16, or the codes of a model of gptq, awq "
+                        "or rtn as GPTQModel (gptq, gptq_v2) or AutoAWQ (awq) store them")
+            ->check(CLI::IsMember({"bf16", "gptq", "gptq_v2", "awq"}))
+            ->capture_default_str();
     sub->add_option("--threads", threads_, "Threads (0: all processors this process may use)")
         ->check(CLI::Range(size_t{0}, ThreadPool::kMaxThreads))
         ->capture_default_str();
     sub->add_flag("--quiet", quiet_, "No progress");
     AddJsonOption(*sub, json_);
-    sub->callback([this, type] {
+    sub->callback([this, type, format] {
       if (to_ == "gguf" && type->count() == 0) throw CLI::RequiredError("--type");
       if (to_ == "hf" && type->count() > 0) {
-        throw CLI::ValidationError("--type", "only for GGUF files; --to hf writes bfloat16");
+        throw CLI::ValidationError("--type", "only for GGUF files; --to hf has --format");
+      }
+      if (to_ == "gguf" && format->count() > 0) {
+        throw CLI::ValidationError("--format", "only for --to hf; GGUF files have --type");
       }
     });
   }
@@ -73,6 +91,7 @@ class ExportCommand final : public Command {
     const std::unique_ptr<Progress> progress = MakeProgress(quiet_);
     const double start = NowSeconds();
     if (to_ == "gguf") options_.type = FileTypes().at(type_);
+    if (format_ != "bf16") options_.format = ExchangeFormats().at(format_);
     TQ_ASSIGN_OR_RETURN(const ExportReport report,
                         to_ == "gguf" ? ExportGguf(options_, *pool, *progress)
                                       : ExportHuggingFace(options_, *pool, *progress));
@@ -99,7 +118,7 @@ class ExportCommand final : public Command {
     nlohmann::ordered_json object = {{"model", options_.model.string()},
                                      {"output", options_.output.string()},
                                      {"to", to_},
-                                     {"type", to_ == "gguf" ? type_ : "bf16"},
+                                     {"type", to_ == "gguf" ? type_ : format_},
                                      {"parameters", report.parameters},
                                      {"file_bytes", report.bytes},
                                      {"bits_per_weight", BitsPerWeight(report)},
@@ -117,7 +136,7 @@ class ExportCommand final : public Command {
   }
 
   ExportOptions options_;
-  std::string to_ = "gguf", type_, json_;
+  std::string to_ = "gguf", type_, format_ = "bf16", json_;
   size_t threads_ = 0;
   bool quiet_ = false;
 };

@@ -1,10 +1,12 @@
 // A model of any kind as a file that other programs read: GGUF, or a Hugging Face directory. Packed
-// weights are decoded. Memory is that of some rows and the tokenizer, whatever the model's size;
-// the bytes depend on the model and the options alone.
+// weights are decoded, but for grouped codes in the layouts of GPTQ and AWQ. Memory is that of some
+// rows and the tokenizer, whatever the model's size; the bytes depend on the model and the options
+// alone.
 #pragma once
 
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -12,6 +14,7 @@
 #include "base/status.h"
 #include "checkpoint/gguf_encode.h"
 #include "checkpoint/model_directory.h"
+#include "codec/exchange_layout.h"
 #include "device/executor.h"
 
 namespace tq {
@@ -23,6 +26,8 @@ struct ExportOptions {
   std::filesystem::path model, output;
   GgufFileType type = GgufFileType::kF16;         // GGUF only
   uint64_t max_shard_bytes = kDefaultShardBytes;  // Hugging Face only
+  // Hugging Face only: matrices of the decoder stay the grouped codes that they are.
+  std::optional<ExchangeFormat> format = std::nullopt;
 };
 
 // Tensors whose rows no block of the wanted type divides, and the type that they have instead.
@@ -45,7 +50,10 @@ struct ExportReport {
 StatusOr<ExportReport> ExportGguf(const ExportOptions& options, Executor& executor,
                                   Progress& progress);
 
-// Writes a directory of bfloat16 safetensors, with config.json and the tokenizer's files.
+// Writes a directory of safetensors, with config.json and the tokenizer's files: all of bfloat16,
+// or with grouped codes and the rest of float16, as programs that read those compute. Models that
+// have no such codes, or codes that the format has no word for, are Unimplemented, naming the
+// matrix.
 StatusOr<ExportReport> ExportHuggingFace(const ExportOptions& options, Executor& executor,
                                          Progress& progress);
 

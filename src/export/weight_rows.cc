@@ -35,6 +35,14 @@ class SourceRows final : public WeightRows {
     return source_->LoadRows(spec.name, rows, out);
   }
 
+  StatusOr<std::optional<GroupedMatrix>> LoadGrouped(const TensorSpec& spec) const override {
+    TQ_ASSIGN_OR_RETURN(const auto coded, source_->LoadCoded(spec.name, ternary::Packing::k2Bits));
+    if (!coded || !std::holds_alternative<GroupedMatrix>(*coded)) {
+      return std::optional<GroupedMatrix>();
+    }
+    return std::optional(std::get<GroupedMatrix>(*coded));
+  }
+
  private:
   std::unique_ptr<ModelSource> source_;
 };
@@ -74,6 +82,13 @@ class PackedRows final : public WeightRows {
     // Scales are finite, but their products need not be.
     return CheckFinite(out, (end - begin) * spec.shape[1], model_->path(), spec.name)
         .WithContext(fmt::format("rows from {}", begin));
+  }
+
+  StatusOr<std::optional<GroupedMatrix>> LoadGrouped(const TensorSpec& spec) const override {
+    TQ_RETURN_IF_ERROR(model_->VerifyFiles());
+    TQ_ASSIGN_OR_RETURN(const StoredMatrix* matrix, Matrix(spec));
+    const auto* grouped = std::get_if<GroupedMatrix>(matrix);
+    return grouped == nullptr ? std::nullopt : std::optional(*grouped);
   }
 
  private:

@@ -5,9 +5,11 @@
 #include <filesystem>
 #include <functional>
 #include <memory>
+#include <optional>
 
 #include "base/status.h"
 #include "checkpoint/model_config.h"
+#include "codec/grouped_matrix.h"
 #include "device/executor.h"
 
 namespace tq {
@@ -29,6 +31,8 @@ class WeightRows {
   // tensor of rank 1 is one row. NaN and infinity are errors naming tensor and place.
   virtual Status Read(const TensorSpec& spec, uint64_t begin, uint64_t end, Executor& executor,
                       float* out) const = 0;
+  // A matrix of grouped codes as such; nothing for all others.
+  virtual StatusOr<std::optional<GroupedMatrix>> LoadGrouped(const TensorSpec& spec) const = 0;
 };
 
 // Takes rows [begin, end) of a tensor, float [end - begin, columns].
