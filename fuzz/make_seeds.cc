@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <string>
 
+#include "../tests/support/tiny_exchange.h"
 #include "../tests/support/tiny_model.h"
 #include "checkpoint/gguf_blocks.h"
 
@@ -58,6 +59,18 @@ int main(int argc, char** argv) {
   const std::string unigram("\6\3\0\0\x10\1\0\1\x18\1\7\0\x08", 13);
   WriteText(corpus("tokenizer") / "unigram", unigram + "ab xab");
   WriteText(corpus("config") / "tiny", tq::ModelConfigToJson(model.config));
+  for (const bool awq : {false, true}) {
+    TinyModel rounded = model;
+    const TinyExchangeOptions options{.format = awq ? tq::ExchangeFormat::kAwq
+                                                    : tq::ExchangeFormat::kGptqV2};
+    const TinyDirectory directory = MakeTinyExchange(rounded, options);
+    WriteText(corpus("config") / (awq ? "awq" : "gptq"), directory.config.dump());
+    // fuzz_exchange.cc says what the first bytes are; scales of 1, or of 1 and groups.
+    std::string matrix = {static_cast<char>(options.format), 4, 8, 32, 16, awq ? '\0' : '\1'};
+    for (int i = 0; i < 16; ++i) matrix += std::string("\0\x3C", 2);
+    for (int c = 0; c < 32 && !awq; ++c) matrix += std::string({static_cast<char>(c % 2), 0, 0, 0});
+    WriteText(corpus("exchange") / (awq ? "awq" : "gptq"), matrix + "codes");
+  }
   const TempFolder folder;
   WriteHuggingFace(model, folder / "hf");
   const std::string file = ReadText(folder / "hf/model.safetensors");
