@@ -38,6 +38,8 @@ fi
 echo "exported GGUF files: PyPI gguf reads the same model, of every architecture"
 "$venv/bin/python" "$source/benchmarks/oracles/export_oracle.py" --tq "$build/src/cli/tq" \
   --small "$source/tests/golden/forward" "${models[@]}"
+echo "exported GPTQ and AWQ directories: the same weights by a decoder of the layouts' description"
+"$venv/bin/python" "$source/benchmarks/oracles/exchange_oracle.py" --tq "$build/src/cli/tq"
 if [[ -z ${TQ_DATA_DIR:-} ]]; then
   echo "SKIPPED: the oracles of tokenizers and of questions need TQ_DATA_DIR"
   exit 0
