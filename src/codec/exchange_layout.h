@@ -60,10 +60,10 @@ StatusOr<ExchangeShapes> ShapesOf(ExchangeFormat format, const ExchangeSizes& si
 StatusOr<GroupedMatrix> FromExchange(ExchangeFormat format, const ExchangeSizes& sizes,
                                      const ExchangeTensors& tensors, Executor& executor);
 
-// The way back. A group whose scale is 0, all of whose weights are 0, gets a scale of 1 and codes in
-// the middle, as other programs have it. Errors: what the format cannot say (bits, an order of columns in AWQ, zeros that
-// are no integers from 0, or 1 in the first version, to 2^bits - 1; sizes that words do not
-// divide).
+// The way back. A group whose scale is 0, all of whose weights are 0, gets a scale of 1 and codes
+// in the middle, as other programs have it. Errors: what the format cannot say (bits, an order of
+// columns in AWQ, zeros that are no integers from 0, or 1 in the first version, to 2^bits - 1;
+// sizes that words do not divide).
 StatusOr<ExchangeTensors> ToExchange(ExchangeFormat format, const GroupedMatrix& matrix,
                                      Executor& executor);
 
