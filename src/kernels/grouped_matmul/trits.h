@@ -18,10 +18,13 @@ namespace tq::grouped {
 
 inline constexpr size_t kChunkColumns = 320, kChunkBytes = 64, kTritsPerByte = 5;
 
-constexpr size_t TritBytes(size_t cols) { return (cols + kTritsPerByte - 1) / kTritsPerByte; }
+// Never a function of its own, of which the linker might take a wider machine's.
+[[gnu::always_inline]] constexpr size_t TritBytes(size_t cols) {
+  return (cols + kTritsPerByte - 1) / kTritsPerByte;
+}
 
 // Digit u`place` of a byte. Each of the 256 bytes has digits 0 to 2.
-constexpr uint8_t TritOf(uint8_t byte, size_t place) {
+[[gnu::always_inline]] constexpr uint8_t TritOf(uint8_t byte, size_t place) {
   constexpr uint8_t kPowers[kTritsPerByte] = {1, 3, 9, 27, 81};
   const auto fraction = static_cast<uint8_t>(byte * kPowers[place]);
   return static_cast<uint8_t>(3 * fraction >> 8);
