@@ -161,6 +161,8 @@ class PackedModel::Loader {
       TQ_ASSIGN_OR_RETURN(tensors.order, Take(name + ".order", false));
     }
     TQ_ASSIGN_OR_RETURN(GroupedMatrix matrix, MakeGroupedMatrix(known, std::move(tensors)));
+    // All bytes of ternary codes were read to check them; they come again when they are used.
+    if (known.ternary()) matrix.codes.DropPages(0, matrix.codes.num_bytes());
     return StoredMatrix(std::move(matrix));
   }
 
