@@ -32,11 +32,15 @@ bool ForEachGroup(const GroupedLayout& layout, const Visit& visit) {
   return true;
 }
 
-// A group's scale and codes by QuantizeToTernary; false if it has no scale.
-bool RoundToTernary(std::span<const float> w, uint16_t* scale, uint8_t* codes) {
+double MeanMagnitude(std::span<const float> w) {
   double sum = 0;
   for (const float value : w) sum += static_cast<double>(std::abs(value));
-  const double mean = sum / static_cast<double>(w.size());
+  return sum / static_cast<double>(w.size());
+}
+
+// A group's scale and codes by QuantizeToTernary; false if it has no scale.
+bool RoundToTernary(std::span<const float> w, uint16_t* scale, uint8_t* codes) {
+  const double mean = MeanMagnitude(w);
   if (!(mean <= kLargestHalf)) return false;  // NaN too
   *scale = std::max<uint16_t>(FloatToHalf(static_cast<float>(mean)), 1);
   const double step = static_cast<double>(HalfToFloat(*scale));
@@ -45,6 +49,31 @@ bool RoundToTernary(std::span<const float> w, uint16_t* scale, uint8_t* codes) {
     codes[i] = static_cast<uint8_t>(1 + std::clamp(trit, -1.0, 1.0));
   }
   return true;
+}
+
+Status CheckFinite(const float* w, uint64_t row, uint64_t cols) {
+  for (uint64_t c = 0; c < cols; ++c) {
+    if (!std::isfinite(w[c])) {
+      return DataLoss("weight at row {} column {} is not finite ({})", row, c, w[c]);
+    }
+  }
+  return OkStatus();
+}
+
+// Why a row `w` has a group without a ternary scale.
+Status CannotRoundToTernary(const GroupedLayout& layout, const float* w, uint64_t row) {
+  TQ_RETURN_IF_ERROR(CheckFinite(w, row, layout.cols));
+  Status status = OkStatus();
+  ForEachGroup(layout, [&](uint64_t first, uint64_t count, uint64_t g) {
+    const double mean = MeanMagnitude({w + first, count});
+    if (mean <= kLargestHalf) return true;
+    status = InvalidArgument(
+        "weights at row {} group {} are too large for an fp16 scale: their mean magnitude is {} "
+        "(limit 65504)",
+        row, g, mean);
+    return false;
+  });
+  return status;
 }
 
 }  // namespace
@@ -183,7 +212,7 @@ StatusOr<GroupedMatrix> QuantizeToTernary(const float* weights, uint64_t rows, u
     }
   });
   if (bad.found()) {
-    return CannotRound(weights + bad.row() * cols, bad.row(), cols, group_size);
+    return CannotRoundToTernary(layout, weights + bad.row() * cols, bad.row());
   }
   return matrix;
 }
@@ -200,11 +229,7 @@ bool RoundRowToNearest(const GroupedLayout& layout, const float* w, float* round
 }
 
 Status CannotRound(const float* w, uint64_t row, uint64_t cols, uint32_t group_size) {
-  for (uint64_t c = 0; c < cols; ++c) {
-    if (!std::isfinite(w[c])) {
-      return DataLoss("weight at row {} column {} is not finite ({})", row, c, w[c]);
-    }
-  }
+  TQ_RETURN_IF_ERROR(CheckFinite(w, row, cols));
   const auto largest =
       std::max_element(w, w + cols, [](float a, float b) { return std::abs(a) < std::abs(b); });
   const auto column = static_cast<uint64_t>(largest - w);

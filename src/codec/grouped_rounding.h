@@ -63,7 +63,7 @@ StatusOr<GroupedMatrix> QuantizeToNearest(const float* weights, uint64_t rows, u
 // Ternary codes by BitNet b1.58's rule (arXiv 2402.17764, section 2) for each group of W, float
 // [rows, cols]: scale = mean |w|, as a half and at least 2^-24, so that zeros have one; code = 1 +
 // w / scale, rounded to nearest (halves to even) within -1..1. Weights that are not finite, or a
-// mean above 65504, are errors naming row and column. The same for any number of threads.
+// mean above 65504, are errors naming row and column or group. The same for any number of threads.
 StatusOr<GroupedMatrix> QuantizeToTernary(const float* weights, uint64_t rows, uint64_t cols,
                                           uint32_t group_size, Executor& executor);
 // What a row [cols] becomes by QuantizeToNearest; `rounded` may be `w`. False if a group has no

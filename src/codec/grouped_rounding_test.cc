@@ -93,6 +93,14 @@ TEST(QuantizeToTernary, UnusualWeights) {
   w[130] = 3e38f;
   EXPECT_THAT(QuantizeToTernary(w.data(), 3, 64, 32, executor).status().message(),
               HasSubstr("row 2 group 0"));
+  // The group whose mean is too large, which need not have the largest weight.
+  w.assign(64, 0.0f);
+  w[0] = 1.6e6f;
+  std::fill_n(w.begin() + 32, 32, 70000.0f);
+  EXPECT_THAT(QuantizeToTernary(w.data(), 1, 64, 32, executor).status().message(),
+              ::testing::AllOf(HasSubstr("row 0 group 1"), HasSubstr("mean magnitude is 70000"),
+                               HasSubstr("65504")));
+  w.assign(3 * 64, 0.0f);
   EXPECT_FALSE(QuantizeToTernary(w.data(), 3, 64, 0, executor).ok());
   EXPECT_FALSE(QuantizeToTernary(w.data(), 0, 64, 32, executor).ok());
 }
