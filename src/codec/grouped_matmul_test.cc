@@ -234,7 +234,7 @@ TEST(GroupedMatmulTest, MatricesOfOneInputTogether) {
     std::vector<GroupedMatrix> made;
     for (uint32_t i = 0; i < 6; ++i) {
       made.push_back(RandomGrouped(
-          MakeLayout(20 + 13 * i, cols, 1 + i, i == 3 ? 16 : 32, kAllZeros[i % 3], i % 2 == 1), i));
+          MakeLayout(20 + 13 * i, cols, 1 + i, i == 4 ? 16 : 32, kAllZeros[i % 3], i % 2 == 1), i));
     }
     // The order of another, in memory of its own.
     made.push_back(made[1]);
