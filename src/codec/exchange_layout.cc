@@ -163,35 +163,35 @@ void ReadCodes(ExchangeFormat format, const ExchangeSizes& s, const Tensor& qwei
   }
 }
 
-// Zeros [rows, groups] as integers.
-std::vector<uint16_t> ReadZeros(ExchangeFormat format, const ExchangeSizes& s,
-                                const Tensor& qzeros) {
+// Zeros [rows, groups] as integers below 2^bits. Of one that the first version stores as 2^bits - 1
+// some programs make 2^bits, some 0, and those that add to whole words change the next output's.
+StatusOr<std::vector<uint16_t>> ReadZeros(ExchangeFormat format, const ExchangeSizes& s,
+                                          const Tensor& qzeros) {
   const Extents e(s);
   std::vector<uint16_t> zeros(s.rows * e.groups);
   for (uint64_t g = 0; g < e.groups; ++g) {
     const Words words(qzeros.data() + g * e.word_columns * 4, 1);
     for (uint64_t r = 0; r < s.rows; ++r) {
       const uint64_t place = IsAwq(format) ? r / 8 * 8 + kAwqPlaces[r % 8] : r;
-      zeros[r * e.groups + g] =
-          static_cast<uint16_t>(words.Field(place, s.bits) + ZeroOffset(format));
+      const uint32_t stored = words.Field(place, s.bits), zero = stored + ZeroOffset(format);
+      if (zero >> s.bits != 0) {
+        return Unimplemented(
+            "{}: qzeros of output {} group {} is {}: programs differ about such a zero; gptq_v2 "
+            "has it as it is",
+            NameOf(format), r, g, stored);
+      }
+      zeros[r * e.groups + g] = static_cast<uint16_t>(zero);
     }
   }
   return zeros;
 }
 
-// As the matrix has them: not at all, packed, or as halves where 2^bits is among them.
+// As the matrix has them: not at all, or packed.
 Status StoreZeros(const std::vector<uint16_t>& zeros, GroupedLayout& layout, Tensor& out) {
   const uint64_t groups = layout.groups();
-  const uint32_t middle = 1u << (layout.bits - 1), most = (1u << layout.bits) - 1;
+  const uint32_t middle = 1u << (layout.bits - 1);
   if (std::ranges::all_of(zeros, [&](uint16_t z) { return z == middle; })) {
     layout.zeros = ZeroKind::kSymmetric;
-    return OkStatus();
-  }
-  if (std::ranges::any_of(zeros, [&](uint16_t z) { return z > most; })) {
-    layout.zeros = ZeroKind::kHalf;
-    TQ_ASSIGN_OR_RETURN(out, Tensor::Zeros(DType::kF16, {layout.rows, groups}));
-    std::ranges::transform(zeros, out.mutable_as<uint16_t>(),
-                           [](uint16_t z) { return FloatToHalf(static_cast<float>(z)); });
     return OkStatus();
   }
   layout.zeros = ZeroKind::kPacked;
@@ -228,7 +228,7 @@ bool IsNothing(const GroupedMatrix& m, uint64_t row, uint64_t group) {
 // Integer zeros [rows, groups] of a matrix, each of which the format can say.
 StatusOr<std::vector<uint16_t>> ZerosToWrite(ExchangeFormat format, const GroupedMatrix& m) {
   const uint64_t groups = m.groups();
-  const uint32_t offset = ZeroOffset(format), most = (1u << m.bits) - 1 + offset;
+  const uint32_t offset = ZeroOffset(format), most = (1u << m.bits) - 1;
   std::vector<uint16_t> zeros(m.rows * groups);
   for (uint64_t i = 0; i < zeros.size(); ++i) {
     float zero = static_cast<float>(1u << (m.bits - 1));
@@ -309,7 +309,8 @@ StatusOr<GroupedMatrix> FromExchange(ExchangeFormat format, const ExchangeSizes&
   TQ_ASSIGN_OR_RETURN(parts.order, OrderOf(format, sizes, tensors.g_idx));
   layout.ordered = parts.order.data() != nullptr;
   TQ_ASSIGN_OR_RETURN(parts.scale, TurnScales(format, sizes, tensors.scales));
-  TQ_RETURN_IF_ERROR(StoreZeros(ReadZeros(format, sizes, tensors.qzeros), layout, parts.zero));
+  TQ_ASSIGN_OR_RETURN(const auto zeros, ReadZeros(format, sizes, tensors.qzeros));
+  TQ_RETURN_IF_ERROR(StoreZeros(zeros, layout, parts.zero));
   TQ_ASSIGN_OR_RETURN(parts.codes, Tensor::Zeros(DType::kU8, {layout.rows, layout.code_bytes()}));
   uint8_t* codes = parts.codes.mutable_data();
   const int32_t* order = layout.ordered ? parts.order.as<int32_t>() : nullptr;

@@ -54,9 +54,9 @@ StatusOr<ExchangeShapes> ShapesOf(ExchangeFormat format, const ExchangeSizes& si
 
 // The same matrix: codes, scales and zeros are kept as they are. Inputs whose groups do not lie
 // together are ordered by group. Zeros that are 2^(bits - 1) throughout are not stored; the first
-// version can say 2^bits, which makes them halves. Errors, naming tensor and value: unsupported
-// bits, sizes that words do not divide, wrong types and shapes, groups out of range or of another
-// size than group_size (the last may be smaller), scales that are zero or not finite.
+// version has none of 2^bits, about which programs differ. Errors, naming tensor and value:
+// unsupported bits, sizes that words do not divide, wrong types and shapes, groups out of range or
+// of another size than group_size (the last may be smaller), scales that are zero or not finite.
 StatusOr<GroupedMatrix> FromExchange(ExchangeFormat format, const ExchangeSizes& sizes,
                                      const ExchangeTensors& tensors, Executor& executor);
 

@@ -22,6 +22,11 @@ using ::testing::HasSubstr;
 
 bool IsAwq(ExchangeFormat format) { return format == ExchangeFormat::kAwq; }
 
+// Bit `bit` of the words at `first`, first + stride, ...
+uint32_t BitOf(const Tensor& words, uint64_t first, uint64_t stride, uint64_t bit) {
+  return words.as<uint32_t>()[first + bit / 32 * stride] >> (bit % 32) & 1;
+}
+
 // Random words are codes and zeros, whatever the format.
 Tensor RandomWords(Shape shape, Random& random) {
   Tensor tensor = *Tensor::Zeros(DType::kI32, std::move(shape));
@@ -29,6 +34,26 @@ Tensor RandomWords(Shape shape, Random& random) {
     tensor.mutable_as<uint32_t>()[i] = random.NextU32();
   }
   return tensor;
+}
+
+// The stored zero of an output, of formats that have them in order.
+uint32_t StoredZero(const ExchangeSizes& s, const Tensor& qzeros, uint64_t r, uint64_t g) {
+  uint32_t zero = 0;
+  for (uint32_t b = 0; b < s.bits; ++b) {
+    zero |= BitOf(qzeros, g * (s.rows * s.bits / 32), 1, r * s.bits + b) << b;
+  }
+  return zero;
+}
+
+// Leaves no zero of all ones, which the first version of GPTQ's format may not have.
+void ClearOnes(const ExchangeSizes& s, Tensor& qzeros) {
+  const uint64_t across = s.rows * s.bits / 32;
+  for (uint64_t g = 0; g < qzeros.shape()[0]; ++g) {
+    for (uint64_t r = 0; r < s.rows; ++r) {
+      if (StoredZero(s, qzeros, r, g) != (1u << s.bits) - 1) continue;
+      qzeros.mutable_as<uint32_t>()[g * across + r * s.bits / 32] ^= 1u << (r * s.bits % 32);
+    }
+  }
 }
 
 enum class Groups { kNone, kInOrder, kShuffled };
@@ -41,6 +66,7 @@ ExchangeTensors MakeTensors(ExchangeFormat format, const ExchangeSizes& s, Group
   t.qweight = RandomWords(
       IsAwq(format) ? Shape{s.cols, s.rows / 8} : Shape{s.cols * s.bits / 32, s.rows}, random);
   t.qzeros = RandomWords({groups, s.rows * s.bits / 32}, random);
+  if (format == ExchangeFormat::kGptqV1) ClearOnes(s, t.qzeros);
   t.scales = *Tensor::Zeros(DType::kF16, {groups, s.rows});
   for (uint64_t i = 0; i < t.scales.num_elements(); ++i) {
     const double scale = 0.001 + 0.01 * random.NextUniform();
@@ -54,11 +80,6 @@ ExchangeTensors MakeTensors(ExchangeFormat format, const ExchangeSizes& s, Group
   }
   t.g_idx = *Tensor::FromValues<int32_t>(DType::kI32, {s.cols}, group);
   return t;
-}
-
-// Bit `bit` of the words at `first`, first + stride, ...
-uint32_t BitOf(const Tensor& words, uint64_t first, uint64_t stride, uint64_t bit) {
-  return words.as<uint32_t>()[first + bit / 32 * stride] >> (bit % 32) & 1;
 }
 
 // W[r, c] by the description of the formats, a bit at a time.
@@ -143,6 +164,31 @@ TEST(ExchangeLayout, SymmetricZerosAreNotStored) {
       SameBytes(ToExchange(ExchangeFormat::kGptqV1, *matrix, executor)->qzeros, tensors.qzeros));
 }
 
+// Programs differ about what they mean in the first.
+TEST(ExchangeLayout, ZerosOfAllOnesAreOfTheSecondVersionAlone) {
+  InlineExecutor executor;
+  for (const uint32_t bits : {2, 3, 4, 8}) {
+    SCOPED_TRACE(bits);
+    const ExchangeSizes sizes{32, 64, bits, 32};
+    ExchangeTensors tensors = MakeTensors(ExchangeFormat::kGptqV1, sizes, Groups::kNone, 6);
+    const auto matrix = FromExchange(ExchangeFormat::kGptqV1, sizes, tensors, executor);
+    ASSERT_TRUE(matrix.ok()) << matrix.status().message();
+    EXPECT_EQ(matrix->zeros, ZeroKind::kPacked);
+    auto* words = tensors.qzeros.mutable_as<uint32_t>() + bits;  // of the second group
+    for (uint32_t bit = 10 * bits; bit < 11 * bits; ++bit) words[bit / 32] |= 1u << (bit % 32);
+    ASSERT_EQ(StoredZero(sizes, tensors.qzeros, 10, 1), (1u << bits) - 1);
+    const Status refused = FromExchange(ExchangeFormat::kGptqV1, sizes, tensors, executor).status();
+    EXPECT_EQ(refused.code(), StatusCode::kUnimplemented);
+    EXPECT_THAT(
+        std::string(refused.message()),
+        AllOf(HasSubstr("qzeros of output 10 group 1 is " + std::to_string((1u << bits) - 1)),
+              HasSubstr("programs differ"), HasSubstr("gptq_v2")));
+    const auto second = FromExchange(ExchangeFormat::kGptqV2, sizes, tensors, executor);
+    ASSERT_TRUE(second.ok()) << second.status().message();
+    EXPECT_EQ(second->zeros, ZeroKind::kPacked);
+  }
+}
+
 // Every way in which a file can lie.
 TEST(ExchangeLayout, RefusesWhatDoesNotFitByName) {
   constexpr ExchangeFormat kGptq = ExchangeFormat::kGptqV2;
@@ -223,7 +269,16 @@ TEST(ExchangeLayout, RefusesWhatAFormatCannotSay) {
   EXPECT_THAT(error(ExchangeFormat::kGptqV2, MakeLayout(32, 64, 5, 32)), HasSubstr("bits = 5"));
   EXPECT_THAT(error(ExchangeFormat::kGptqV2, MakeLayout(32, 64, 4, 32)), HasSubstr("integer"));
   EXPECT_THAT(error(ExchangeFormat::kGptqV1, MakeLayout(32, 64, 2, 8, ZeroKind::kPacked)),
-              HasSubstr("is 0, must be an integer from 1 to 4"));
+              HasSubstr("is 0, must be an integer from 1 to 3"));
+  // 2^bits, which would be stored as all ones.
+  const GroupedLayout layout = MakeLayout(32, 64, 4, 32);
+  GroupedTensors parts = testing::RandomTensors(layout, 4);
+  std::fill_n(parts.zero.mutable_as<uint16_t>(), 64, FloatToHalf(16));
+  const auto sixteen = MakeGroupedMatrix(layout, std::move(parts));
+  ASSERT_TRUE(sixteen.ok()) << sixteen.status().message();
+  EXPECT_THAT(
+      std::string(ToExchange(ExchangeFormat::kGptqV1, *sixteen, executor).status().message()),
+      HasSubstr("is 16, must be an integer from 1 to 15"));
   EXPECT_THAT(error(ExchangeFormat::kAwq, MakeLayout(32, 64, 4, 32, ZeroKind::kSymmetric, true)),
               HasSubstr("act-order"));
   EXPECT_THAT(error(ExchangeFormat::kAwq, MakeLayout(36, 64, 4, 32, ZeroKind::kSymmetric)),
