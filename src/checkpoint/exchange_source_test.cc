@@ -2,6 +2,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <array>
 #include <cstring>
 #include <utility>
@@ -285,7 +286,7 @@ TEST_F(ExchangeSource, TensorsOfOtherShapesAndTypes) {
       {"qzeros", DType::kI32, {2, 128}, "I32 [2, 16]"},
       {"scales", DType::kF16, {128, 2}, "F16 [2, 128]"},
       {"scales", DType::kF32, {2, 128}, "F16 [2, 128]"},
-      {"scales", DType::kBF16, {2, 128}, "F16 [2, 128]"},
+      {"scales", DType::kBF16, {128, 2}, "BF16 or F16 [2, 128]"},
       {"g_idx", DType::kI32, {63}, "I32 [64]"},
       {"g_idx", DType::kI64, {64}, "I32 [64]"},
       {"g_idx", DType::kI32, {0}, "I32 [64]"}};
@@ -361,8 +362,14 @@ TEST_F(ExchangeSource, ScalesThatAreNone) {
     EXPECT_TRUE(source.ok());
     return (*source)->LoadFloat(kUp);
   };
-  EXPECT_THAT(with_scale(0x0000), Fails(kDataLoss, "model.safetensors", kUp, "scales[1, 5] is 0"));
-  EXPECT_THAT(with_scale(0x8000), Fails(kDataLoss, kUp, "scales[1, 5] is 0"));
+  // Zeros make zeros.
+  for (const uint16_t half : {0x0000, 0x8000}) {
+    const auto weights = with_scale(half);
+    ASSERT_TRUE(weights.ok()) << weights.status().message();
+    std::vector<float> expected = model_.Get(kUp).values;
+    std::fill_n(expected.begin() + 5 * 64 + 32, 32, 0.0f);
+    EXPECT_EQ(Values(*weights), expected);
+  }
   for (const uint16_t half : {0x7C00, 0xFC00, 0x7E00}) {
     EXPECT_THAT(with_scale(half),
                 Fails(kDataLoss, "model.safetensors", kUp, "row 5 group 1", "finite"));
@@ -371,13 +378,28 @@ TEST_F(ExchangeSource, ScalesThatAreNone) {
   for (const uint16_t half : {0x0001, 0x7BFF, 0xBC00}) EXPECT_TRUE(with_scale(half).ok());
   // Nothing is computed from such a matrix by any other way either.
   Tensor scales = CopyOf("scales");
-  scales.mutable_as<uint16_t>()[0] = 0;
+  scales.mutable_as<uint16_t>()[0] = 0x7C00;
   const auto source = WithPart("scales", scales);
   const int32_t row = 3;
   std::vector<float> out(64);
   EXPECT_THAT((*source)->LoadRows(kUp, {&row, 1}, out.data()), Fails(kDataLoss, kUp));
   EXPECT_THAT((*source)->LoadCoded(kUp, kAnyPacking), Fails(kDataLoss, kUp));
   EXPECT_THAT((*source)->LoadStored(kUp), Fails(kDataLoss, kUp));
+}
+
+TEST_F(ExchangeSource, ScalesOfBfloat16) {
+  Make({});
+  Tensor scales = *Tensor::Zeros(DType::kBF16, {2, 128});
+  std::fill_n(scales.mutable_as<uint16_t>(), 256, FloatToBFloat16(0.5f));
+  Tensor halves = *Tensor::Zeros(DType::kF16, {2, 128});
+  std::fill_n(halves.mutable_as<uint16_t>(), 256, FloatToHalf(0.5f));
+  const std::vector<float> expected = Values(*(*WithPart("scales", halves))->LoadFloat(kUp));
+  const auto source = WithPart("scales", scales);
+  ASSERT_TRUE(source.ok()) << source.status().message();
+  EXPECT_EQ(Values(*(*source)->LoadFloat(kUp)), expected);
+  scales.mutable_as<uint16_t>()[128 + 5] = FloatToBFloat16(1e5f);
+  EXPECT_THAT((*WithPart("scales", scales))->LoadFloat(kUp),
+              Fails(kInvalid, "model.safetensors", kUp, "scales[1, 5] is", "65504"));
 }
 
 TEST_F(ExchangeSource, GroupsThatAreNone) {

@@ -2,6 +2,7 @@
 // a weight X.weight is X.qweight, X.qzeros, X.scales and, of GPTQ, X.g_idx.
 #include <fmt/format.h>
 
+#include <optional>
 #include <utility>
 
 #include "checkpoint/coded_weights.h"
@@ -46,14 +47,19 @@ class ExchangeWeights final : public CodedWeights {
         spec.name,
         fmt::format("{} {} bits / {}", NameOf(quantization_.format), sizes.bits, sizes.group_size),
         spec.shape};
-    const auto add = [&](std::string_view part, DType dtype, const Shape& shape) -> Status {
+    // `other`: a type that will do as well.
+    const auto add = [&](std::string_view part, DType dtype, const Shape& shape,
+                         std::optional<DType> other = std::nullopt) -> Status {
       const std::string name = PartName(spec.name, part);
       TQ_ASSIGN_OR_RETURN(const SafetensorsEntry* entry, FindWeight(directory_, name));
-      if (entry->dtype != dtype || entry->shape != shape) {
+      if ((entry->dtype != dtype && entry->dtype != other) || entry->shape != shape) {
+        const std::string types = other
+                                      ? fmt::format("{} or {}", DTypeName(*other), DTypeName(dtype))
+                                      : std::string(DTypeName(dtype));
         return InvalidArgument("{} is {} {}, of a matrix of {} it must be {} {}",
                                PlaceOf(directory_, name), DTypeName(entry->dtype),
-                               ShapeToString(entry->shape), ShapeToString(spec.shape),
-                               DTypeName(dtype), ShapeToString(shape));
+                               ShapeToString(entry->shape), ShapeToString(spec.shape), types,
+                               ShapeToString(shape));
       }
       description.info.bytes += entry->bytes;
       description.tensors.push_back(name);
@@ -61,7 +67,7 @@ class ExchangeWeights final : public CodedWeights {
     };
     TQ_RETURN_IF_ERROR(add("qweight", DType::kI32, shapes->qweight));
     TQ_RETURN_IF_ERROR(add("qzeros", DType::kI32, shapes->qzeros));
-    TQ_RETURN_IF_ERROR(add("scales", DType::kF16, shapes->scales));
+    TQ_RETURN_IF_ERROR(add("scales", DType::kF16, shapes->scales, DType::kBF16));
     if (HasOrder(spec.name)) TQ_RETURN_IF_ERROR(add("g_idx", DType::kI32, shapes->g_idx));
     return description;
   }
@@ -99,6 +105,7 @@ class ExchangeWeights final : public CodedWeights {
       const SafetensorsEntry* entry = directory_.Find(name);
       if (entry == nullptr) continue;
       hasher.UpdateString(part);
+      hasher.UpdateString(DTypeName(entry->dtype));
       TQ_RETURN_IF_ERROR(
           HashFileRange(directory_.FileOf(name)->file(), entry->offset, entry->bytes, hasher));
     }

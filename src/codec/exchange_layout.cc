@@ -1,8 +1,8 @@
 #include "codec/exchange_layout.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
-#include <limits>
 #include <numeric>
 #include <utility>
 #include <vector>
@@ -21,6 +21,8 @@ constexpr uint32_t kAwqPlaces[] = {0, 4, 1, 5, 2, 6, 3, 7};
 
 bool IsAwq(ExchangeFormat format) { return format == ExchangeFormat::kAwq; }
 uint32_t ZeroOffset(ExchangeFormat format) { return format == ExchangeFormat::kGptqV1 ? 1 : 0; }
+bool IsZero(uint16_t half) { return (half & 0x7FFF) == 0; }
+bool IsFinite(uint16_t half) { return (half & 0x7C00) != 0x7C00; }
 
 // A row of fields along words that lie `stride` words apart.
 class Words {
@@ -64,20 +66,16 @@ class MutableWords {
 };
 
 Status CheckSizes(ExchangeFormat format, const ExchangeSizes& s) {
-  constexpr uint64_t kMaxSide = std::numeric_limits<int32_t>::max();
-  const auto within = [&](std::string_view name, uint64_t value, uint64_t limit) -> Status {
-    if (value >= 1 && value <= limit) return OkStatus();
-    return InvalidArgument("{}: {} = {}, must be 1 to {}", NameOf(format), name, value, limit);
-  };
-  TQ_RETURN_IF_ERROR(within("rows", s.rows, kMaxSide));
-  TQ_RETURN_IF_ERROR(within("cols", s.cols, kMaxSide));
-  TQ_RETURN_IF_ERROR(within("group_size", s.group_size, kMaxSide));
   const bool known =
       IsAwq(format) ? s.bits == 4 : s.bits == 2 || s.bits == 3 || s.bits == 4 || s.bits == 8;
   if (!known) {
     return Unimplemented("{}: bits = {}, known are {}", NameOf(format), s.bits,
                          IsAwq(format) ? "4" : "2, 3, 4, 8");
   }
+  GroupedLayout layout;
+  layout.rows = s.rows, layout.cols = s.cols;
+  layout.bits = s.bits, layout.group_size = s.group_size;
+  TQ_RETURN_IF_ERROR(CheckGroupedLayout(layout).WithContext(NameOf(format)));
   if (s.rows * s.bits % kWordBits != 0) {
     return InvalidArgument("{}: {} outputs of {} bits do not fill words", NameOf(format), s.rows,
                            s.bits);
@@ -111,7 +109,8 @@ Status CheckTensor(ExchangeFormat format, std::string_view name, const Tensor& t
 Status CheckTensors(ExchangeFormat format, const ExchangeShapes& shapes, const ExchangeTensors& t) {
   TQ_RETURN_IF_ERROR(CheckTensor(format, "qweight", t.qweight, DType::kI32, shapes.qweight));
   TQ_RETURN_IF_ERROR(CheckTensor(format, "qzeros", t.qzeros, DType::kI32, shapes.qzeros));
-  TQ_RETURN_IF_ERROR(CheckTensor(format, "scales", t.scales, DType::kF16, shapes.scales));
+  const DType scales = t.scales.dtype() == DType::kBF16 ? DType::kBF16 : DType::kF16;
+  TQ_RETURN_IF_ERROR(CheckTensor(format, "scales", t.scales, scales, shapes.scales));
   if (t.g_idx.data() == nullptr) return OkStatus();
   if (IsAwq(format)) return InvalidArgument("awq: g_idx: inputs have no groups of their own");
   return CheckTensor(format, "g_idx", t.g_idx, DType::kI32, shapes.g_idx);
@@ -203,7 +202,7 @@ Status StoreZeros(const std::vector<uint16_t>& zeros, GroupedLayout& layout, Ten
   return OkStatus();
 }
 
-// Scales [groups, rows] the other way round; one of 0 says nothing of its group's weights.
+// Scales [groups, rows] the other way round, as halves.
 StatusOr<Tensor> TurnScales(ExchangeFormat format, const ExchangeSizes& s, const Tensor& scales) {
   const uint64_t groups = Extents(s).groups;
   TQ_ASSIGN_OR_RETURN(Tensor turned, Tensor::Zeros(DType::kF16, {s.rows, groups}));
@@ -211,8 +210,13 @@ StatusOr<Tensor> TurnScales(ExchangeFormat format, const ExchangeSizes& s, const
     for (uint64_t r = 0; r < s.rows; ++r) {
       uint16_t half;
       std::memcpy(&half, scales.data() + (g * s.rows + r) * sizeof(half), sizeof(half));
-      if ((half & 0x7FFF) == 0) {
-        return DataLoss("{}: scales[{}, {}] is 0", NameOf(format), g, r);
+      if (scales.dtype() == DType::kBF16) {
+        const float scale = BFloat16ToFloat(half);
+        half = FloatToHalf(scale);
+        if (std::isfinite(scale) && !IsFinite(half)) {
+          return InvalidArgument("{}: scales[{}, {}] is {}, float16 ends at 65504", NameOf(format),
+                                 g, r, scale);
+        }
       }
       turned.mutable_as<uint16_t>()[r * groups + g] = half;
     }
@@ -222,7 +226,7 @@ StatusOr<Tensor> TurnScales(ExchangeFormat format, const ExchangeSizes& s, const
 
 // Whether all weights of a group are 0, whatever its codes.
 bool IsNothing(const GroupedMatrix& m, uint64_t row, uint64_t group) {
-  return (m.scale.as<uint16_t>()[row * m.groups() + group] & 0x7FFF) == 0;
+  return IsZero(m.scale.as<uint16_t>()[row * m.groups() + group]);
 }
 
 // Integer zeros [rows, groups] of a matrix, each of which the format can say.

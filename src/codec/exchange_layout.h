@@ -6,12 +6,12 @@
 //                                         of words, least significant bit first
 //   qzeros  I32 [groups, rows * bits / 32]  zeros of a group along its row in the same way; in the
 //                                           first version of the format each is less by one
-//   scales  F16 [groups, rows]
+//   scales  F16 or BF16 [groups, rows]
 //   g_idx   I32 [cols]                    the group of each input; none: input / group_size
 // AWQ ("gemm"), 4 bits:
 //   qweight I32 [cols, rows / 8], qzeros I32 [groups, rows / 8]  nibble i of a word, the least
 //       significant first, belongs to output 8 w + {0, 2, 4, 6, 1, 3, 5, 7}[i]
-//   scales  F16 [groups, rows]
+//   scales  F16 or BF16 [groups, rows]
 #pragma once
 
 #include <cstdint>
@@ -45,18 +45,19 @@ struct ExchangeSizes {
   uint32_t group_size = 128;  // inputs; cols: one group
 };
 
-// The shapes of a matrix's tensors; AWQ has no g_idx. Errors: unsupported bits, sizes that words do
-// not divide.
+// The shapes of a matrix's tensors; AWQ has no g_idx. Errors: unsupported bits, sides and groups
+// beyond those of GroupedLayout, sizes that words do not divide.
 struct ExchangeShapes {
   Shape qweight, qzeros, scales, g_idx;
 };
 StatusOr<ExchangeShapes> ShapesOf(ExchangeFormat format, const ExchangeSizes& sizes);
 
-// The same matrix: codes, scales and zeros are kept as they are. Inputs whose groups do not lie
-// together are ordered by group. Zeros that are 2^(bits - 1) throughout are not stored; the first
-// version has none of 2^bits, about which programs differ. Errors, naming tensor and value:
-// unsupported bits, sizes that words do not divide, wrong types and shapes, groups out of range or
-// of another size than group_size (the last may be smaller), scales that are zero or not finite.
+// The same matrix: codes, scales (as halves) and zeros are kept as they are. Inputs whose groups do
+// not lie together are ordered by group. Zeros that are 2^(bits - 1) throughout are not stored. A
+// scale of 0 makes a group of zeros. Errors, naming tensor and value: those of ShapesOf, wrong
+// types and shapes, groups out of range or of another size than group_size (the last may be
+// smaller), scales that are not finite or that no half holds, and zeros of the first version that
+// are stored as 2^bits - 1, about which programs differ.
 StatusOr<GroupedMatrix> FromExchange(ExchangeFormat format, const ExchangeSizes& sizes,
                                      const ExchangeTensors& tensors, Executor& executor);
 

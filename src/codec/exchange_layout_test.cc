@@ -189,6 +189,47 @@ TEST(ExchangeLayout, ZerosOfAllOnesAreOfTheSecondVersionAlone) {
   }
 }
 
+// What the types of scales have in common is the same; what a half does not hold is named.
+TEST(ExchangeLayout, ScalesMayBeBfloat16) {
+  InlineExecutor executor;
+  const ExchangeFormat format = ExchangeFormat::kAwq;
+  const ExchangeSizes sizes{32, 64, 4, 32};
+  const ExchangeTensors halves = MakeTensors(format, sizes, Groups::kNone, 7);
+  ExchangeTensors tensors = halves, exact = halves;
+  tensors.scales = *Tensor::Zeros(DType::kBF16, {2, 32});
+  exact.scales = *Tensor::Zeros(DType::kF16, {2, 32});
+  auto* scales = tensors.scales.mutable_as<uint16_t>();
+  for (size_t i = 0; i < 64; ++i) {
+    scales[i] = FloatToBFloat16(HalfToFloat(halves.scales.as<uint16_t>()[i]));
+    exact.scales.mutable_as<uint16_t>()[i] = FloatToHalf(BFloat16ToFloat(scales[i]));
+  }
+  scales[7] = FloatToBFloat16(1e-30f);  // 0 as a half
+  exact.scales.mutable_as<uint16_t>()[7] = 0;
+  const auto matrix = FromExchange(format, sizes, tensors, executor);
+  const auto expected = FromExchange(format, sizes, exact, executor);
+  ASSERT_TRUE(matrix.ok() && expected.ok()) << matrix.status().message();
+  EXPECT_TRUE(SameBytes(matrix->scale, expected->scale));
+  EXPECT_TRUE(SameBytes(matrix->codes, expected->codes));
+  const auto error = [&](float scale) {
+    scales[32 + 3] = FloatToBFloat16(scale);
+    return std::string(FromExchange(format, sizes, tensors, executor).status().message());
+  };
+  EXPECT_THAT(error(-1e6f), AllOf(HasSubstr("scales[1, 3] is -"), HasSubstr("65504")));
+  EXPECT_THAT(error(std::numeric_limits<float>::infinity()),
+              AllOf(HasSubstr("row 3 group 1"), HasSubstr("finite")));
+  EXPECT_THAT(error(std::numeric_limits<float>::quiet_NaN()), HasSubstr("finite"));
+  EXPECT_EQ(error(1000), "");
+}
+
+// Groups are no larger than those of our own matrices.
+TEST(ExchangeLayout, GroupsHaveALimit) {
+  for (const ExchangeFormat format : {ExchangeFormat::kGptqV1, ExchangeFormat::kAwq}) {
+    EXPECT_TRUE(ShapesOf(format, {32, 70016, 4, 65536}).ok());
+    EXPECT_THAT(std::string(ShapesOf(format, {32, 70016, 4, 70016}).status().message()),
+                HasSubstr("group_size = 70016, must be 1 to 65536"));
+  }
+}
+
 // Every way in which a file can lie.
 TEST(ExchangeLayout, RefusesWhatDoesNotFitByName) {
   constexpr ExchangeFormat kGptq = ExchangeFormat::kGptqV2;
@@ -217,8 +258,6 @@ TEST(ExchangeLayout, RefusesWhatDoesNotFitByName) {
   bad.scales = *Tensor::Zeros(DType::kF32, {2, 32});
   EXPECT_THAT(error(kGptq, sizes, bad), HasSubstr("scales is F32"));
   bad = MakeTensors(kGptq, sizes, Groups::kInOrder, 3);
-  bad.scales.mutable_as<uint16_t>()[32 + 7] = 0x8000;  // -0
-  EXPECT_THAT(error(kGptq, sizes, bad), HasSubstr("scales[1, 7] is 0"));
   bad.scales.mutable_as<uint16_t>()[32 + 7] = 0x7C00;  // infinity
   EXPECT_THAT(error(kGptq, sizes, bad), AllOf(HasSubstr("row 7 group 1"), HasSubstr("finite")));
 
@@ -231,6 +270,33 @@ TEST(ExchangeLayout, RefusesWhatDoesNotFitByName) {
   EXPECT_THAT(error(kGptq, sizes, bad), HasSubstr("group 0 31 inputs, must be 32"));
   ExchangeTensors awq = MakeTensors(ExchangeFormat::kAwq, sizes, Groups::kInOrder, 3);
   EXPECT_THAT(error(ExchangeFormat::kAwq, sizes, awq), HasSubstr("g_idx"));
+}
+
+// A scale of 0 makes weights of 0 of any codes and zeros.
+TEST(ExchangeLayout, ScalesOfZeroMakeZeros) {
+  InlineExecutor executor;
+  const ExchangeSizes sizes{32, 64, 4, 32};
+  for (const ExchangeFormat format :
+       {ExchangeFormat::kGptqV1, ExchangeFormat::kGptqV2, ExchangeFormat::kAwq}) {
+    ExchangeTensors tensors = MakeTensors(format, sizes, Groups::kNone, 8);
+    tensors.scales.mutable_as<uint16_t>()[7] = 0;
+    tensors.scales.mutable_as<uint16_t>()[32 + 9] = 0x8000;  // -0
+    const auto matrix = FromExchange(format, sizes, tensors, executor);
+    ASSERT_TRUE(matrix.ok()) << matrix.status().message();
+    std::vector<float> weights(32 * 64), again(32 * 64);
+    DecodeRows(*matrix, 0, 32, weights.data());
+    for (uint64_t r = 0; r < 32; ++r) {
+      for (uint64_t c = 0; c < 64; ++c) {
+        ASSERT_EQ(weights[r * 64 + c], WeightOf(format, sizes, tensors, r, c)) << r << " " << c;
+        if ((r == 7 && c < 32) || (r == 9 && c >= 32)) ASSERT_EQ(weights[r * 64 + c], 0);
+      }
+    }
+    const auto back = ToExchange(format, *matrix, executor);
+    ASSERT_TRUE(back.ok()) << back.status().message();
+    EXPECT_EQ(back->scales.as<uint16_t>()[7], 0x3C00);
+    DecodeRows(*FromExchange(format, sizes, *back, executor), 0, 32, again.data());
+    EXPECT_EQ(again, weights);
+  }
 }
 
 // Other programs divide by scales; rows of zeros are zeros there too.

@@ -131,8 +131,10 @@ TEST_F(ExchangeProgramTest, RefusesBrokenFiles) {
   broken.Remove(stem + "scales");
   expect(broken, {"broken", stem + "scales", "missing"});
   broken = sound;
-  broken.Get(stem + "scales").tensor = *Tensor::Zeros(DType::kF16, {2, 128});
-  expect(broken, {"model.safetensors", stem, "scales[0, 0] is 0"});
+  Tensor scales = *Tensor::Zeros(DType::kF16, {2, 128});
+  scales.mutable_as<uint16_t>()[128] = 0x7C00;
+  broken.Get(stem + "scales").tensor = scales;
+  expect(broken, {"model.safetensors", stem, "row 0 group 1", "finite"});
   broken = sound;
   Tensor g_idx = *Tensor::Zeros(DType::kI32, {64});
   g_idx.mutable_as<int32_t>()[7] = 1 << 30;
