@@ -42,7 +42,6 @@ constexpr std::string_view kWithoutEffect[] = {"act_group_aware",
                                                "pad_token_id",
                                                "quant_method",
                                                "static_groups",
-                                               "sym",  // the zeros say it
                                                "tokenizer",
                                                "true_sequential",
                                                "use_cuda_fp16",
@@ -70,6 +69,11 @@ class Reader {
       quantization_.ordered = value.get<bool>();
       return OkStatus();
     }
+    if (key == "sym" && awq_) return OkStatus();  // zero_point says it
+    if (key == (awq_ ? "zero_point" : "sym") && value.is_boolean()) {
+      quantization_.symmetric = value.get<bool>() != awq_;
+      return OkStatus();
+    }
     const bool is_layout = key == "checkpoint_format" || key == "format" || key == "version";
     if (is_layout && value.is_string()) return ReadLayout(key, value);
     return IsNeutral(key, value) ? OkStatus() : FieldNotSupported(where_, key, value);
@@ -88,7 +92,6 @@ class Reader {
     if (key == "lm_head" || key == "is_marlin_format") return value == false;
     if (key == "pack_dtype") return value == "int32";
     if (key == "method") return value == (awq_ ? "awq" : "gptq");
-    if (key == "zero_point") return awq_ && value == true;
     // Of GPTQ it picks a kernel, and of AWQ too but for one, which has a layout of its own.
     if (key == "backend") return value != "llm-awq";
     return false;

@@ -18,6 +18,9 @@ struct ExchangeQuantization {
   std::optional<uint32_t> group_size;  // inputs; none: all of a row
   // desc_act: whether inputs lie in an order of their own. None: as files have it.
   std::optional<bool> ordered;
+  // sym, or of AWQ the opposite of zero_point: true claims that all zeros are 2^(bits - 1), which
+  // is checked when matrices are read. None: as files have it.
+  std::optional<bool> symmetric;
 
   // Those of a matrix of this shape [out, in].
   ExchangeSizes SizesOf(const Shape& shape) const;

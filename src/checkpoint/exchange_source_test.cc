@@ -121,6 +121,7 @@ TEST_F(ExchangeSource, ReadsEveryForm) {
                                         {.ordered = true},
                                         {.format = kGptqV2, .ordered = true, .symmetric = true},
                                         {.format = kAwq},
+                                        {.format = kAwq, .symmetric = true},
                                         {.format = kAwq, .group_size = 64},
                                         {.format = kAwq, .group_size = -1}}) {
     SCOPED_TRACE(fmt::format("{} {} bits / {} {}", NameOf(options.format), options.bits,
@@ -184,10 +185,15 @@ TEST_F(ExchangeSource, FieldsOfOtherTools) {
   EXPECT_THAT(With("checkpoint_format", "gptq"), Fails(kInvalid, "contradicts"));
 
   Make({.format = kAwq});
-  directory_.quantization() = {{"quant_method", "awq"}, {"zero_point", true},
-                               {"q_group_size", 32},    {"w_bit", 4},
-                               {"version", "GEMM"},     {"modules_to_not_convert", {"lm_head"}},
-                               {"do_fuse", false},      {"backend", "autoawq"}};
+  directory_.quantization() = {{"quant_method", "awq"},
+                               {"zero_point", true},
+                               {"q_group_size", 32},
+                               {"w_bit", 4},
+                               {"version", "GEMM"},
+                               {"modules_to_not_convert", {"lm_head"}},
+                               {"do_fuse", false},
+                               {"backend", "autoawq"},
+                               {"sym", true}};
   ASSERT_TRUE(Open().ok()) << Open().status().message();
   ExpectTheModel(model_, **Open());
   EXPECT_TRUE(With("bits", 4).ok());
@@ -209,6 +215,7 @@ TEST_F(ExchangeSource, RefusesWhatItDoesNotHonour) {
       {"lm_head", true},
       {"pack_dtype", "int8"},
       {"desc_act", 1},
+      {"sym", "yes"},
       {"dynamic", {{"+:.*up_proj.*", {{"bits", 8}}}}},
       {"rotation", "hadamard"},
       {"method", "awq"},
@@ -229,7 +236,7 @@ TEST_F(ExchangeSource, RefusesWhatItDoesNotHonour) {
                                                                  {"version", "gemv_fast"},
                                                                  {"version", "marlin"},
                                                                  {"version", "exllama"},
-                                                                 {"zero_point", false},
+                                                                 {"zero_point", 0},
                                                                  {"backend", "llm-awq"},
                                                                  {"desc_act", true},
                                                                  {"checkpoint_format", "gptq"}};
@@ -237,6 +244,24 @@ TEST_F(ExchangeSource, RefusesWhatItDoesNotHonour) {
     EXPECT_THAT(With(field, value),
                 Fails(kUnimplemented, "config.json", "quantization_config", field));
   }
+}
+
+// sym and zero_point say what all zeros are: a matrix that has others was misunderstood.
+TEST_F(ExchangeSource, ClaimsOfSymmetryAreChecked) {
+  Make({.format = kGptqV2, .symmetric = true});
+  EXPECT_TRUE((*Open())->LoadFloat(kUp).ok());
+  const auto off_by_one = With("checkpoint_format", "gptq");
+  ASSERT_TRUE(off_by_one.ok()) << off_by_one.status().message();
+  EXPECT_THAT((*off_by_one)->LoadFloat(kUp),
+              Fails(kUnimplemented, "model.safetensors", kUp, "zeros are not", "'sym' is true"));
+  EXPECT_THAT((*off_by_one)->LoadCoded(kUp, kAnyPacking), Fails(kUnimplemented, kUp, "'sym'"));
+  for (const json& nothing : {json(false), json(nullptr)}) {
+    directory_.quantization()["checkpoint_format"] = "gptq";
+    EXPECT_TRUE((*With("sym", nothing))->LoadFloat(kUp).ok());
+  }
+  Make({.format = kAwq});
+  EXPECT_THAT((*With("zero_point", false))->LoadFloat(kUp),
+              Fails(kUnimplemented, kUp, "zeros are not", "'zero_point' is false"));
 }
 
 TEST_F(ExchangeSource, ModulesThatStayFloats) {

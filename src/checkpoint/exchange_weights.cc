@@ -96,6 +96,12 @@ class ExchangeWeights final : public CodedWeights {
     if (matrix->ordered && quantization_.ordered == false) {
       return Unimplemented("{}: g_idx orders the inputs, though 'desc_act' is false", where());
     }
+    // So shows itself, of symmetric ones, a checkpoint_format whose zeros are off by one.
+    if (quantization_.symmetric == true && matrix->zeros != ZeroKind::kSymmetric) {
+      const bool awq = quantization_.format == ExchangeFormat::kAwq;
+      return Unimplemented("{}: zeros are not 2^(bits - 1), though {}", where(),
+                           awq ? "'zero_point' is false" : "'sym' is true");
+    }
     return CodedMatrix(*std::move(matrix));
   }
 

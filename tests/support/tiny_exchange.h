@@ -118,7 +118,9 @@ inline TinyDirectory MakeTinyExchange(TinyModel& model, const TinyExchangeOption
             {"bits", options.bits},
             {"group_size", options.group_size}};
   if (awq) {
-    fields.update({{"zero_point", true}, {"version", "gemm"}, {"modules_to_not_convert", nullptr}});
+    fields.update({{"zero_point", !options.symmetric},
+                   {"version", "gemm"},
+                   {"modules_to_not_convert", nullptr}});
   } else {
     fields.update({{"desc_act", options.ordered},
                    {"sym", options.symmetric},
