@@ -19,6 +19,7 @@ constexpr int32_t kMaxGroupSize = std::numeric_limits<int32_t>::max();
 // What changes no weight: how codes were found, which kernels run them and how, and which modules
 // have codes, which their tensors say.
 constexpr std::string_view kWithoutEffect[] = {"act_group_aware",
+                                               "autoround_version",
                                                "batch_size",
                                                "block_name_to_quantize",
                                                "cache_block_outputs",
@@ -28,8 +29,11 @@ constexpr std::string_view kWithoutEffect[] = {"act_group_aware",
                                                "dataset",
                                                "disable_exllama",
                                                "do_fuse",
+                                               "enable_quanted_input",
                                                "exllama_config",
                                                "fuse_max_seq_len",
+                                               "iters",
+                                               "low_gpu_mem_usage",
                                                "max_input_length",
                                                "meta",
                                                "model_file_base_name",
@@ -41,7 +45,9 @@ constexpr std::string_view kWithoutEffect[] = {"act_group_aware",
                                                "modules_to_not_convert",
                                                "pad_token_id",
                                                "quant_method",
+                                               "scale_dtype",  // the tensors say it
                                                "static_groups",
+                                               "to_quant_block_names",
                                                "tokenizer",
                                                "true_sequential",
                                                "use_cuda_fp16",
@@ -50,6 +56,15 @@ constexpr std::string_view kWithoutEffect[] = {"act_group_aware",
 std::string Lower(std::string text) {
   std::ranges::transform(text, text.begin(), [](unsigned char c) { return std::tolower(c); });
   return text;
+}
+
+// Whether settings for single modules only leave some out, which have no codes.
+bool OnlyLeavesOut(const json& dynamic) {
+  if (!dynamic.is_object()) return false;
+  for (const auto& [pattern, settings] : dynamic.items()) {
+    if (!pattern.starts_with("-:")) return false;
+  }
+  return true;
 }
 
 class Reader {
@@ -88,12 +103,13 @@ class Reader {
  private:
   // Values at which a field changes nothing.
   bool IsNeutral(std::string_view key, const json& value) const {
-    if (key == "dynamic") return value == json::object();
+    if (key == "dynamic") return OnlyLeavesOut(value);
     if (key == "lm_head" || key == "is_marlin_format") return value == false;
     if (key == "pack_dtype") return value == "int32";
     if (key == "method") return value == (awq_ ? "awq" : "gptq");
+    if (key == "data_type") return value == "int";
     // Of GPTQ it picks a kernel, and of AWQ too but for one, which has a layout of its own.
-    if (key == "backend") return value != "llm-awq";
+    if (key == "backend") return value.is_string() && Lower(value.get<std::string>()) != "llm-awq";
     return false;
   }
 

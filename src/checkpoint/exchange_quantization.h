@@ -29,8 +29,8 @@ struct ExchangeQuantization {
 // From the fields of an object whose quant_method is "gptq" or "awq". What says how codes were
 // found, or which kernels run them, changes nothing and is passed over; which matrices are coded
 // is seen by their tensors. Errors name `where`, field and value: layouts other than those of
-// ExchangeFormat (gemv, marlin, ...), unsupported bits, settings for single modules (dynamic),
-// a coded head, and fields that we do not know.
+// ExchangeFormat (gemv, marlin, ...), unsupported bits, settings for single modules (dynamic;
+// but not which have no codes), a coded head, and fields that we do not know.
 StatusOr<ExchangeQuantization> ReadExchangeQuantization(const nlohmann::json& fields,
                                                         std::string_view where);
 

@@ -174,7 +174,16 @@ TEST_F(ExchangeSource, FieldsOfOtherTools) {
                  {"pack_dtype", "int32"},
                  {"format", "gptq"},
                  {"method", "gptq"},
-                 {"is_marlin_format", false}});
+                 {"is_marlin_format", false},
+                 {"dynamic", {{"-:.*lm_head.*", json::object()}, {"-:visual", json::object()}}},
+                 {"backend", "auto"},
+                 {"autoround_version", "0.5.1"},
+                 {"iters", 200},
+                 {"enable_quanted_input", true},
+                 {"low_gpu_mem_usage", false},
+                 {"to_quant_block_names", "model.layers"},
+                 {"scale_dtype", "torch.float16"},
+                 {"data_type", "int"}});
   const auto source = Open();
   ASSERT_TRUE(source.ok()) << source.status().message();
   ExpectTheModel(model_, **source);
@@ -217,6 +226,11 @@ TEST_F(ExchangeSource, RefusesWhatItDoesNotHonour) {
       {"desc_act", 1},
       {"sym", "yes"},
       {"dynamic", {{"+:.*up_proj.*", {{"bits", 8}}}}},
+      {"dynamic", {{"-:visual", json::object()}, {".*up_proj.*", {{"bits", 8}}}}},
+      {"dynamic", {"-:visual"}},
+      {"data_type", "fp8"},
+      {"backend", "LLM-AWQ"},
+      {"backend", 1},
       {"rotation", "hadamard"},
       {"method", "awq"},
       {"zero_point", true},
