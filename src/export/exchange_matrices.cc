@@ -46,6 +46,12 @@ std::string ExchangeMatrices::Where(std::string_view name) const {
 
 StatusOr<GroupedMatrix> ExchangeMatrices::Load(const TensorSpec& spec) const {
   TQ_ASSIGN_OR_RETURN(auto matrix, weights_.LoadGrouped(spec));
+  if (matrix && matrix->ternary()) {
+    return Unimplemented(
+        "{} has ternary codes; {} stores grouped codes, which 'tq quantize --method gptq', 'awq' "
+        "and 'rtn' make",
+        Where(spec.name), NameOf(format_));
+  }
   if (matrix) return *std::move(matrix);
   return Unimplemented(
       "{} has no grouped codes, which {} stores; 'tq quantize --method gptq', "

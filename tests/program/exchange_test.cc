@@ -109,6 +109,15 @@ TEST_F(ExchangeProgramTest, RefusesWhatAFormatCannotSay) {
   ExpectFailure(
       Tq({"export", Path("trellis"), Path("out"), "--to", "hf", "--format", "gptq", "--quiet"}),
       {"trellis", "q_proj", "no grouped codes"});
+  std::vector<std::string> ternary = {"quantize", Path("hf"), "-o",           Path("ternary"),
+                                      "--method", "ternary",  "--group-size", "32"};
+  ternary.insert(ternary.end(), quick_.begin(), quick_.end());
+  TqJson(ternary);
+  for (const char* format : {"gptq", "gptq_v2", "awq"}) {
+    ExpectFailure(
+        Tq({"export", Path("ternary"), Path("out"), "--to", "hf", "--format", format, "--quiet"}),
+        {"ternary", "q_proj", "has ternary codes", format, "--method gptq"});
+  }
   EXPECT_FALSE(std::filesystem::exists(folder_ / "out"));
   EXPECT_EQ(
       Tq({"export", Path("hf"), Path("x.gguf"), "--type", "f16", "--format", "awq"}).exit_code, 2);
