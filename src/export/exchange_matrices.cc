@@ -107,6 +107,7 @@ Status ExchangeMatrices::Convert(const TensorSpec& spec, const std::function<voi
   converted_.clear();
   TQ_ASSIGN_OR_RETURN(const GroupedMatrix matrix, Load(spec));
   auto tensors = ToExchange(format_, matrix, executor_);
+  matrix.codes.DropPages(0, matrix.codes.num_bytes());  // if they lie in a map
   if (!tensors.ok()) return tensors.status().WithContext(Where(spec.name));
   tensors_ = *std::move(tensors);
   converted_ = spec.name;

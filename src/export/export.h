@@ -1,7 +1,7 @@
 // A model of any kind as a file that other programs read: GGUF, or a Hugging Face directory. Packed
 // weights are decoded, but for grouped codes in the layouts of GPTQ and AWQ. Memory is that of some
-// rows and the tokenizer, whatever the model's size; the bytes depend on the model and the options
-// alone.
+// rows, or in those layouts of one matrix, and the tokenizer, whatever the model's size; the bytes
+// depend on the model and the options alone.
 #pragma once
 
 #include <cstdint>
