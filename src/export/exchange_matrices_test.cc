@@ -132,6 +132,7 @@ TEST_F(ExchangeExportTest, CodesStayTheSame) {
     EXPECT_EQ(report->tensors, 6u + 14 * (format == kAwq ? 3 : 4));
     EXPECT_EQ(report->bytes, fs::file_size(folder_ / "out/model.safetensors"));
     EXPECT_THAT(report->notes, ::testing::Contains(::testing::HasSubstr("decoded to float16")));
+    EXPECT_THAT(report->notes, ::testing::Contains(::testing::HasSubstr("rounded to float16")));
     EXPECT_EQ(ReadText(folder_ / "out/tokenizer.json"),
               ReadText(folder_ / "packed/tokenizer.json"));
     EXPECT_THAT(ReadText(folder_ / "out/config.json"),
@@ -171,7 +172,9 @@ TEST_F(ExchangeExportTest, RowsOrdersAndShards) {
 TEST_F(ExchangeExportTest, OtherToolsModels) {
   TinyModel model = MakeTinyModel({.dtype = DType::kF16});
   WriteDirectory(MakeTinyExchange(model, {.format = kAwq}), folder_ / "awq");
-  ASSERT_TRUE(Export("awq", "gptq", kGptqV1).ok());
+  const auto report = Export("awq", "gptq", kGptqV1);
+  ASSERT_TRUE(report.ok()) << report.status().message();
+  EXPECT_THAT(report->notes, ::testing::Contains(::testing::HasSubstr("rounded to float16")));
   ExpectSame("gptq", model);
   ASSERT_TRUE(Export("gptq", "v2", kGptqV2).ok());
   ExpectSame("v2", model);

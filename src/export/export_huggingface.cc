@@ -57,6 +57,7 @@ class HuggingFaceExport {
     std::vector<std::string> notes;
     if (!exchange_) return notes;
     TQ_ASSIGN_OR_RETURN(const ModelKind kind, DetectModelKind(options_.model));
+    notes.push_back("all but the codes is rounded to float16");
     if (kind == ModelKind::kPacked) {
       notes.push_back("embedding and head are decoded to float16: the format has no codes of them");
     }
