@@ -23,20 +23,24 @@ bool ExchangeMatrices::Holds(const TensorSpec& spec) { return IsLayerMatrix(spec
 StatusOr<std::unique_ptr<ExchangeMatrices>> ExchangeMatrices::Of(ExchangeFormat format,
                                                                  const std::filesystem::path& model,
                                                                  const WeightRows& weights,
-                                                                 Executor& executor) {
+                                                                 Executor& executor,
+                                                                 Progress& progress) {
   if (weights.config().num_experts != 0) {
     return Unimplemented("{}: models with experts are not written as {}", model.string(),
                          NameOf(format));
   }
   std::unique_ptr<ExchangeMatrices> all(new ExchangeMatrices(format, model, weights, executor));
-  for (const TensorSpec& spec : ModelTensors(weights.config())) {
-    if (!Holds(spec)) continue;
+  std::vector<TensorSpec> held = ModelTensors(weights.config());
+  std::erase_if(held, [](const TensorSpec& spec) { return !Holds(spec); });
+  const ProgressStage stage(progress, "check", held.size());
+  uint64_t done = 0;
+  for (const TensorSpec& spec : held) {
+    TQ_RETURN_IF_ERROR(CheckCancelled());
     TQ_ASSIGN_OR_RETURN(const GroupedMatrix matrix, all->Load(spec));
     TQ_RETURN_IF_ERROR(all->Add(spec, matrix));
+    progress.Update(++done, spec.name);
   }
-  for (const TensorSpec& spec : ModelTensors(weights.config())) {
-    if (Holds(spec)) TQ_RETURN_IF_ERROR(all->CheckGroups(spec));
-  }
+  for (const TensorSpec& spec : held) TQ_RETURN_IF_ERROR(all->CheckGroups(spec));
   return all;
 }
 

@@ -12,6 +12,7 @@
 #include <string_view>
 #include <vector>
 
+#include "base/progress.h"
 #include "base/status.h"
 #include "checkpoint/safetensors.h"
 #include "codec/exchange_layout.h"
@@ -23,12 +24,12 @@ namespace tq {
 class ExchangeMatrices {
  public:
   // All matrices must be of grouped codes, of one width and in groups of one size; otherwise, and
-  // where the format has no word for one, an error names `model` and the matrix. References must
-  // outlive this.
+  // where the format has no word for one, an error names `model` and the matrix. References but
+  // `progress` must outlive this. Stops with kCancelled between matrices when asked to.
   static StatusOr<std::unique_ptr<ExchangeMatrices>> Of(ExchangeFormat format,
                                                         const std::filesystem::path& model,
                                                         const WeightRows& weights,
-                                                        Executor& executor);
+                                                        Executor& executor, Progress& progress);
 
   // Whether a tensor of the model is one of them.
   static bool Holds(const TensorSpec& spec);

@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "../../tests/support/tiny_exchange.h"
+#include "base/cancel.h"
 #include "checkpoint/model_source.h"
 #include "checkpoint/packed_model.h"
 #include "checkpoint/status_matcher_for_test.h"
@@ -219,6 +220,10 @@ TEST_F(ExchangeExportTest, WhatAFormatCannotSayIsNamed) {
   Pack(Grouped(4, 32));
   expect(kAwq, q, "act-order");
   order_ = false;
+  Pack(Grouped(4, 32));
+  RequestCancel();
+  EXPECT_EQ(Export("packed", "out", kGptqV1).status().code(), StatusCode::kCancelled);
+  ClearCancel();
   // Floats, and experts.
   WriteHuggingFace(MakeTinyModel(), folder_ / "hf");
   EXPECT_THAT(Export("hf", "out", kGptqV1), Fails(kUnimplemented, "hf", q, "no grouped codes"));

@@ -23,8 +23,8 @@ class HuggingFaceExport {
     TQ_RETURN_IF_ERROR(CheckOutputDirectory(options_.output, options_.model));
     TQ_ASSIGN_OR_RETURN(weights_, WeightRows::Open(options_.model));
     if (options_.format) {
-      TQ_ASSIGN_OR_RETURN(
-          exchange_, ExchangeMatrices::Of(*options_.format, options_.model, *weights_, executor_));
+      TQ_ASSIGN_OR_RETURN(exchange_, ExchangeMatrices::Of(*options_.format, options_.model,
+                                                          *weights_, executor_, progress_));
     }
     ModelDirectory directory;
     directory.config_json = ConfigJson();
