@@ -236,6 +236,18 @@ TEST_F(ExchangeExportTest, WhatAFormatCannotSayIsNamed) {
 TEST_F(ExchangeExportTest, UnusualValues) {
   TinyModel model = MakeTinyModel();
   TinyDirectory directory = MakeTinyExchange(model, {});
+  const std::string up = "model.layers.1.mlp.up_proj.weight";
+  directory.Get("model.layers.1.mlp.up_proj.scales").tensor.mutable_as<uint16_t>()[128 + 5] = 0;
+  std::fill_n(model.Get(up).values.begin() + 5 * 64 + 32, 32, 0.0f);
+  directory.Get("model.norm.weight").tensor.mutable_as<float>()[5] = 1e-30f;
+  model.Get("model.norm.weight").values[5] = 1e-30f;
+  WriteDirectory(directory, folder_ / "zeros");
+  for (const ExchangeFormat format : {kGptqV1, kGptqV2, kAwq}) {
+    const std::string out = fmt::format("zeros-{}", NameOf(format));
+    const auto report = Export("zeros", out, format);
+    ASSERT_TRUE(report.ok()) << report.status().message();
+    ExpectSame(out, model);
+  }
   directory.Get("model.norm.weight").tensor.mutable_as<float>()[5] = 1e5f;
   WriteDirectory(directory, folder_ / "large");
   EXPECT_THAT(Export("large", "out", kGptqV1),
