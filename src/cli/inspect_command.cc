@@ -1,6 +1,8 @@
 // tq inspect: what is in a model and how many bits each tensor takes.
 #include <fmt/format.h>
 
+#include <utility>
+
 #include "checkpoint/model_source.h"
 #include "checkpoint/packed_model.h"
 #include "cli/command.h"
@@ -13,7 +15,7 @@ struct TensorLine {
   Shape shape;
   uint64_t bytes = 0;
   bool matrix = true;                     // that compressed models have codes of
-  MatrixForm form = MatrixForm::kFloats;  // of a source's matrix, as it runs
+  MatrixForm form = MatrixForm::kFloats;  // as it runs; trellis codes have no note
 
   double bits() const {
     uint64_t elements = 1;
@@ -55,10 +57,10 @@ double DecoderBits(const Summary& summary) {
   return elements == 0 ? 0 : 8.0 * static_cast<double>(bytes) / static_cast<double>(elements);
 }
 
-std::string MatrixType(const StoredMatrix& stored) {
+// `method`: the model's, which all grouped matrices are of.
+std::string MatrixType(const StoredMatrix& stored, std::string_view method) {
   if (const auto* grouped = std::get_if<GroupedMatrix>(&stored)) {
-    const std::string_view kind = grouped->ternary() ? "ternary" : "rtn";
-    return fmt::format("{} {} bits / {}", kind, grouped->rate(), grouped->group_size);
+    return fmt::format("{} {} bits / {}", method, grouped->rate(), grouped->group_size);
   }
   std::string type = "trellis";
   for (const Segment& segment : std::get<PackedMatrix>(stored).segments) {
@@ -77,14 +79,15 @@ StatusOr<Summary> Summarize(const std::filesystem::path& path) {
     summary.parameters = model->num_parameters();
     summary.file_bytes = model->num_bytes();
     for (const auto& [name, stored] : model->matrices()) {
+      TensorLine line{name + ".weight", MatrixType(stored, model->method()), {}};
       std::visit(
-          [&, &name = name, &stored = stored](const auto& matrix) {
-            summary.tensors.push_back({name + ".weight",
-                                       MatrixType(stored),
-                                       {matrix.rows, matrix.cols},
-                                       matrix.num_bytes()});
+          [&](const auto& matrix) {
+            line.shape = {matrix.rows, matrix.cols};
+            line.bytes = matrix.num_bytes();
           },
           stored);
+      if (std::holds_alternative<GroupedMatrix>(stored)) line.form = MatrixForm::kGrouped;
+      summary.tensors.push_back(std::move(line));
     }
     return summary;
   }

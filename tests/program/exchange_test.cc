@@ -43,6 +43,13 @@ TEST_F(ExchangeProgramTest, ExportedModelsGiveTheSameLogits) {
     const std::string out = packed + "-hf";
     const nlohmann::json report = Export(packed, out, format);
     EXPECT_EQ(report["type"], format);
+    for (const auto& tensor : TqJson({"inspect", Path(packed)})["tensors"]) {
+      const bool grouped = IsTinyLinear(tensor["name"].get<std::string>());
+      EXPECT_EQ(tensor["runs_grouped"], grouped);
+      EXPECT_THAT(
+          tensor["type"].get<std::string>(),
+          ::testing::StartsWith(grouped ? fmt::format("{} 4 bits / 32", method) : "trellis"));
+    }
     EXPECT_EQ(report["parameters"], TqJson({"inspect", Path(out)})["parameters"]);
     EXPECT_LE(RelativeError(LogitsOf(folder_ / packed), LogitsOf(folder_ / out)), 2e-3);
     // As it runs: of the decoder the integers are the same too.
