@@ -1,6 +1,5 @@
-// What the methods of scalar codes in groups (GPTQ, AWQ, rounding to nearest, ternary)
-// have in common: the
-// tensors that they write, and how their errors are measured.
+// What the methods of scalar codes in groups (GPTQ, AWQ, rounding to nearest, ternary) have in
+// common: the tensors that they write, and how their errors are measured.
 #pragma once
 
 #include <optional>
