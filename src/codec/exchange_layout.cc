@@ -229,29 +229,31 @@ bool IsNothing(const GroupedMatrix& m, uint64_t row, uint64_t group) {
   return IsZero(m.scale.as<uint16_t>()[row * m.groups() + group]);
 }
 
+// The zero of a group; the middle code where all weights of the group are 0.
+float ZeroOf(const GroupedMatrix& m, uint64_t r, uint64_t g) {
+  if (m.zeros == ZeroKind::kSymmetric || IsNothing(m, r, g)) {
+    return static_cast<float>(1u << (m.bits - 1));
+  }
+  if (m.zeros == ZeroKind::kHalf) return HalfToFloat(m.zero.as<uint16_t>()[r * m.groups() + g]);
+  return static_cast<float>(FieldAt(m.zero.data() + r * m.packed_zero_bytes(), g, m.bits));
+}
+
 // Integer zeros [rows, groups] of a matrix, each of which the format can say.
 StatusOr<std::vector<uint16_t>> ZerosToWrite(ExchangeFormat format, const GroupedMatrix& m) {
-  const uint64_t groups = m.groups();
-  const uint32_t offset = ZeroOffset(format), most = (1u << m.bits) - 1;
-  std::vector<uint16_t> zeros(m.rows * groups);
-  for (uint64_t i = 0; i < zeros.size(); ++i) {
-    float zero = static_cast<float>(1u << (m.bits - 1));
-    if (IsNothing(m, i / groups, i % groups)) {
-      zeros[i] = static_cast<uint16_t>(zero);
-      continue;
+  const uint32_t least = ZeroOffset(format), most = (1u << m.bits) - 1;
+  std::vector<uint16_t> zeros;
+  zeros.reserve(m.rows * m.groups());
+  for (uint64_t r = 0; r < m.rows; ++r) {
+    for (uint64_t g = 0; g < m.groups(); ++g) {
+      const float zero = ZeroOf(m, r, g);
+      if (!(zero >= static_cast<float>(least)) || zero > static_cast<float>(most) ||
+          zero != static_cast<float>(static_cast<uint16_t>(zero))) {
+        return Unimplemented(
+            "{}: the zero of row {} group {} is {}, must be an integer from {} to {}",
+            NameOf(format), r, g, zero, least, most);
+      }
+      zeros.push_back(static_cast<uint16_t>(zero));
     }
-    if (m.zeros == ZeroKind::kHalf) zero = HalfToFloat(m.zero.as<uint16_t>()[i]);
-    if (m.zeros == ZeroKind::kPacked) {
-      const uint8_t* row = m.zero.data() + i / groups * m.packed_zero_bytes();
-      zero = static_cast<float>(FieldAt(row, i % groups, m.bits));
-    }
-    if (!(zero >= static_cast<float>(offset)) || zero > static_cast<float>(most) ||
-        zero != static_cast<float>(static_cast<uint16_t>(zero))) {
-      return Unimplemented(
-          "{}: the zero of row {} group {} is {}, must be an integer from {} to {}", NameOf(format),
-          i / groups, i % groups, zero, offset, most);
-    }
-    zeros[i] = static_cast<uint16_t>(zero);
   }
   return zeros;
 }
