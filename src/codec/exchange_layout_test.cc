@@ -288,7 +288,9 @@ TEST(ExchangeLayout, ScalesOfZeroMakeZeros) {
     for (uint64_t r = 0; r < 32; ++r) {
       for (uint64_t c = 0; c < 64; ++c) {
         ASSERT_EQ(weights[r * 64 + c], WeightOf(format, sizes, tensors, r, c)) << r << " " << c;
-        if ((r == 7 && c < 32) || (r == 9 && c >= 32)) ASSERT_EQ(weights[r * 64 + c], 0);
+        if ((r == 7 && c < 32) || (r == 9 && c >= 32)) {
+          ASSERT_EQ(weights[r * 64 + c], 0);
+        }
       }
     }
     const auto back = ToExchange(format, *matrix, executor);
