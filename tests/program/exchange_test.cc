@@ -43,7 +43,8 @@ TEST_F(ExchangeProgramTest, ExportedModelsGiveTheSameLogits) {
     const std::string out = packed + "-hf";
     const nlohmann::json report = Export(packed, out, format);
     EXPECT_EQ(report["type"], format);
-    for (const auto& tensor : TqJson({"inspect", Path(packed)})["tensors"]) {
+    const nlohmann::json inspected = TqJson({"inspect", Path(packed)});
+    for (const auto& tensor : inspected["tensors"]) {
       const bool grouped = IsTinyLinear(tensor["name"].get<std::string>());
       EXPECT_EQ(tensor["runs_grouped"], grouped);
       EXPECT_THAT(
