@@ -310,4 +310,13 @@ void GroupedMatmul(std::span<const GroupedMatrix* const> matrices, const Grouped
   }
 }
 
+void GroupedMatmul(std::span<const GroupedMatrix* const> matrices, const float* x, uint64_t n,
+                   MatmulPath path, GroupedInput& one_row, Executor& executor,
+                   std::span<float* const> y) {
+  GroupedInput many;
+  GroupedInput& input = n == 1 ? one_row : many;
+  input.Prepare(matrices, x, n, path, executor);
+  GroupedMatmul(matrices, input, executor, y);
+}
+
 }  // namespace tq

@@ -72,5 +72,10 @@ class GroupedInput {
 // over the threads. Scratch memory: less than 400 KiB per thread.
 void GroupedMatmul(std::span<const GroupedMatrix* const> matrices, const GroupedInput& input,
                    Executor& executor, std::span<float* const> y);
+// The same of x [n, cols], prepared for it. That of one row is `one_row`, which keeps its memory
+// from product to product; that of many rows, which takes much, is let go.
+void GroupedMatmul(std::span<const GroupedMatrix* const> matrices, const float* x, uint64_t n,
+                   MatmulPath path, GroupedInput& one_row, Executor& executor,
+                   std::span<float* const> y);
 
 }  // namespace tq

@@ -134,11 +134,7 @@ class GroupedGroup final : public LinearGroup {
   }
   Status Forward(const ForwardContext& context, const float* x, uint64_t n,
                  std::span<float* const> y) override {
-    // Many rows take much memory, which no group keeps.
-    GroupedInput many;
-    GroupedInput& input = n == 1 ? one_ : many;
-    input.Prepare(matrices_, x, n, context.path, *context.executor);
-    GroupedMatmul(matrices_, input, *context.executor, y);
+    GroupedMatmul(matrices_, x, n, context.path, one_, *context.executor, y);
     return OkStatus();
   }
 

@@ -74,11 +74,7 @@ class RunningGroup final : public LinearGroup {
       TernaryMatmul(ternary_, *ternary_input_, *context.executor, ternary_y);
     }
     if (!grouped_y.empty()) {
-      // Many rows take much memory, which no group keeps.
-      GroupedInput many;
-      GroupedInput& input = n == 1 ? one_row_ : many;
-      input.Prepare(grouped_, x, n, context.path, *context.executor);
-      GroupedMatmul(grouped_, input, *context.executor, grouped_y);
+      GroupedMatmul(grouped_, x, n, context.path, one_row_, *context.executor, grouped_y);
     }
     return OkStatus();
   }
