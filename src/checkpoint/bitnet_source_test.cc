@@ -8,6 +8,7 @@
 #include <functional>
 #include <limits>
 
+#include "../../tests/support/directory_source_fixture.h"
 #include "../../tests/support/tiny_bitnet.h"
 #include "checkpoint/gguf.h"
 #include "checkpoint/model_source.h"
@@ -26,10 +27,6 @@ constexpr auto kNotFound = StatusCode::kNotFound;
 constexpr char kUp[] = "model.layers.1.mlp.up_proj.weight";
 constexpr char kQ[] = "model.layers.0.self_attn.q_proj.weight";
 
-std::vector<float> Values(const Tensor& tensor) {
-  return {tensor.as<float>(), tensor.as<float>() + tensor.num_elements()};
-}
-
 std::vector<float> Decoded(const TernaryMatrix& matrix) {
   std::vector<float> values(matrix.rows * matrix.cols);
   DecodeRows(matrix, 0, matrix.rows, values.data());
@@ -40,42 +37,12 @@ TernaryMatrix Ternary(const ModelSource& source, std::string_view name, Packing 
   return std::get<TernaryMatrix>(source.LoadCoded(name, packing)->value());
 }
 
-class BitNetSource : public ::testing::Test {
+class BitNetSource : public DirectorySourceTest {
  protected:
   void Make(BitNetForm form, const std::string& architecture = "bitnet") {
     model_ = MakeTinyModel({.architecture = architecture, .vocab = 60});
-    bitnet_ = MakeTinyBitNet(model_, form);
+    directory_ = MakeTinyBitNet(model_, form);
   }
-  StatusOr<std::unique_ptr<ModelSource>> Open() {
-    WriteDirectory(bitnet_, folder_ / "hf");
-    return ModelSource::Open(folder_ / "hf");
-  }
-  // With one field of quantization_config set.
-  StatusOr<std::unique_ptr<ModelSource>> With(const char* field, const json& value) {
-    const TinyDirectory sound = bitnet_;
-    bitnet_.quantization()[field] = value;
-    auto source = Open();
-    bitnet_ = sound;
-    return source;
-  }
-  // With one tensor in the place of another.
-  StatusOr<std::unique_ptr<ModelSource>> WithTensor(const std::string& name, Tensor tensor) {
-    const TinyDirectory sound = bitnet_;
-    bitnet_.Get(name).tensor = std::move(tensor);
-    auto source = Open();
-    bitnet_ = sound;
-    return source;
-  }
-  std::string HashOf(const std::string& name) {
-    const auto source = Open();
-    Hasher hasher;
-    EXPECT_TRUE((*source)->HashTensor(name, hasher).ok());
-    return hasher.Digest().Hex();
-  }
-
-  TempFolder folder_;
-  TinyModel model_;
-  TinyDirectory bitnet_;
 };
 
 void ExpectTheModel(const TinyModel& model, const ModelSource& source) {
@@ -130,8 +97,8 @@ TEST_F(BitNetSource, ReadsEveryForm) {
 TEST_F(BitNetSource, DefaultsAndHalfFactors) {
   Make(BitNetForm::kBitLinear);
   ASSERT_TRUE(With("quantization_mode", "online").ok());
-  bitnet_.quantization() = {{"quant_method", "bitnet"}};
-  bitnet_.config["auto_map"] = {{"AutoConfig", "configuration_bitnet.BitNetConfig"}};
+  directory_.quantization() = {{"quant_method", "bitnet"}};
+  directory_.config["auto_map"] = {{"AutoConfig", "configuration_bitnet.BitNetConfig"}};
   for (const DType dtype : {DType::kBF16, DType::kF16}) {
     const uint16_t two = dtype == DType::kBF16 ? FloatToBFloat16(2) : FloatToHalf(2);
     const auto source = WithTensor(std::string(kUp) + "_scale",
@@ -151,9 +118,9 @@ TEST_F(BitNetSource, KeepsModulesByName) {
     const bool kept = tensor.name.starts_with("model.layers.0.self_attn.") ||
                       tensor.name.ends_with("up_proj.weight");
     if (!kept || !IsTinyLinear(tensor.name)) continue;
-    bitnet_.Get(tensor.name).tensor =
+    directory_.Get(tensor.name).tensor =
         *Tensor::FromValues<float>(DType::kF32, tensor.shape, tensor.values);
-    std::erase_if(bitnet_.tensors,
+    std::erase_if(directory_.tensors,
                   [&](const OutputTensor& t) { return t.name == tensor.name + "_scale"; });
   }
   const auto source = With("modules_to_not_convert", names);
@@ -186,7 +153,7 @@ TEST_F(BitNetSource, RefusesWhatItDoesNotHonour) {
   }
   // All others are refused as before.
   EXPECT_THAT(With("quant_method", "hqq"), Fails(kUnimplemented, "quantization_config", "hqq"));
-  bitnet_.config["quantization_config"] = "bitnet";
+  directory_.config["quantization_config"] = "bitnet";
   EXPECT_THAT(Open(), Fails(kUnimplemented, "quantization_config"));
 }
 
@@ -206,14 +173,15 @@ TEST_F(BitNetSource, FactorsThatAreNone) {
   EXPECT_THAT(WithTensor(name, *Tensor::Zeros(DType::kF32, {2})), Fails(kInvalid, name, "F32 [2]"));
   EXPECT_THAT(WithTensor(name, *Tensor::Zeros(DType::kF32, {1, 1})), Fails(kInvalid, name));
   EXPECT_THAT(WithTensor(name, *Tensor::Zeros(DType::kU8, {1})), Fails(kInvalid, name, "U8"));
-  std::erase_if(bitnet_.tensors, [&](const OutputTensor& t) { return t.name == name; });
+  std::erase_if(directory_.tensors, [&](const OutputTensor& t) { return t.name == name; });
   EXPECT_THAT(Open(), Fails(kNotFound, "hf", name));
 }
 
 TEST_F(BitNetSource, PackedWeightsThatAreNone) {
   Make(BitNetForm::kAutoBitLinear);
   Tensor codes = *Tensor::FromBytes(
-      DType::kU8, {32, 64}, {bitnet_.Get(kUp).tensor.data(), bitnet_.Get(kUp).tensor.num_bytes()});
+      DType::kU8, {32, 64},
+      {directory_.Get(kUp).tensor.data(), directory_.Get(kUp).tensor.num_bytes()});
   codes.mutable_data()[5 * 64 + 3] |= 0x30;  // bits 4 and 5: row 2 * 32 + 5
   const auto source = WithTensor(kUp, codes);
   ASSERT_TRUE(source.ok()) << source.status().message();
@@ -229,13 +197,13 @@ TEST_F(BitNetSource, PackedWeightsThatAreNone) {
   // Codes where floats belong.
   EXPECT_THAT(With("quantization_mode", "online"), Fails(kInvalid, "q_proj.weight", "[16, 64]"));
   // And without quantization_config.
-  bitnet_.config.erase("quantization_config");
+  directory_.config.erase("quantization_config");
   EXPECT_THAT(Open(), Fails(kInvalid, "q_proj.weight", "[16, 64]"));
 }
 
 TEST_F(BitNetSource, RowsThatDoNotPack) {
   Make(BitNetForm::kBitLinear);
-  bitnet_.config["intermediate_size"] = 126;
+  directory_.config["intermediate_size"] = 126;
   EXPECT_THAT(Open(), Fails(kInvalid, "gate_proj.weight", "126 rows", "4"));
 }
 
@@ -256,16 +224,16 @@ TEST_F(BitNetSource, FingerprintsCountAllThatWeightsDependOn) {
   Make(BitNetForm::kAutoBitLinear);
   const std::string hash = HashOf(kUp);
   EXPECT_EQ(HashOf(kUp), hash);
-  bitnet_.quantization()["linear_class"] = "bitlinear";
+  directory_.quantization()["linear_class"] = "bitlinear";
   EXPECT_NE(HashOf(kUp), hash);
-  bitnet_.quantization()["linear_class"] = "autobitlinear";
+  directory_.quantization()["linear_class"] = "autobitlinear";
   const float other = 0.123f;
-  bitnet_.Get(std::string(kUp) + "_scale").tensor =
+  directory_.Get(std::string(kUp) + "_scale").tensor =
       *Tensor::FromValues(DType::kF32, {1}, std::span(&other, 1));
   EXPECT_NE(HashOf(kUp), hash);
   Make(BitNetForm::kOnline);
   const std::string online = HashOf(kUp);
-  bitnet_.config.erase("quantization_config");
+  directory_.config.erase("quantization_config");
   EXPECT_NE(HashOf(kUp), online);
 }
 

@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "../../tests/support/directory_source_fixture.h"
 #include "../../tests/support/tiny_exchange.h"
 #include "checkpoint/model_source.h"
 #include "checkpoint/status_matcher_for_test.h"
@@ -31,35 +32,11 @@ std::string Part(std::string_view weight, std::string_view part) {
   return fmt::format("{}{}", weight.substr(0, weight.size() - 6), part);
 }
 
-std::vector<float> Values(const Tensor& tensor) {
-  return {tensor.as<float>(), tensor.as<float>() + tensor.num_elements()};
-}
-
-class ExchangeSource : public ::testing::Test {
+class ExchangeSource : public DirectorySourceTest {
  protected:
   void Make(const TinyExchangeOptions& options, const std::string& architecture = "llama") {
     model_ = MakeTinyModel({.architecture = architecture, .vocab = 60});
     directory_ = MakeTinyExchange(model_, options);
-  }
-  StatusOr<std::unique_ptr<ModelSource>> Open() {
-    WriteDirectory(directory_, folder_ / "hf");
-    return ModelSource::Open(folder_ / "hf");
-  }
-  // With one field of quantization_config set.
-  StatusOr<std::unique_ptr<ModelSource>> With(const std::string& field, const json& value) {
-    const TinyDirectory sound = directory_;
-    directory_.quantization()[field] = value;
-    auto source = Open();
-    directory_ = sound;
-    return source;
-  }
-  // With one tensor in the place of another.
-  StatusOr<std::unique_ptr<ModelSource>> WithTensor(const std::string& name, Tensor tensor) {
-    const TinyDirectory sound = directory_;
-    directory_.Get(name).tensor = std::move(tensor);
-    auto source = Open();
-    directory_ = sound;
-    return source;
   }
   StatusOr<std::unique_ptr<ModelSource>> WithPart(const char* part, Tensor tensor) {
     return WithTensor(Part(kUp, part), std::move(tensor));
@@ -69,16 +46,6 @@ class ExchangeSource : public ::testing::Test {
     const Tensor& tensor = directory_.Get(Part(kUp, part)).tensor;
     return *Tensor::FromBytes(tensor.dtype(), tensor.shape(), {tensor.data(), tensor.num_bytes()});
   }
-  std::string HashOf(const std::string& name) {
-    const auto source = Open();
-    Hasher hasher;
-    EXPECT_TRUE((*source)->HashTensor(name, hasher).ok());
-    return hasher.Digest().Hex();
-  }
-
-  TempFolder folder_;
-  TinyModel model_;
-  TinyDirectory directory_;
 };
 
 void ExpectTheModel(const TinyModel& model, const ModelSource& source) {

@@ -8,25 +8,16 @@
 #include <vector>
 
 #include "../../tests/support/tiny_bitnet.h"
+#include "../../tests/support/tiny_transformer.h"
 #include "device/thread_pool.h"
-#include "model/memory_source_for_test.h"
 #include "model/packed_twins_for_test.h"
 #include "model/reference_forward_for_test.h"
 #include "model/running_layer.h"
-#include "model/transformer.h"
 
 namespace tq {
 namespace {
 
 using namespace tq::testing;  // NOLINT: the test support
-
-MemorySource InMemory(const TinyModel& model) {
-  MemorySource source(model.config);
-  for (const TinyTensor& tensor : model.tensors) {
-    source.Set(tensor.name, *Tensor::FromValues<float>(DType::kF32, tensor.shape, tensor.values));
-  }
-  return source;
-}
 
 struct ExpectedLogits {
   std::vector<float> logits;
@@ -75,14 +66,6 @@ Case MakeCase(BitNetForm form, const ReferenceForward::Names& rounds,
   return {};
 }
 
-std::unique_ptr<Transformer> Load(const TinyDirectory& files) {
-  const TempFolder folder;
-  WriteDirectory(files, folder / "hf");
-  auto model = Transformer::Load(folder / "hf");
-  EXPECT_TRUE(model.ok()) << model.status().message();
-  return model.ok() ? *std::move(model) : nullptr;
-}
-
 bool IsLinear(std::string_view name) { return IsTinyLinear(name); }
 
 class BitNetTest : public ::testing::TestWithParam<BitNetForm> {};
@@ -91,7 +74,7 @@ TEST_P(BitNetTest, AgreesWithTheEquations) {
   for (const char* architecture : {"bitnet", "llama", "qwen2"}) {
     SCOPED_TRACE(architecture);
     const Case c = MakeCase(GetParam(), IsLinear, architecture);
-    const auto model = Load(c.files);
+    const auto model = LoadDirectory(c.files);
     ASSERT_NE(model, nullptr);
     const std::vector<float> logits = LogitsInRuns(*model, kTokens, 10, inline_executor);
     EXPECT_LT(RelativeError(logits, c.expected), 1e-5);
@@ -111,7 +94,7 @@ TEST_P(BitNetTest, AgreesWithTheEquations) {
 // Matrices stay packed: what a token reads, and what the file holds.
 TEST_P(BitNetTest, CountsBytes) {
   const Case c = MakeCase(GetParam(), IsLinear);
-  const auto model = Load(c.files);
+  const auto model = LoadDirectory(c.files);
   ASSERT_NE(model, nullptr);
   const ModelConfig& config = c.model.config;
   uint64_t stored = 0, packed = 0, floats = 0, parameters = 0;
@@ -154,7 +137,7 @@ TEST(BitNetModel, ModulesThatStayFloats) {
   }
   c.files.quantization()["modules_to_not_convert"] = {
       "lm_head", "k_proj", "model.layers.1.mlp.down_proj", "model.layers.0.self_attn.o_proj"};
-  const auto model = Load(c.files);
+  const auto model = LoadDirectory(c.files);
   ASSERT_NE(model, nullptr);
   EXPECT_LT(RelativeError(LogitsInRuns(*model, kTokens, 4, inline_executor), c.expected), 1e-5);
 }

@@ -6,11 +6,10 @@
 #include <vector>
 
 #include "../../tests/support/tiny_exchange.h"
+#include "../../tests/support/tiny_transformer.h"
 #include "device/thread_pool.h"
-#include "model/memory_source_for_test.h"
 #include "model/packed_twins_for_test.h"
 #include "model/reference_forward_for_test.h"
-#include "model/transformer.h"
 
 namespace tq {
 namespace {
@@ -20,24 +19,13 @@ using namespace tq::testing;  // NOLINT: the test support
 const std::vector<int32_t> kTokens = {3, 17, 58, 0, 21, 21, 9, 44, 30, 5};
 
 std::vector<float> Expected(const TinyModel& model) {
-  MemorySource source(model.config);
-  for (const TinyTensor& tensor : model.tensors) {
-    source.Set(tensor.name, *Tensor::FromValues<float>(DType::kF32, tensor.shape, tensor.values));
-  }
+  const MemorySource source = InMemory(model);
   const ReferenceForward reference(source, nullptr);
   std::vector<float> logits;
   for (const auto& row : reference.Run(kTokens)) {
     logits.insert(logits.end(), row.begin(), row.end());
   }
   return logits;
-}
-
-std::unique_ptr<Transformer> Load(const TinyDirectory& files) {
-  const TempFolder folder;
-  WriteDirectory(files, folder / "hf");
-  auto model = Transformer::Load(folder / "hf");
-  EXPECT_TRUE(model.ok()) << model.status().message();
-  return model.ok() ? *std::move(model) : nullptr;
 }
 
 void ExpectRunsLike(Transformer& model, const std::vector<float>& expected) {
@@ -59,7 +47,7 @@ TEST_P(ExchangeModelTest, AgreesWithTheEquations) {
   for (const char* architecture : {"llama", "qwen2"}) {
     SCOPED_TRACE(architecture);
     TinyModel model = MakeTinyModel({.architecture = architecture, .vocab = 60});
-    const auto running = Load(MakeTinyExchange(model, GetParam()));
+    const auto running = LoadDirectory(MakeTinyExchange(model, GetParam()));
     ASSERT_NE(running, nullptr);
     ExpectRunsLike(*running, Expected(model));
   }
@@ -69,7 +57,7 @@ TEST_P(ExchangeModelTest, AgreesWithTheEquations) {
 TEST_P(ExchangeModelTest, CountsBytes) {
   TinyModel model = MakeTinyModel({.vocab = 60});
   const TinyDirectory files = MakeTinyExchange(model, GetParam());
-  const auto running = Load(files);
+  const auto running = LoadDirectory(files);
   ASSERT_NE(running, nullptr);
   uint64_t stored = 0, weights = 0, floats = 0;
   for (const OutputTensor& tensor : files.tensors) stored += tensor.tensor.num_bytes();
@@ -107,7 +95,7 @@ TEST(ExchangeModel, ModulesThatStayFloats) {
     files.tensors.push_back(
         {tensor.name, *Tensor::FromValues<float>(DType::kF32, tensor.shape, tensor.values)});
   }
-  const auto running = Load(files);
+  const auto running = LoadDirectory(files);
   ASSERT_NE(running, nullptr);
   ExpectRunsLike(*running, Expected(model));
 }
