@@ -24,7 +24,6 @@ constexpr auto kUnimplemented = StatusCode::kUnimplemented;
 constexpr auto kNotFound = StatusCode::kNotFound;
 constexpr auto kAnyPacking = ternary::Packing::k2Bits;
 constexpr auto kAwq = ExchangeFormat::kAwq;
-constexpr auto kGptqV1 = ExchangeFormat::kGptqV1;
 constexpr auto kGptqV2 = ExchangeFormat::kGptqV2;
 constexpr char kUp[] = "model.layers.1.mlp.up_proj.weight";
 
