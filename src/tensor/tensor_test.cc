@@ -66,7 +66,7 @@ TEST(TensorTest, ConvertsFloatingTypes) {
 // Robustness case 68.
 TEST(TensorTest, MemoryThatCannotBeHadIsAnError) {
   std::vector<uint64_t> sizes = {UINT64_MAX, UINT64_MAX - 63};
-#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)  // their malloc aborts
+#if !defined(TQ_SANITIZED)  // the sanitizers' malloc aborts
   sizes.push_back(uint64_t{1} << 60);
 #endif
   for (const uint64_t bytes : sizes) {
