@@ -36,6 +36,9 @@ SIZES = {
     "eos_token_id": 2,
     "pad_token_id": 0,
 }
+# Of stored and computed logits, relative, in float32. Versions of transformers and processors sum
+# experts in other orders.
+LARGEST = 5e-5
 LLAMA3 = {
     "rope_type": "llama3",
     "rope_theta": 10000.0,
@@ -213,8 +216,8 @@ def main() -> int:
         error = ((logits - expected["logits"]).norm() / expected["logits"].norm()).item()
         worst = max(worst, error)
         print(f"{name:20} transformers {transformers.__version__} differs from what is stored by {error:.1e}")
-    if worst > 1e-5:
-        print(f"the largest difference is {worst:.1e}, above 1e-5", file=sys.stderr)
+    if worst > LARGEST:
+        print(f"the largest difference is {worst:.1e}, above {LARGEST:.0e}", file=sys.stderr)
         return 1
     return 0
 
