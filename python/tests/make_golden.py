@@ -3,8 +3,8 @@
 
     python/tests/make_golden.py --tq build/release/src/cli/tq
 
-  model/                the directory: two layers whose matrices have all native rates and some between,
-                        rotations of orders 2^k, 12, 20 and 28 times 2^k, tiles padded on both sides
+  model/                the directory: two layers whose matrices have all native rates and some
+                        between, rotations of orders 2^k and 12, 20 and 28 times 2^k, padded tiles
   expected.safetensors  rows.NAME of `tq export --type f32` for some rows of each matrix, float32;
                         tokens of `tq generate --compute reference`, and of its prompt, int32;
                         perplexity of `tq eval --compute reference` and the ids of its text

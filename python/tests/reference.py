@@ -1,4 +1,4 @@
-"""The format spelled out slowly, from docs/format.md alone, to compare with: NumPy and Python loops."""
+"""The format spelled out slowly, from docs/format.md alone, to compare with."""
 
 from __future__ import annotations
 

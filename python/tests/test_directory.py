@@ -132,7 +132,8 @@ def test_refuses_wrong_tensors(model: pathlib.Path) -> None:
     expect(f"{Q}.out_scale", bad, "value inf at index 5 is not finite")
     layout = right[f"{Q}.layout"]
     expect(f"{Q}.layout", layout.astype(np.float32), "expected I32")
-    for index, value, message in [(0, 7, "format 7"), (1, 2, "code 2"), (6, 1, "input group has 1")]:
+    changes = [(0, 7, "format 7"), (1, 2, "code 2"), (6, 1, "input group has 1")]
+    for index, value, message in changes:
         changed = layout.copy()
         changed[index] = value
         expect(f"{Q}.layout", changed, message)

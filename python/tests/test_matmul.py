@@ -78,7 +78,8 @@ def test_gradients(gate: PackedMatrix, dense: np.ndarray) -> None:
     value, (dx, dpacked) = jax.jit(jax.value_and_grad(loss, (0, 1), allow_int=True))(x, gate)
     assert relative_error(dx, dy @ dense) < FLOAT_ERROR
     assert dpacked.codes.dtype == jax.dtypes.float0 and dpacked.codes.shape == gate.codes.shape
-    # The loss is linear in x, and in the scales of each kind: sum of scale times gradient is the loss.
+    # The loss is linear in x, and in the scales of each kind: sum of scale times gradient is the
+    # loss.
     loss_scale = np.abs(np.float64(x @ dense.T) * dy).sum()
     for scale, gradient in [
         (x, dx),

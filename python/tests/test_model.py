@@ -58,12 +58,13 @@ def dense_model(name: str) -> tuple[Model, np.ndarray, np.ndarray]:
 
 @pytest.mark.parametrize("name", ["llama", "llama3", "mistral", "qwen2", "qwen3"])
 def test_logits_are_those_of_transformers(name: str) -> None:
-    """tests/golden/forward, made by benchmarks/oracles/forward_oracle.py; prompts and single tokens."""
+    """tests/golden/forward, made by benchmarks/oracles/forward_oracle.py, whose keys and values are
+    rounded to half precision as the cache's are; prompts and single tokens."""
     model, tokens, expected = dense_model(name)
 
     @jax.jit
     def run(model, tokens):
-        cache = make_cache(model.config, len(tokens), jnp.float32)
+        cache = make_cache(model.config, len(tokens))
         whole, _ = forward(model, tokens, cache)
         _, cache = prefill(model, tokens[:-8], cache)
 

@@ -25,8 +25,8 @@ def matrices() -> dict[str, PackedMatrix]:
 def decode_bound(packed: PackedMatrix) -> np.ndarray:
     """Error of decode() in any order of additions, [rows, cols].
 
-    An element is a sum of in_block times out_block integers (below 512 in size) times scale, so and si
-    over the root of that number, added in at most log2 + 36 steps on either side; three products.
+    An element is a sum of in_block times out_block integers (below 512 in size) times scale, so and
+    si over the root of that number, added in at most log2 + 36 steps on either side; 3 products.
     """
     layout = packed.layout
     steps = layout.in_block.bit_length() + layout.out_block.bit_length() + 2 * 36 + 6

@@ -68,7 +68,7 @@ def test_outputs_cut(mesh: Mesh) -> None:
 
 
 def test_outputs_of_two_segments_cut(mesh: Mesh) -> None:
-    """Segments of 4 and 10 rows of tiles over 8 devices, the former padded: y moves, codes do not."""
+    """Segments of 4 and 10 rows of tiles over 8 devices, both padded: y moves, codes do not."""
     packed = random_matrix(384, 96, MIXED, 128, 32)
     check(packed, shard_outputs(packed, mesh, "model"))
 

@@ -3,8 +3,8 @@
     turboquant_cpp.open_directory(path)   what a packed directory holds, as NumPy arrays
     turboquant_cpp.jax                    the same in JAX: products, gradients, text
 
-`turboquant_cpp.jax` needs JAX (`pip install 'turboquant_cpp[jax]'`) and is imported when it is asked
-for; this package alone needs NumPy only.
+`turboquant_cpp.jax` needs JAX (`pip install 'turboquant_cpp[jax]'`) and is imported when it is
+asked for; this package alone needs NumPy only.
 """
 
 from turboquant_cpp._config import ModelConfig, RopeScaling

@@ -1,8 +1,8 @@
 """What a decoder-only model is made of, from Hugging Face's config.json.
 
-Fields that would change the result and are not honoured are refused by name; sizes are range-checked
-as the C++ reader does (src/checkpoint/model_config_json.cc). A ModelConfig is hashable: it is the
-static part of a model in JAX.
+Fields that would change the result and are not honoured are refused by name; sizes are
+range-checked as the C++ reader does (src/checkpoint/model_config_json.cc). A ModelConfig is
+hashable: it is the static part of a model in JAX.
 """
 
 from __future__ import annotations
@@ -71,7 +71,8 @@ _NEUTRAL: dict[str, Any] = {
     "auto_map": None,
     "compression_config": None,
 }
-# Honoured by mistral; without effect in qwen2 and qwen3 unless use_sliding_window, which is refused.
+# Honoured by mistral; without effect in qwen2 and qwen3 unless use_sliding_window, which is
+# refused.
 _SLIDING_TYPES = ("mistral", "qwen2", "qwen3")
 
 
@@ -79,8 +80,8 @@ _SLIDING_TYPES = ("mistral", "qwen2", "qwen3")
 class RopeScaling:
     """How frequencies of rotary embeddings differ from theta^(-2 i / head_dim).
 
-    "linear": all divided by factor. "llama3": long wavelengths divided by it, short ones kept, those
-    between interpolated (appendix of Llama 3.1's code).
+    "linear": all divided by factor. "llama3": long wavelengths divided by it, short ones kept,
+    those between interpolated (appendix of Llama 3.1's code).
     """
 
     kind: str

@@ -1,8 +1,9 @@
 """`X.layout`: what a matrix's codes are and how they lie (docs/format.md).
 
-A matrix W [rows, cols] is diag(so) Hout^T W' Hin diag(si), W' = scale * (decoded integers). Its rows
-fall into segments of one trellis code each; a segment's codes are tiles, row of tiles by row of tiles,
-along the columns inside. Everything here is plain Python, hashable, and known before any code is read.
+A matrix W [rows, cols] is diag(so) Hout^T W' Hin diag(si), W' = scale * (decoded integers). Its
+rows fall into segments of one trellis code each; a segment's codes are tiles, row of tiles by row
+of tiles, along the columns inside. Everything here is plain Python, hashable, and known before any
+code is read.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ _OTHER_CODES = {2: "grouped scalar", 3: "grouped ternary"}
 
 @dataclasses.dataclass(frozen=True)
 class Code:
-    """A trellis code: V values and k bits of a step, L bits of the state; and its tile's geometry."""
+    """A trellis code: V values and k bits of a step, L bits of the state; its tile's geometry."""
 
     values: int
     bits: int

@@ -27,7 +27,7 @@ MAX_RANK = 16
 MAX_JSON_BYTES = 4 << 20
 
 # BF16 has no NumPy type: its bits are read as uint16.
-_DTYPES = {
+_DTYPES: dict[str, np.dtype[Any]] = {
     "F64": np.dtype("<f8"),
     "F32": np.dtype("<f4"),
     "F16": np.dtype("<f2"),
@@ -40,7 +40,7 @@ _DTYPES = {
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """A tensor in a file: its type by safetensors' name, shape, and bytes [offset, offset + size)."""
+    """A tensor in a file: its type by the format's name, shape, bytes [offset, offset + size)."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -67,7 +67,7 @@ def _no_duplicates(where: str, what: str) -> Any:
 
 
 def parse_json(data: bytes, where: str, what: str = "key") -> Any:
-    """A document without duplicate keys. `where` and `what` a repeated key is are named in errors."""
+    """A document without duplicate keys. `where` is named in errors, and `what` a key is."""
     if b"\0" in data:
         raise ValueError(f"{where}: not JSON at byte {data.index(0)}: NUL byte")
     try:
@@ -191,7 +191,7 @@ def _is_shard_name(name: Any) -> bool:
 
 
 class SafetensorsDirectory:
-    """All shards of a model: model.safetensors, or those that model.safetensors.index.json names."""
+    """All shards of a model: model.safetensors, or those that its index names."""
 
     def __init__(self, folder: pathlib.Path) -> None:
         self.folder = folder

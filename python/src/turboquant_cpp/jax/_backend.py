@@ -1,8 +1,8 @@
 """Who multiplies with packed matrices. The one place that knows which back ends there are.
 
-A back end computes W' x' and W'^T y'; rotations, scales, gradients and models are built on that and do
-not change with it. "jnp" is always there. "ffi" (the C++ engine through JAX's foreign functions) and
-"pallas" (TPU) are named so that asking for them says what is wrong.
+A back end computes W' x' and W'^T y'; rotations, scales, gradients and models are built on that and
+do not change with it. "jnp" is always there. "ffi" (the C++ engine through JAX's foreign functions)
+and "pallas" (TPU) are named so that asking for them says what is wrong.
 """
 
 from __future__ import annotations

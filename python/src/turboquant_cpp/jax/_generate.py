@@ -68,8 +68,8 @@ def generate(
     prompt  ids [n], at least one, all in the vocabulary
     eos_id  the token that ends a text (None: the config's; -1: none); once drawn, it is repeated
 
-    Compiles once for each length of prompt and max_new_tokens. Raises ValueError for ids outside the
-    vocabulary and for more positions than the model was trained for.
+    Compiles once for each length of prompt and max_new_tokens. Raises ValueError for ids outside
+    the vocabulary and for more positions than the model was trained for.
     """
     ids = np.asarray(prompt)
     config = model.config

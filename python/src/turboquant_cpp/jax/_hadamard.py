@@ -1,7 +1,8 @@
 """Orthonormal block Hadamard transforms, of the orders and signs that src/codec/rotation.cc has.
 
-Orders are m * 2^k with m in {1, 12, 20, 28, 36}: Sylvester's butterflies over 2^k values, then Paley's
-matrix of order m (R. E. A. C. Paley, "On orthogonal matrices", J. Math. Phys. 12, 1933) over the m.
+Orders are m * 2^k with m in {1, 12, 20, 28, 36}: Sylvester's butterflies over 2^k values, then
+Paley's matrix of order m (R. E. A. C. Paley, "On orthogonal matrices", J. Math. Phys. 12, 1933)
+over the m.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ def _conference(row: int, column: int, q: int) -> int:
 def paley_matrix(order: int) -> np.ndarray:
     """Entries +1 and -1, float32 [order, order], order in 12, 20, 28, 36.
 
-    Paley I for q + 1 = 20; Paley II, C x [1 1; 1 -1] + I x [1 -1; -1 -1], for 2 (q + 1) = 12, 28, 36.
+    Paley I for q + 1 = 20; Paley II for 2 (q + 1) = 12, 28, 36:
+    C x [1 1; 1 -1] + I x [1 -1; -1 -1].
     """
     matrix = np.empty((order, order), np.float32)
     for row in range(order):

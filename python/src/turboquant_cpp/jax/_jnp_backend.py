@@ -43,8 +43,8 @@ def _in_pieces(
 def segment_product(x: jax.Array, tiles: jax.Array, segment: Segment) -> jax.Array:
     """x times the integers of a segment: float32 [n, cols] -> [n, tile_rows * code.rows].
 
-    tiles  uint8 [tile_rows, tile_columns, tile_bytes]: all of the segment's, or some rows or columns
-           of them with x's columns to match
+    tiles  uint8 [tile_rows, tile_columns, tile_bytes]: all of the segment's, or some rows or some
+           columns of them, with x's columns to match
     """
 
     def compute(piece: jax.Array) -> jax.Array:

@@ -1,8 +1,8 @@
 """Products with packed matrices: y = so * (Hout^T (W' (Hin (si * x)))).
 
 Differentiable in x and in all scales by reverse mode; the codes, being integers, have no gradient
-(float0). What lies between two rotations is one custom_vjp, so that no decoded matrix is kept for the
-backward pass, and so that back ends without derivatives of their own fit in.
+(float0). What lies between two rotations is one custom_vjp, so that no decoded matrix is kept for
+the backward pass, and so that back ends without derivatives of their own fit in.
 """
 
 from __future__ import annotations

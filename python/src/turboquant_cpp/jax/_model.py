@@ -1,8 +1,8 @@
 """A decoder of Llama's kind (Llama, Mistral, Qwen 2, 2.5 and 3) as pure functions of pytrees.
 
-One sequence at a time; jax.vmap over tokens and caches, with in_axes None for the model, makes a batch
-that decodes each matrix once. Matrices are PackedMatrix or plain arrays [out, in]: both work anywhere.
-Activations are float32, as in the engine's reference path.
+One sequence at a time; jax.vmap over tokens and caches, with in_axes None for the model, makes a
+batch that decodes each matrix once. Matrices are PackedMatrix or plain arrays [out, in]: both work
+anywhere. Activations are float32, as in the engine's reference path.
 """
 
 from __future__ import annotations
@@ -141,7 +141,7 @@ def embed(matrix: Matrix, tokens: jax.Array) -> jax.Array:
 def _attend(
     q: jax.Array, keys: jax.Array, values: jax.Array, positions: jax.Array, window: int
 ) -> jax.Array:
-    """softmax(q K^T / sqrt(head_dim)) V with keys up to each position, or the last `window` of them.
+    """softmax(q K^T / sqrt(head_dim)) V over keys up to each position, or the last `window`.
 
     q             float32 [n, heads, head_dim]
     keys, values  [capacity, kv_heads, head_dim]; what lies beyond a position is never used
@@ -181,7 +181,7 @@ def _attention(
     n, d = x.shape[0], config.head_dim
     normed = rms_norm(x, layer.attention_norm, config.rms_norm_eps)
     q, k, v = multiply(normed, (layer.q, layer.k, layer.v), backend)
-    if layer.q_bias is not None:
+    if layer.q_bias is not None and layer.k_bias is not None and layer.v_bias is not None:
         q, k, v = q + layer.q_bias, k + layer.k_bias, v + layer.v_bias
     q, k, v = q.reshape(n, -1, d), k.reshape(n, -1, d), v.reshape(n, -1, d)
     if layer.q_norm is not None and layer.k_norm is not None:
@@ -229,11 +229,11 @@ def forward(
     """Runs tokens after what the cache holds, many (a prompt) or one.
 
     tokens   int32 [n]; ids outside the vocabulary are clamped
-    returns  logits behind each of them, float32 [n, vocab], or behind the last, [vocab]; and the cache
-             with their keys and values, n positions longer
+    returns  logits behind each of them, float32 [n, vocab], or behind the last, [vocab]; and the
+             cache with their keys and values, n positions longer
 
-    Pure: under jit, `logits` and `backend` are static. Where the cache's length is known, tokens that
-    do not fit are a ValueError; under jit they overwrite its last positions, so count before.
+    Pure: under jit, `logits` and `backend` are static. Where the cache's length is known, tokens
+    that do not fit are a ValueError; under jit they overwrite its last positions, so count before.
     """
     _check_room(tokens, cache)
     config, n = model.config, tokens.shape[0]

@@ -48,7 +48,8 @@ class PackedMatrix:
 def from_stored(stored: StoredMatrix, in_scale: jax.Array | None = None) -> PackedMatrix:
     """The matrix on JAX's default device. `in_scale`: the group's, if it is there already."""
     return PackedMatrix(
-        codes=jnp.asarray(stored.codes),
+        # A copy: JAX may otherwise use the map itself, which a file that shrinks takes away.
+        codes=jnp.array(stored.codes),
         out_scale=jnp.asarray(stored.out_scale),
         in_scale=jnp.asarray(stored.in_scale) if in_scale is None else in_scale,
         scales=jnp.asarray(stored.scales),
@@ -90,8 +91,8 @@ def decode(packed: PackedMatrix) -> jax.Array:
 def decode_rows(packed: PackedMatrix, rows: jax.Array) -> jax.Array:
     """Single rows of W, int [...] -> float32 [..., cols]: for embeddings, whose rows stand alone.
 
-    Only the windows of these rows are decoded. Rows outside [0, layout.rows) are clamped, as JAX does
-    with indices. Raises ValueError where out_block is not 1.
+    Only the windows of these rows are decoded. Rows outside [0, layout.rows) are clamped, as JAX
+    does with indices. Raises ValueError where out_block is not 1.
     """
     layout = packed.layout
     if layout.out_block != 1:

@@ -24,7 +24,8 @@ def _tables(config: ModelConfig, positions: int) -> tuple[np.ndarray, ...]:
     frequencies = np.asarray(rope_frequencies(config))
     low = np.arange(_LOW)[:, None] * frequencies
     high = np.arange(-(-positions // _LOW))[:, None] * (_LOW * frequencies)
-    return tuple(np.float32(f(angles)) for angles in (low, high) for f in (np.cos, np.sin))
+    exact = (np.cos(low), np.sin(low), np.cos(high), np.sin(high))
+    return tuple(table.astype(np.float32) for table in exact)
 
 
 def rope_angles(

@@ -1,8 +1,8 @@
 """One packed matrix over the devices of a mesh: codes are cut once and never travel.
 
-Outputs cut (Megatron's column-parallel): each device has some rows of tiles of every segment, takes all
-of x and gives its rows of y; no communication. Inputs cut (row-parallel): each has some columns of
-tiles, takes its columns of x, and partial sums are added over the axis (one all-reduce of y).
+Outputs cut (Megatron's column-parallel): each device has some rows of tiles of every segment, takes
+all of x and gives its rows of y; no communication. Inputs cut (row-parallel): each has some columns
+of tiles, takes its columns of x, and partial sums are added over the axis (one all-reduce of y).
 """
 
 from __future__ import annotations
@@ -151,9 +151,11 @@ def _product_of_inputs(x: jax.Array, matrix: ShardedMatrix) -> jax.Array:
 def sharded_matmul(x: jax.Array, matrix: ShardedMatrix) -> jax.Array:
     """x W^T: [..., cols] -> [..., rows] in x's type, for use under jit.
 
-    Outputs cut: x on all devices, y's last axis distributed (with more than one segment JAX moves parts
-    of y, never codes). Inputs cut: x's last axis distributed, y on all devices; the rotation of x needs
-    no communication where each device has whole blocks of in_block.
+    Outputs cut: x on all devices, y's last axis distributed (with more than one segment JAX moves
+    parts of y, never codes). Inputs cut: x's last axis distributed, y on all devices; the rotation
+    of x needs no communication where each device has whole blocks of in_block.
+
+    Derivatives are JAX's own: they keep each device's decoded weights for the backward pass.
     """
     if not jnp.issubdtype(x.dtype, jnp.floating) or x.shape[-1:] != (matrix.layout.cols,):
         raise ValueError(

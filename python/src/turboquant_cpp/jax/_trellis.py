@@ -1,8 +1,9 @@
 """The hash-sum trellis code in jax.numpy: tiles of bytes to integers, exact, on any device.
 
-A tile is a circular stream of bits in 32 lanes of 16-bit words, stored planar; a state is a window of
-L bits, and its hash's four bytes give V integers (docs/format.md, src/kernels/trellis/trellis_code.h).
-Shapes only are looked at in Python: everything traces under jit, vmap and shard_map.
+A tile is a circular stream of bits in 32 lanes of 16-bit words, stored planar; a state is a window
+of L bits, and its hash's four bytes give V integers (docs/format.md,
+src/kernels/trellis/trellis_code.h). Shapes only are looked at in Python: everything traces under
+jit, vmap and shard_map.
 """
 
 from __future__ import annotations
@@ -81,8 +82,8 @@ def decode_tiles(tiles: jax.Array, code: Code) -> jax.Array:
 
 @functools.cache
 def _places(code: Code) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of each group of V values of a tile, [rows, columns / V]: its two words' positions in the tile
-    as stored, and the bit of the first that the state begins at."""
+    """Of each group of V values of a tile, [rows, columns / V]: its two words' positions in the
+    tile as stored, and the bit of the first that the state begins at."""
     groups = code.columns // code.values
     first = np.zeros((code.rows, groups), np.int32)
     second = np.zeros_like(first)
