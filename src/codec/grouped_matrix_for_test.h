@@ -99,7 +99,8 @@ inline uint32_t TritAt(const uint8_t* bytes, uint64_t i, uint64_t cols) {
 // scale * (q - zero) of row r, place i.
 inline float StoredWeight(const GroupedMatrix& m, uint64_t r, uint64_t i) {
   const uint64_t g = i / m.group_size;
-  float zero = static_cast<float>(1u << (m.bits - 1));
+  const uint32_t middle = (1u << m.bits) / 2;
+  float zero = static_cast<float>(middle);
   if (m.zeros == ZeroKind::kHalf) zero = HalfToFloat(m.zero.as<uint16_t>()[r * m.groups() + g]);
   if (m.zeros == ZeroKind::kPacked) {
     zero = static_cast<float>(BitsAt(m.zero.data() + r * m.packed_zero_bytes(), g, m.bits));
