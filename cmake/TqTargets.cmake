@@ -43,8 +43,9 @@ set(TQ_AVX2_VNNI_FLAGS -march=x86-64-v3 -mavxvnni)
 set(TQ_AVX512_VNNI_FLAGS -march=x86-64-v4 -mavx512vnni)
 set(TQ_AVX512_FLAGS -march=x86-64-v4 -mavx512vnni -mavx512vbmi -mavx512vbmi2)
 set(TQ_NEON_DOT_FLAGS -march=armv8.2-a+dotprod)
-# Checks of every pointer make these files three times as slow to compile and to run; what they
-# would find, AddressSanitizer finds here too. Shifts, overflows and bounds stay checked.
+# Checks of every pointer make these files up to three times as slow to compile. Wrong addresses are
+# AddressSanitizer's to find, and vectors may lie anywhere; shifts, overflows and bounds stay
+# checked.
 if(TQ_SANITIZE MATCHES "undefined" AND CMAKE_CXX_COMPILER_ID STREQUAL "Clang")
   foreach(isa ${TQ_ISAS})
     list(APPEND TQ_${isa}_FLAGS -fno-sanitize=null,alignment,object-size,pointer-overflow)
@@ -55,6 +56,7 @@ endif()
 # the headers that all tests share are compiled once.
 function(tq_test_options target)
   if(TQ_SANITIZE)
+    target_compile_definitions(${target} PRIVATE TQ_SANITIZED=1)
     target_compile_options(${target} PRIVATE -O0)
   else()
     target_compile_options(${target} PRIVATE -O1)
