@@ -91,6 +91,11 @@ class RopeScaling:
     original_max_position: int = 0
 
 
+def _is_sliding(layer: int, window: int, every: int) -> bool:
+    """Whether a layer sees a window alone; every so many-th (0: none) sees all."""
+    return window != 0 and (every == 0 or (layer + 1) % every != 0)
+
+
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
     """A decoder of Llama's kind. Sizes are in values; -1 is no token."""
@@ -126,8 +131,7 @@ class ModelConfig:
         return self.num_kv_heads * self.head_dim
 
     def is_sliding(self, layer: int) -> bool:
-        every = self.full_attention_every
-        return self.sliding_window != 0 and (every == 0 or (layer + 1) % every != 0)
+        return _is_sliding(layer, self.sliding_window, self.full_attention_every)
 
 
 class _Fields:
@@ -269,7 +273,7 @@ def _full_attention_every(fields: _Fields, layers: int, window: int) -> int:
     if window != 0 and "full_attention" in types:
         every = types.index("full_attention") + 1
     for layer, kind in enumerate(types):
-        slides = window != 0 and (every == 0 or (layer + 1) % every != 0)
+        slides = _is_sliding(layer, window, every)
         if kind != ("sliding_attention" if slides else "full_attention"):
             raise ValueError(
                 f"{fields.where}: layer_types: {kind!r} for layer {layer} is not supported here"

@@ -18,7 +18,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from turboquant_cpp._layout import Layout, Segment
 from turboquant_cpp.jax import _trellis
-from turboquant_cpp.jax._jnp_backend import segment_product
+from turboquant_cpp.jax._jnp_backend import JnpBackend, segment_product
 from turboquant_cpp.jax._matmul import finish_output, transform_input
 from turboquant_cpp.jax._packed import PackedMatrix
 
@@ -133,11 +133,7 @@ def _product_of_inputs(x: jax.Array, matrix: ShardedMatrix) -> jax.Array:
     segments = matrix.layout.segments
 
     def product(x: jax.Array, scales: jax.Array, *tiles: jax.Array) -> jax.Array:
-        parts = [
-            segment_product(x, of_segment, segment)[:, : segment.rows] * scales[index]
-            for index, (segment, of_segment) in enumerate(zip(segments, tiles))
-        ]
-        return lax.psum(jnp.concatenate(parts, axis=1), matrix.axis)
+        return lax.psum(JnpBackend().product(x, tiles, scales, segments), matrix.axis)
 
     return jax.shard_map(
         product,
